@@ -1,0 +1,45 @@
+package profile
+
+import "github.com/kindred-search/kindred/index"
+
+// Record is one customer as it came in, before anything is computed from it.
+type Record struct {
+	ID     string                 // any valid UTF-8, 1 to 256 bytes
+	Fields map[string]index.Value // structured columns; absent means missing
+	Texts  []Text                 // in order
+	Vector []float32              // nil unless the caller brings its own
+}
+
+// Text is one passage source: a review, a note, an order line.
+type Text struct {
+	Field string `json:"field,omitempty"` // the column it came from, if any
+	Body  string `json:"body"`
+}
+
+// FieldType is the type of a field of a schema.
+type FieldType string
+
+// The field types. Text goes to the encoder; the others become columns.
+const (
+	TypeNumber   FieldType = "number"
+	TypeCategory FieldType = "category"
+	TypeSet      FieldType = "set"
+	TypeText     FieldType = "text"
+	TypeBool     FieldType = "bool"
+	TypeTime     FieldType = "time"
+)
+
+// Field is one attribute of the customers of a collection.
+type Field struct {
+	Name      string    `json:"name"`
+	Type      FieldType `json:"type"`
+	Sensitive bool      `json:"sensitive,omitempty"` // never in a head unless allowed in writing
+	PII       bool      `json:"pii,omitempty"`       // never in a report or a reason
+	Weight    float64   `json:"weight,omitempty"`    // of a text field's passages in the mean; 0 means 1
+}
+
+// Schema is the fields of a collection and how its text is composed.
+type Schema struct {
+	Fields   []Field `json:"fields"`
+	Template string  `json:"template,omitempty"` // see Compose
+}
