@@ -1,0 +1,33 @@
+//go:build amd64 || !amd64 || noasm
+
+package simd
+
+// Features names the variant in use: always "go" in this build.
+func Features() string { return "go" }
+
+func panelWidth() int  { return goPanelWidth }
+func tileRows(int) int { return goTileRows }
+func runTile(t *tile)  { runTileGo(t) }
+
+func packTransposed(dst, src []float32, stride, cols, depth int) {
+	packTransposedGo(dst, src, stride, cols, depth)
+}
+
+func geluStrip(m Matrix) {
+	for i := range m.Rows {
+		geluGo(m.Row(i))
+	}
+}
+
+func gelu(x []float32)                                         { geluGo(x) }
+func softmax(x []float32, scale float32)                       { softmaxGo(x, scale) }
+func dotBody(a, b []float32) float32                           { return dotBodyGo(a, b) }
+func axpy(alpha float32, x, y []float32)                       { axpyGo(alpha, x, y) }
+func sumBody(x []float32) float32                              { return sumBodyGo(x) }
+func sumSqBody(x []float32, mean float32) float32              { return sumSqBodyGo(x, mean) }
+func normBody(n *normArgs)                                     { normBodyGo(n) }
+func dotInt8(r []int8, dim int, head []int16, out []int32)     { dotInt8Go(r, dim, head, out) }
+func dotFp32(r []float32, dim int, head, out []float32)        { dotFp32Go(r, dim, head, out) }
+func dotFp16(r []uint16, dim int, head []float32, o []float32) { dotFp16Go(r, dim, head, o) }
+func fp16ToFp32(dst []float32, src []uint16)                   { fp16ToFp32Go(dst, src) }
+func fp32ToFp16(dst []uint16, src []float32)                   { fp32ToFp16Go(dst, src) }

@@ -1,0 +1,38 @@
+// Package simd holds the arithmetic every hot loop of Kindred runs on: matrix
+// products for the encoder, row operations (softmax, GELU, layer norm) between
+// them, and the scan kernels that score a population against a head.
+//
+// # Place in the flow
+//
+// embed packs a model's weights once with [PackB] and then calls [MatMul] per
+// row tile; attention uses [MatMulNT], [Softmax] and [MatMulNN]; index/rows
+// uses [DotInt8], [DotInt8Heads], [DotFp16] and [DotFp32] per block of rows.
+// Everything here runs on the calling goroutine: callers split rows over cores.
+//
+// # Variants
+//
+// Each kernel exists as AVX2+FMA assembly (written by the generator in gen),
+// as AVX-512 assembly where that is faster, and as a plain Go twin that stays
+// the oracle of the tests and serves every other machine. [Features] names the
+// variant in use. The environment variable KINDRED_SIMD=go forces the twin and
+// KINDRED_SIMD=avx2 forbids AVX-512; it is read once, when the process starts.
+// The build tag noasm removes the assembly.
+//
+// # Determinism
+//
+// Within one variant a result depends only on its own operands: an element of
+// C is one accumulator, updated over k = 0..K-1 in order, whatever the number
+// of rows or the element's place in its tile; reductions use a lane order fixed
+// by the length alone. So a text embeds to the same bits alone and in any batch.
+// The AVX2 and AVX-512 matrix kernels agree bit for bit; the twin may round
+// each multiplication and so agrees to within K·2⁻²³ of Σ|a·b|. The integer
+// kernels and the fp16 conversions are exact in every variant.
+//
+// # Misuse
+//
+// Shapes are checked against slice lengths before any assembly runs. A shape
+// that does not fit is a mistake of the calling code, never of a user, and
+// stops like an index out of range.
+package simd
+
+//go:generate go run ./gen -out kernels_amd64.s -stubs kernels_amd64.go -pkg simd
