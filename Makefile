@@ -1,0 +1,58 @@
+# Kindred: `make` lists the targets.
+GO       ?= go
+PYTHON   ?= python3
+VENV     ?= .venv
+LINT_VERSION ?= v2.13.2
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.version=$(VERSION)
+# Packages with goroutines of their own.
+RACE     := ./index/... ./collection/... ./api/... ./embed ./internal/...
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race vet lint fuzz generate models conformance bench demo clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static binary into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred ./cmd/kindred
+
+test: ## run all tests (what needs a model or data that is absent skips by name; with CI=true it fails)
+	$(GO) test -timeout 20m ./...
+
+race: ## run the tests of what is concurrent under the race detector
+	$(GO) test -race -short -timeout 25m $(RACE)
+
+vet: ## go vet here, for arm64 and for the other systems
+	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./internal/simd/... ./index/... ./embed/...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/kindred
+	GOOS=windows CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/kindred
+
+lint: ## golangci-lint at the pinned version, installed when missing
+	@command -v $$($(GO) env GOPATH)/bin/golangci-lint >/dev/null || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	$$($(GO) env GOPATH)/bin/golangci-lint run ./...
+
+fuzz: ## fuzz every parser for a short while each
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 10s $$pkg || exit 1; done; done
+
+generate: ## regenerate the assembly
+	$(GO) generate ./...
+
+models: ## fetch the two models that the tests use
+	$(GO) run ./cmd/kindred models pull all-MiniLM-L6-v2
+	$(GO) run ./cmd/kindred models pull bge-small-zh-v1.5
+
+conformance: build ## OpenAPI conformance (schemathesis) and the openai client against a running server
+	PYTHON=$(PYTHON) VENV=$(VENV) KINDRED=bin/kindred bash api/testdata/conformance.sh
+
+bench: ## every comparison with its rival, results into bench/results
+	bash bench/run.sh
+
+demo: ## the main job on a generated customer base
+	$(GO) run ./cmd/kindred demo
+
+clean: ## remove what the targets above made
+	rm -rf bin $(VENV) bench/tmp
