@@ -1,0 +1,273 @@
+// Package selection finds the best k of N scores, exactly, for every k from 1
+// to N.
+//
+// A float's bits, with the sign folded in, order as the floats do (Image), so
+// the k-th best score is found by counting: one pass fills a histogram of the
+// upper bits of every image, the bucket that holds the k-th is known from its
+// running sum, and further passes over that bucket alone fix the remaining
+// bits. No heap and no sort of the population; only the k winners are sorted.
+// The work is split over the cores by ranges of rows, and the result does not
+// depend on how.
+//
+// -Inf means masked: such rows are never selected and never counted.
+package selection
+
+import (
+	"cmp"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// Options adjusts Select. The zero value works.
+type Options struct {
+	// Tie orders two rows of equal score; the lesser is selected first. nil
+	// orders by row number. It must be a strict order and safe to call from
+	// several goroutines.
+	Tie func(a, b uint32) int
+	// Workers is the number of goroutines; 0 means one per core.
+	Workers int
+}
+
+const (
+	upperBits = 13
+	upperLen  = 1 << upperBits
+	upperShft = 32 - upperBits
+)
+
+// Image maps a float to an unsigned integer so that a < b exactly when
+// Image(a) < Image(b). -0 and +0 have one image. NaN is mapped to 0, below
+// everything.
+func Image(f float32) uint32 {
+	b := math.Float32bits(f)
+	if b&0x7fffffff > 0x7f800000 {
+		return 0
+	}
+	if b == 0x80000000 {
+		b = 0
+	}
+	return b ^ (uint32(int32(b)>>31) | 0x80000000)
+}
+
+// Float is the inverse of Image.
+func Float(u uint32) float32 {
+	if u&0x80000000 != 0 {
+		return math.Float32frombits(u &^ 0x80000000)
+	}
+	return math.Float32frombits(^u)
+}
+
+// masked is the image of -Inf; it and everything below do not count.
+var masked = Image(float32(math.Inf(-1)))
+
+// Select returns the min(k, unmasked) best rows of scores, ordered by score
+// descending, then by Tie. The caller owns the result.
+func Select(scores []float32, k int, opt Options) []uint32 {
+	if k <= 0 || len(scores) == 0 {
+		return nil
+	}
+	tie := opt.Tie
+	if tie == nil {
+		tie = func(a, b uint32) int { return cmp.Compare(a, b) }
+	}
+	parts := split(len(scores), opt.Workers)
+	hist := count(scores, parts)
+	total := 0
+	for _, c := range hist {
+		total += int(c)
+	}
+	k = min(k, total)
+	if k == 0 {
+		return nil
+	}
+	// The bucket of the k-th best, and how many of it are wanted.
+	bucket, want := upperLen-1, k
+	for want > int(hist[bucket]) {
+		want -= int(hist[bucket])
+		bucket--
+	}
+	above, inside := gather(scores, parts, uint32(bucket), k-want, int(hist[bucket]))
+	inside = best(inside, want, tie)
+	out := append(above, inside...)
+	sortKeys(out, parts, tie)
+	rows := make([]uint32, len(out))
+	for i, e := range out {
+		rows[i] = uint32(e)
+	}
+	return rows
+}
+
+// An entry is the complement of a score's image above a row number, so that
+// ascending entries are descending scores.
+type entry = uint64
+
+func makeEntry(image, row uint32) entry { return uint64(^image)<<32 | uint64(row) }
+
+// best keeps the want first entries of one bucket: radix by the remaining bits,
+// then ties by order of id.
+func best(in []entry, want int, tie func(a, b uint32) int) []entry {
+	if want >= len(in) {
+		return in
+	}
+	// Eight-bit digits below the histogram's bits, from the highest.
+	lo, hi := in, []entry(nil) // hi: surely in; lo: candidates
+	for shift := 32 + upperShft - 8; ; shift -= 8 {
+		shift = max(shift, 32)
+		var h [256]int
+		for _, e := range lo {
+			h[e>>shift&255]++
+		}
+		d := 0
+		for need := want - len(hi); need > h[d]; d++ {
+			need -= h[d]
+		}
+		keep := lo[:0]
+		for _, e := range lo {
+			switch digit := int(e >> shift & 255); {
+			case digit < d:
+				hi = append(hi, e)
+			case digit == d:
+				keep = append(keep, e)
+			}
+		}
+		lo = keep
+		if shift == 32 {
+			break
+		}
+	}
+	// lo now holds equal scores only.
+	need := want - len(hi)
+	if need < len(lo) {
+		slices.SortFunc(lo, func(a, b entry) int { return tie(uint32(a), uint32(b)) })
+	}
+	return append(hi, lo[:need]...)
+}
+
+type part struct{ lo, hi int }
+
+func split(n, workers int) []part {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	workers = max(1, min(workers, n/16384))
+	out := make([]part, workers)
+	for i := range out {
+		out[i] = part{n * i / workers, n * (i + 1) / workers}
+	}
+	return out
+}
+
+func each(parts []part, fn func(i int, p part)) {
+	if len(parts) == 1 {
+		fn(0, parts[0])
+		return
+	}
+	var wg sync.WaitGroup
+	for i, p := range parts {
+		wg.Go(func() { fn(i, p) })
+	}
+	wg.Wait()
+}
+
+func count(scores []float32, parts []part) *[upperLen]uint32 {
+	hists := make([][upperLen]uint32, len(parts))
+	each(parts, func(i int, p part) {
+		h := &hists[i]
+		for _, s := range scores[p.lo:p.hi] {
+			if u := Image(s); u > masked {
+				h[u>>upperShft]++
+			}
+		}
+	})
+	sum := &hists[0]
+	for i := 1; i < len(hists); i++ {
+		for j, c := range hists[i] {
+			sum[j] += c
+		}
+	}
+	return sum
+}
+
+// gather collects the entries above a bucket and those inside it, in order of
+// row.
+func gather(scores []float32, parts []part, bucket uint32, nAbove, nInside int) (above, inside []entry) {
+	type pair struct{ above, inside []entry }
+	got := make([]pair, len(parts))
+	floor := max(bucket<<upperShft, masked+1)
+	each(parts, func(i int, p part) {
+		share := len(parts)
+		a := make([]entry, 0, nAbove/share+nAbove/8+16)
+		b := make([]entry, 0, nInside/share+nInside/8+16)
+		for r := p.lo; r < p.hi; r++ {
+			u := Image(scores[r])
+			if u < floor {
+				continue
+			}
+			if u>>upperShft == bucket {
+				b = append(b, makeEntry(u, uint32(r)))
+			} else {
+				a = append(a, makeEntry(u, uint32(r)))
+			}
+		}
+		got[i] = pair{a, b}
+	})
+	above = make([]entry, 0, nAbove+nInside)
+	inside = make([]entry, 0, nInside)
+	for _, g := range got {
+		above = append(above, g.above...)
+		inside = append(inside, g.inside...)
+	}
+	return above, inside
+}
+
+// sortKeys orders entries by score descending, then tie. Scores are ordered by
+// a radix sort of the upper half; runs of equal scores by the comparison.
+func sortKeys(e []entry, parts []part, tie func(a, b uint32) int) {
+	if len(e) < 256 {
+		slices.Sort(e)
+	} else {
+		radixSort(e)
+	}
+	type run struct{ lo, hi int }
+	var runs []run
+	for lo := 0; lo < len(e); {
+		hi := lo + 1
+		for hi < len(e) && e[hi]>>32 == e[lo]>>32 {
+			hi++
+		}
+		if hi-lo > 1 {
+			runs = append(runs, run{lo, hi})
+		}
+		lo = hi
+	}
+	each(split(len(runs)*16384, len(parts)), func(_ int, p part) {
+		for _, r := range runs[p.lo/16384 : p.hi/16384] {
+			slices.SortFunc(e[r.lo:r.hi], func(a, b entry) int { return tie(uint32(a), uint32(b)) })
+		}
+	})
+}
+
+// radixSort orders by the upper 32 bits, stably, in three passes of 11 bits.
+func radixSort(e []entry) {
+	tmp := make([]entry, len(e))
+	src, dst := e, tmp
+	for _, shift := range [3]uint{32, 43, 54} {
+		var h [2048]int
+		for _, x := range src {
+			h[x>>shift&2047]++
+		}
+		sum := 0
+		for i, c := range h {
+			h[i] = sum
+			sum += c
+		}
+		for _, x := range src {
+			d := x >> shift & 2047
+			dst[h[d]] = x
+			h[d]++
+		}
+		src, dst = dst, src
+	}
+	copy(e, src) // three passes end in tmp
+}
