@@ -199,7 +199,8 @@ func textLimit(limit int) int {
 
 // EncodeOffsets is [Tokenizer.Encode] that also appends the bytes of text each id came from, one span
 // for an id. [CLS] and [SEP] have the empty span {0, 0}. Marks and control characters that were
-// removed inside a piece lie in its span, those behind it do not.
+// removed inside a piece lie in its span, those behind it do not. Marks that canonical ordering moves (a few
+// dozen rare ones that strip_accents keeps) keep the bytes they came from.
 func (t *Tokenizer) EncodeOffsets(text string, limit int, dst []int32, spans []Span) ([]int32, []Span, bool) {
 	s := scanner{t: t, ids: append(dst, t.cls), spans: append(spans, Span{}), track: true, limit: textLimit(limit)}
 	s.base, s.baseSpan = len(s.ids), len(s.spans)
