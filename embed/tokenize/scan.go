@@ -26,6 +26,7 @@ type scanner struct {
 
 	counting bool
 	counted  int
+	count    []int32 // buffer for one word when counting
 
 	word      []byte // the folded word so far, at most maxChars characters of it
 	chars     int    // its characters, also beyond maxChars
@@ -33,8 +34,6 @@ type scanner struct {
 	pending   []pendingMark
 	stop      bool
 	truncated bool
-
-	buf [512]byte
 }
 
 type pendingMark struct {
@@ -45,7 +44,6 @@ type pendingMark struct {
 
 func (s *scanner) run(text string) {
 	t, f := s.t, s.t.fold
-	s.word = s.buf[:0]
 	for i := 0; i < len(text) && !s.stop; {
 		b := text[i]
 		if t.first[b] {

