@@ -60,6 +60,9 @@ func PackB(b []float32, k, n int, transposed bool) *PackedB {
 	w := panelWidth()
 	panels := (n + w - 1) / w
 	p := &PackedB{data: make([]float32, panels*k*w), k: k, n: n, width: w}
+	if k == 0 {
+		return p
+	}
 	for j := range n {
 		dst := p.data[j/w*k*w+j%w:]
 		if transposed {

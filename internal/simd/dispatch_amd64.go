@@ -1,0 +1,283 @@
+//go:build amd64 && !noasm
+
+package simd
+
+import (
+	"math"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// variant orders the instruction sets; a larger one includes the smaller.
+type variant int
+
+const (
+	variantGo variant = iota
+	variantAVX2
+	variantAVX512
+)
+
+func (v variant) String() string {
+	return [...]string{"go", "avx2+fma", "avx512+avx2+fma"}[v]
+}
+
+// impl is read-only after start-up.
+var impl = choose(os.Getenv("KINDRED_SIMD"), best())
+
+// best is the widest variant this machine and its operating system support.
+func best() variant {
+	x := &cpu.X86
+	switch {
+	case !x.HasAVX2 || !x.HasFMA || !hasF16C():
+		return variantGo
+	case !x.HasAVX512F:
+		return variantAVX2
+	}
+	return variantAVX512
+}
+
+// choose lowers have as the user asks; it never raises it, and an unknown
+// value changes nothing.
+func choose(wish string, have variant) variant {
+	switch wish {
+	case "go":
+		return variantGo
+	case "avx2":
+		return min(have, variantAVX2)
+	}
+	return have
+}
+
+// Features names the variant in use: "go", "avx2+fma" or "avx512+avx2+fma".
+func Features() string { return impl.String() }
+
+func panelWidth() int {
+	if impl == variantAVX512 {
+		return 32
+	}
+	return goPanelWidth
+}
+
+// tileRows is the most rows a tile of the given panel width may have.
+func tileRows(width int) int {
+	if width == 32 && impl == variantAVX512 {
+		return 12
+	}
+	return goTileRows
+}
+
+func runTile(t *tile) {
+	switch {
+	case impl == variantGo:
+		runTileGo(t)
+	case t.width == 32:
+		tileAVX512((*byte)(unsafe.Pointer(t)))
+	default:
+		tileAVX2((*byte)(unsafe.Pointer(t)))
+	}
+}
+
+func packTransposed(dst, src []float32, stride, cols, depth int) {
+	body := depth &^ 7
+	if impl == variantGo || cols < smallWidth || body == 0 {
+		packTransposedGo(dst, src, stride, cols, depth)
+		return
+	}
+	packTransposedAVX2(&dst[0], &src[0], stride, body)
+	if body < depth {
+		packTransposedGo(dst[body*smallWidth:], src[body:], stride, cols, depth-body)
+	}
+}
+
+func geluStrip(m Matrix) {
+	if impl == variantGo {
+		for i := range m.Rows {
+			geluGo(m.Row(i))
+		}
+		return
+	}
+	vecs := m.Cols / 8
+	if m.Rows > 0 && vecs > 0 {
+		geluAVX2(&m.Data[0], m.Rows, vecs, m.Stride)
+	}
+	if m.Cols%8 != 0 {
+		for i := range m.Rows {
+			geluTail(m.Row(i)[vecs*8:])
+		}
+	}
+}
+
+func gelu(x []float32) {
+	if len(x) > 0 {
+		geluStrip(Dense(x, 1, len(x)))
+	}
+}
+
+// geluTail runs up to seven elements through a whole vector, so that an
+// element's bits do not depend on where it lies.
+func geluTail(x []float32) {
+	var buf [8]float32
+	copy(buf[:], x)
+	geluAVX2(&buf[0], 1, 1, 8)
+	copy(x, buf[:])
+}
+
+func softmax(x []float32, scale float32) {
+	if impl == variantGo {
+		softmaxGo(x, scale)
+		return
+	}
+	n := len(x) &^ 7
+	var buf [8]float32
+	tail := x[n:]
+	for i := range buf {
+		buf[i] = float32(math.Inf(-1))
+	}
+	for i, v := range tail {
+		buf[i] = v * scale
+	}
+	top := float32(math.Inf(-1))
+	if n > 0 {
+		top = scaleMaxAVX2(&x[0], n, scale)
+	}
+	for _, v := range buf[:len(tail)] {
+		top = max(top, v)
+	}
+	var sum float32
+	if n > 0 {
+		sum = expSumAVX2(&x[0], n, top)
+	}
+	if len(tail) > 0 {
+		sum += expSumAVX2(&buf[0], len(buf), top)
+	}
+	inv := 1 / sum
+	if n > 0 {
+		scaleAVX2(&x[0], n, inv)
+	}
+	for i := range tail {
+		tail[i] = buf[i] * inv
+	}
+}
+
+func dotBody(a, b []float32) float32 {
+	if impl == variantGo || len(a) == 0 {
+		return dotBodyGo(a, b)
+	}
+	return dotAVX2(&a[0], &b[0], len(a))
+}
+
+func axpy(alpha float32, x, y []float32) {
+	n := len(x) &^ 7
+	if impl == variantGo || n == 0 {
+		axpyGo(alpha, x, y)
+		return
+	}
+	axpyAVX2(alpha, &x[0], &y[0], n)
+	axpyGo(alpha, x[n:], y[n:])
+}
+
+func sumBody(x []float32) float32 {
+	if impl == variantGo || len(x) == 0 {
+		return sumBodyGo(x)
+	}
+	return sumAVX2(&x[0], len(x))
+}
+
+func sumSqBody(x []float32, mean float32) float32 {
+	if impl == variantGo || len(x) == 0 {
+		return sumSqBodyGo(x, mean)
+	}
+	return sumSqAVX2(&x[0], len(x), mean)
+}
+
+func normBody(n *normArgs) {
+	if impl == variantGo || len(n.x) == 0 {
+		normBodyGo(n)
+		return
+	}
+	normAVX2((*byte)(unsafe.Pointer(n)), len(n.x))
+}
+
+func dotInt8(rows []int8, dim int, head []int16, out []int32) {
+	body := dim &^ 15
+	if impl == variantGo || body == 0 || len(out) == 0 {
+		dotInt8Go(rows, dim, head, out)
+		return
+	}
+	dotInt8AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
+	if body == dim {
+		return
+	}
+	head = head[body:dim]
+	for i := range out {
+		var s int32
+		for j, v := range rows[i*dim+body : i*dim+dim] {
+			s += int32(v) * int32(head[j])
+		}
+		out[i] += s
+	}
+}
+
+func dotFp32(rows []float32, dim int, head, out []float32) {
+	body := dim &^ 7
+	if impl == variantGo || body == 0 || len(out) == 0 {
+		dotFp32Go(rows, dim, head, out)
+		return
+	}
+	dotFp32AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
+	if body == dim {
+		return
+	}
+	head = head[body:dim]
+	for i := range out {
+		s := out[i]
+		for j, v := range rows[i*dim+body : i*dim+dim] {
+			s += v * head[j]
+		}
+		out[i] = s
+	}
+}
+
+func dotFp16(rows []uint16, dim int, head, out []float32) {
+	body := dim &^ 7
+	if impl == variantGo || body == 0 || len(out) == 0 {
+		dotFp16Go(rows, dim, head, out)
+		return
+	}
+	dotFp16AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
+	if body == dim {
+		return
+	}
+	head = head[body:dim]
+	for i := range out {
+		s := out[i]
+		for j, v := range rows[i*dim+body : i*dim+dim] {
+			s += halfToFloat(v) * head[j]
+		}
+		out[i] = s
+	}
+}
+
+func fp16ToFp32(dst []float32, src []uint16) {
+	n := len(src) &^ 7
+	if impl == variantGo {
+		n = 0
+	}
+	if n > 0 {
+		fp16ToFp32AVX2(&dst[0], &src[0], n)
+	}
+	fp16ToFp32Go(dst[n:], src[n:])
+}
+
+func fp32ToFp16(dst []uint16, src []float32) {
+	n := len(src) &^ 7
+	if impl == variantGo {
+		n = 0
+	}
+	if n > 0 {
+		fp32ToFp16AVX2(&dst[0], &src[0], n)
+	}
+	fp32ToFp16Go(dst[n:], src[n:])
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// scanRows is how many rows share one load of the head.
+const scanRows = 4
+
+// ahead is how far the scans prefetch, in bytes.
+const ahead = 4096
+
+// rowLoop emits the skeleton of a scan: groups of scanRows rows, then single
+// rows, each row by the same instructions. body scores the rows whose operands
+// it gets and leaves its results through store.
+func rowLoop(rows, left reg.Register, stride reg.Register, body func(label string, base []reg.Register)) {
+	Label("group")
+	CMPQ(left, Imm(scanRows))
+	JL(LabelRef("one"))
+	base := []reg.Register{GP64(), GP64(), GP64(), GP64()}
+	MOVQ(rows, base[0])
+	for i := 1; i < scanRows; i++ {
+		LEAQ(Mem{Base: base[i-1], Index: stride, Scale: 1}, base[i])
+	}
+	LEAQ(Mem{Base: base[scanRows-1], Index: stride, Scale: 1}, rows)
+	body("group", base)
+	SUBQ(Imm(scanRows), left)
+	JMP(LabelRef("group"))
+	Label("one")
+	CMPQ(left, Imm(0))
+	JLE(LabelRef("done"))
+	last := GP64()
+	MOVQ(rows, last)
+	ADDQ(stride, rows)
+	body("one", []reg.Register{last})
+	SUBQ(Imm(1), left)
+	JMP(LabelRef("one"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// dotInt8 widens 16 int8 to int16 and multiplies with vpmaddwd, whose pair sums
+// (at most 2·127·32767) cannot overflow.
+func dotInt8() {
+	function("dotInt8AVX2", "func(rows *int8, dim, body int, head *int16, out *int32, n int)",
+		"dotInt8AVX2 scores n rows over their first body elements, a multiple of 16 above 0; rows are dim apart.")
+	rows, dim, bodyLen, head, out, n := ptr("rows"), ptr("dim"), ptr("body"), ptr("head"), ptr("out"), ptr("n")
+	rowLoop(rows, n, dim, func(label string, base []reg.Register) {
+		acc := make([]reg.VecVirtual, len(base))
+		for i := range acc {
+			acc[i] = YMM()
+			VPXOR(acc[i], acc[i], acc[i])
+		}
+		at := GP64()
+		XORQ(at, at)
+		Label(label + "loop")
+		h := YMM()
+		VMOVDQU(Mem{Base: head, Index: at, Scale: 2}, h)
+		for i, b := range base {
+			v := YMM()
+			VPMOVSXBW(Mem{Base: b, Index: at, Scale: 1}, v)
+			PREFETCHT0(Mem{Base: b, Index: at, Scale: 1, Disp: ahead})
+			VPMADDWD(h, v, v)
+			VPADDD(v, acc[i], acc[i])
+		}
+		ADDQ(Imm(16), at)
+		CMPQ(at, bodyLen)
+		JL(LabelRef(label + "loop"))
+		for i := range acc {
+			hi, lo := XMM(), XMM()
+			VEXTRACTI128(Imm(1), acc[i], hi)
+			VPADDD(acc[i].AsX(), hi, lo)
+			VPSHUFD(Imm(0x4e), lo, hi)
+			VPADDD(hi, lo, lo)
+			VPSHUFD(Imm(0xb1), lo, hi)
+			VPADDD(hi, lo, lo)
+			VMOVD(lo, Mem{Base: out, Disp: 4 * i})
+		}
+		ADDQ(Imm(uint64(4*len(base))), out)
+	})
+}
+
+// dotFloat scores rows of fp32 or fp16 with two accumulators a row.
+func dotFloat(name string, size int, load func(Mem, reg.VecVirtual)) {
+	elem := map[int]string{4: "float32", 2: "uint16"}[size]
+	function(name, "func(rows *"+elem+", dim, body int, head, out *float32, n int)",
+		name+" scores n rows over their first body elements, a multiple of 8 above 0; rows are dim apart.")
+	rows, dim, bodyLen, head, out, n := ptr("rows"), ptr("dim"), ptr("body"), ptr("head"), ptr("out"), ptr("n")
+	stride := GP64()
+	MOVQ(dim, stride)
+	SHLQ(Imm(uint64(size/2)), stride) // 4 -> 2 bits, 2 -> 1 bit
+	rowLoop(rows, n, stride, func(label string, base []reg.Register) {
+		acc := make([][2]reg.VecVirtual, len(base))
+		for i := range acc {
+			for h := range 2 {
+				acc[i][h] = YMM()
+				VXORPS(acc[i][h], acc[i][h], acc[i][h])
+			}
+		}
+		at, left := GP64(), GP64()
+		XORQ(at, at)
+		MOVQ(bodyLen, left)
+		step := func(half int) {
+			h := YMM()
+			VMOVUPS(Mem{Base: head, Index: at, Scale: 4, Disp: 32 * half}, h)
+			for i, b := range base {
+				v := YMM()
+				load(Mem{Base: b, Index: at, Scale: uint8(size), Disp: 8 * size * half}, v)
+				VFMADD231PS(h, v, acc[i][half])
+			}
+		}
+		SUBQ(Imm(16), left)
+		JL(LabelRef(label + "tail"))
+		Label(label + "loop")
+		for _, b := range base {
+			PREFETCHT0(Mem{Base: b, Index: at, Scale: uint8(size), Disp: ahead})
+		}
+		step(0)
+		step(1)
+		ADDQ(Imm(16), at)
+		SUBQ(Imm(16), left)
+		JGE(LabelRef(label + "loop"))
+		Label(label + "tail")
+		ADDQ(Imm(16), left)
+		JEQ(LabelRef(label + "fold"))
+		step(0)
+		Label(label + "fold")
+		for i := range acc {
+			VADDPS(acc[i][1], acc[i][0], acc[i][0])
+			lo := foldLanes(acc[i][0])
+			VMOVSS(lo, Mem{Base: out, Disp: 4 * i})
+		}
+		ADDQ(Imm(uint64(4*len(base))), out)
+	})
+}
+
+func halves() {
+	function("fp16ToFp32AVX2", "func(dst *float32, src *uint16, n int)", "fp16ToFp32AVX2 converts n elements, a multiple of 8 above 0.")
+	dst, src, n := ptr("dst"), ptr("src"), ptr("n")
+	Label("loop")
+	v := YMM()
+	VCVTPH2PS(Mem{Base: src}, v)
+	VMOVUPS(v, Mem{Base: dst})
+	ADDQ(Imm(16), src)
+	ADDQ(Imm(32), dst)
+	SUBQ(Imm(8), n)
+	JNE(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+
+	function("fp32ToFp16AVX2", "func(dst *uint16, src *float32, n int)", "fp32ToFp16AVX2 converts n elements, a multiple of 8 above 0, rounding to nearest even.")
+	d, s, m := ptr("dst"), ptr("src"), ptr("n")
+	Label("loop")
+	w := YMM()
+	VMOVUPS(Mem{Base: s}, w)
+	VCVTPS2PH(Imm(0), w, Mem{Base: d})
+	ADDQ(Imm(32), s)
+	ADDQ(Imm(16), d)
+	SUBQ(Imm(8), m)
+	JNE(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
