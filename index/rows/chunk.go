@@ -1,0 +1,124 @@
+package rows
+
+import (
+	"math"
+	"strings"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// A chunk holds a fixed number of rows column by column. Its arrays are
+// allocated once and rows are written once, below the length that any reader
+// knows of, so readers need no lock.
+type chunk struct {
+	codes  []int8
+	scales []float32 // 0: no vector
+	half   []uint16
+	full   []float32
+	ids    []string
+	prev   []uint32 // the row before this one of the same id, plus one; 0: none
+	cols   []column
+}
+
+// column holds one of: numbers (NaN missing), codes (-1 missing), or sets
+// (ascending codes, nil missing).
+type column struct {
+	nums  []float64
+	codes []int32
+	sets  [][]int32
+}
+
+func newColumn(k index.Kind, rows int) column {
+	switch {
+	case k.Numeric():
+		c := column{nums: make([]float64, rows)}
+		for i := range c.nums {
+			c.nums[i] = math.NaN()
+		}
+		return c
+	case k == index.Category:
+		c := column{codes: make([]int32, rows)}
+		for i := range c.codes {
+			c.codes[i] = -1
+		}
+		return c
+	}
+	return column{sets: make([][]int32, rows)}
+}
+
+func newChunk(spec *index.Spec, rows int) *chunk {
+	c := &chunk{ids: make([]string, rows), prev: make([]uint32, rows), cols: make([]column, len(spec.Columns))}
+	if spec.Dim > 0 {
+		switch spec.Precision {
+		case index.Fp16:
+			c.half = make([]uint16, rows*spec.Dim)
+		case index.Fp32:
+			c.full = make([]float32, rows*spec.Dim)
+		default:
+			c.codes = make([]int8, rows*spec.Dim)
+			c.scales = make([]float32, rows)
+		}
+	}
+	for i, col := range spec.Columns {
+		c.cols[i] = newColumn(col.Kind, rows)
+	}
+	return c
+}
+
+// vector returns row i as it is held; it aliases the chunk. For Fp16 and Fp32
+// "no vector" is returned as zeros, which scores the same.
+func (c *chunk) vector(i, dim int) Vector {
+	switch {
+	case c.codes != nil:
+		if c.scales[i] == 0 {
+			return Vector{}
+		}
+		return Vector{Codes: c.codes[i*dim : (i+1)*dim], Scale: c.scales[i]}
+	case c.half != nil:
+		return Vector{Half: c.half[i*dim : (i+1)*dim]}
+	case c.full != nil:
+		return Vector{Full: c.full[i*dim : (i+1)*dim]}
+	}
+	return Vector{}
+}
+
+func (c *chunk) setVector(i, dim int, v *Vector) {
+	switch {
+	case v.Codes != nil:
+		copy(c.codes[i*dim:], v.Codes)
+		c.scales[i] = v.Scale
+	case v.Half != nil:
+		copy(c.half[i*dim:], v.Half)
+	case v.Full != nil:
+		copy(c.full[i*dim:], v.Full)
+	}
+}
+
+// chunkRows picks a power of two of rows that makes a chunk's vectors about
+// 4 MB: small enough for small collections, large enough that a scan streams.
+func chunkRows(spec *index.Spec) int {
+	width := map[index.Precision]int{index.Fp16: 2, index.Fp32: 4}[spec.Precision]
+	bytes := max(1, spec.Dim) * max(1, width)
+	rows := 8192
+	for rows > 64 && rows*bytes > 4<<20 {
+		rows /= 2
+	}
+	return rows
+}
+
+// dict numbers the categories of one column in order of arrival.
+type dict struct {
+	names []string
+	codes map[string]int32
+}
+
+func (d *dict) code(s string) int32 {
+	if c, ok := d.codes[s]; ok {
+		return c
+	}
+	s = strings.Clone(s) // it may be a piece of a whole request
+	c := int32(len(d.names))
+	d.codes[s] = c
+	d.names = append(d.names, s)
+	return c
+}

@@ -1,0 +1,143 @@
+package rows
+
+import (
+	"math"
+	"slices"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/simd"
+)
+
+// Vector is one vector as it is held: Codes and Scale for Int8, Half (binary16
+// bits) for Fp16, Full for Fp32. The zero Vector is "no vector".
+type Vector struct {
+	Codes []int8
+	Scale float32
+	Half  []uint16
+	Full  []float32
+}
+
+// None says whether there is no vector.
+func (v *Vector) None() bool { return v.Codes == nil && v.Half == nil && v.Full == nil }
+
+// Prepared is a row ready to be stored. Values are by position in the spec's
+// columns; a shorter slice leaves the rest missing. Sets are sorted, without
+// repeats, and an empty one is missing.
+type Prepared struct {
+	ID     string
+	Vec    Vector
+	Values []index.Value
+}
+
+// Prepare encodes a checked row. Nothing of the row is kept but strings.
+func Prepare(spec *index.Spec, r *index.Row) Prepared {
+	p := Prepared{ID: r.ID, Vec: EncodeVector(spec.Precision, r.Vector), Values: make([]index.Value, len(spec.Columns))}
+	for i, c := range spec.Columns {
+		v := r.Values[c.Name]
+		if v.Kind == index.Set {
+			v.Set = slices.Clone(v.Set)
+			slices.Sort(v.Set)
+			v.Set = slices.Compact(v.Set)
+			if len(v.Set) == 0 {
+				v = index.Value{}
+			}
+		}
+		p.Values[i] = v
+	}
+	return p
+}
+
+// EncodeVector makes v unit length and encodes it. nil and the zero vector
+// become "no vector". v is not changed.
+//
+// Int8: codes are round(x * 127 / max|x|), and the scale is one over the
+// codes' length rather than max|x|/127, so that what is held is unit length
+// too and a score of two rows is a cosine.
+func EncodeVector(p index.Precision, v []float32) Vector {
+	unit, ok := Unit(v)
+	if !ok {
+		return Vector{}
+	}
+	switch p {
+	case index.Fp32:
+		return Vector{Full: unit}
+	case index.Fp16:
+		h := make([]uint16, len(unit))
+		simd.Fp32ToFp16(h, unit)
+		return Vector{Half: h}
+	}
+	top := float32(0)
+	for _, x := range unit {
+		top = max(top, float32(math.Abs(float64(x))))
+	}
+	codes := make([]int8, len(unit))
+	sum := 0.0
+	for i, x := range unit {
+		c := math.RoundToEven(float64(x) * 127 / float64(top))
+		codes[i] = int8(c)
+		sum += float64(c * c)
+	}
+	return Vector{Codes: codes, Scale: float32(1 / math.Sqrt(sum))}
+}
+
+// Unit returns v at unit length, and false for nil and zero vectors. Vectors
+// whose squares would overflow or vanish are scaled first.
+func Unit(v []float32) ([]float32, bool) {
+	top := 0.0
+	for _, x := range v {
+		top = max(top, math.Abs(float64(x)))
+	}
+	if top == 0 {
+		return nil, false
+	}
+	sum := 0.0
+	for _, x := range v {
+		f := float64(x) / top
+		sum += float64(f * f)
+	}
+	norm := math.Sqrt(sum)
+	out := make([]float32, len(v))
+	for i, x := range v {
+		out[i] = float32(float64(x) / top / norm)
+	}
+	return out, true
+}
+
+// Decode writes the vector's numbers to dst, zeros when there is none.
+func (v *Vector) Decode(dst []float32) {
+	switch {
+	case v.Codes != nil:
+		for i, c := range v.Codes {
+			dst[i] = float32(c) * v.Scale
+		}
+	case v.Half != nil:
+		simd.Fp16ToFp32(dst, v.Half)
+	case v.Full != nil:
+		copy(dst, v.Full)
+	default:
+		clear(dst)
+	}
+}
+
+// quantiseHead rounds a head to int16 with one scale, such that
+// 127 * sum|q| < 2^31: no sum over int8 codes can overflow an int32.
+func quantiseHead(h []float32) (q []int16, scale float64) {
+	q = make([]int16, len(h))
+	top, sum := 0.0, 0.0
+	for _, x := range h {
+		a := math.Abs(float64(x))
+		top = max(top, a)
+		sum += a
+	}
+	if top == 0 {
+		return q, 0
+	}
+	// Rounding adds at most half a step an element to the sum.
+	const room = (1<<31 - 1) / 127
+	steps := min(32767, (room-float64(len(h)))/(sum/top))
+	scale = top / steps
+	for i, x := range h {
+		q[i] = int16(math.RoundToEven(float64(x) / scale))
+	}
+	return q, scale
+}

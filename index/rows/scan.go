@@ -1,0 +1,396 @@
+package rows
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/bits"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/simd"
+)
+
+// A plan is a request made ready for one view: heads rounded to the rows'
+// arithmetic, tables turned to what the columns hold.
+type plan struct {
+	view  *View
+	sets  []setPlan
+	heads []headPlan
+	mask  []uint64 // dense, ANDed with live
+	block int      // rows a block, a power of two
+	out   [][]float32
+
+	// Heads with a vector, as the kernels take them, and which head each is.
+	int8s  [][]int16
+	floats [][]float32
+	which  []int
+}
+
+type setPlan struct {
+	first, count int
+	reduce       index.Reduce
+}
+
+type headPlan struct {
+	scale  float64 // of the quantised vector
+	bias   float64
+	tables []tablePlan
+}
+
+// tablePlan is one column's part of a head: bins for numbers, codes otherwise.
+type tablePlan struct {
+	column int
+	kind   index.Kind
+	table  []float64 // by bin (numbers), or by 1 + code
+	steps  []int64   // sets: table in whole numbers of step
+	step   float64
+	bins   [][]uint16
+}
+
+// Scan scores the rows of the mask with every head set in one pass.
+//
+// The order of a score's sum is fixed: vector, tables in order of Bins, bias,
+// in float64, rounded once to float32. With Int8 rows the vector's part is an
+// exact integer times two scales, so scores are the same bit for bit on every
+// CPU and for every number of cores.
+func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, error) {
+	if err := req.Validate(v.spec); err != nil {
+		return nil, fmt.Errorf("scan of collection %q: %w", v.spec.Name, err)
+	}
+	p, err := v.plan(&req)
+	if err != nil {
+		return nil, err
+	}
+	n := int(v.n)
+	blocks := (n + p.block - 1) / p.block
+	workers := max(1, min(runtime.GOMAXPROCS(0), blocks))
+	var (
+		next, done atomic.Int64
+		wg         sync.WaitGroup
+		report     sync.Mutex
+		reported   int
+	)
+	for range workers {
+		wg.Go(func() {
+			w := newWorker(p)
+			for ctx.Err() == nil {
+				b := int(next.Add(1)) - 1
+				if b >= blocks {
+					return
+				}
+				lo := b * p.block
+				hi := min(lo+p.block, n)
+				w.scan(lo, hi)
+				d := int(done.Add(int64(hi - lo)))
+				// Every 64 blocks is often enough for a person.
+				if req.Progress != nil && (b%64 == 63 || d == n) {
+					report.Lock()
+					if d > reported {
+						reported = d
+						req.Progress(d, n)
+					}
+					report.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("scan of collection %q after %d of %d rows: %w", v.spec.Name, done.Load(), n, err)
+	}
+	return p.out, nil
+}
+
+func (v *View) plan(req *index.ScanRequest) (*plan, error) {
+	p := &plan{view: v, block: 64}
+	width := map[index.Precision]int{index.Fp16: 2, index.Fp32: 4}[v.spec.Precision]
+	// A block's vectors stay in the second-level cache between heads.
+	for p.block < 1024 && p.block < 1<<v.core.shift && p.block*2*max(1, v.spec.Dim)*max(1, width) <= 256<<10 {
+		p.block *= 2
+	}
+	mask := v.live
+	if req.Mask != nil {
+		mask = roaring.And(v.live, req.Mask)
+	}
+	p.mask = make([]uint64, (int(v.n)+63)/64)
+	copy(p.mask, mask.ToDense())
+	cols := make([]int, len(req.Bins))
+	codes := make([][][]uint16, len(req.Bins))
+	for i := range req.Bins {
+		k, err := v.column(req.Bins[i].Column)
+		if err != nil {
+			return nil, err
+		}
+		cols[i] = k
+	}
+	for _, set := range req.Sets {
+		p.sets = append(p.sets, setPlan{len(p.heads), len(set.Heads), set.Reduce})
+		for i := range set.Heads {
+			h := &set.Heads[i]
+			hp := headPlan{bias: float64(h.Bias)}
+			if h.Vector != nil && v.spec.Dim > 0 {
+				p.which = append(p.which, len(p.heads))
+				if v.spec.Precision == index.Int8 {
+					q, scale := quantiseHead(h.Vector)
+					hp.scale = scale
+					p.int8s = append(p.int8s, q)
+				} else {
+					p.floats = append(p.floats, h.Vector)
+				}
+			}
+			for k, table := range h.Tables {
+				if table == nil {
+					continue
+				}
+				b := &req.Bins[k]
+				tp := tablePlan{column: cols[k], kind: b.Kind}
+				if b.Kind.Numeric() {
+					if codes[k] == nil {
+						codes[k] = v.bins(cols[k], b.Edges)
+					}
+					tp.bins = codes[k]
+					tp.table = make([]float64, len(table))
+					for j, x := range table {
+						tp.table[j] = float64(x)
+					}
+				} else {
+					tp.table = codeTable(v.names[cols[k]], b, table)
+					if b.Kind == index.Set {
+						tp.fix()
+					}
+				}
+				hp.tables = append(hp.tables, tp)
+			}
+			p.heads = append(p.heads, hp)
+		}
+		p.out = append(p.out, make([]float32, v.n))
+	}
+	return p, nil
+}
+
+// worker is the memory of one goroutine of a scan.
+type worker struct {
+	*plan
+	idx  []int       // rows of the chunk that are scored
+	acc  [][]float64 // [heads][block]
+	ints [][]int32   // [vector heads][block]
+	flts []float32
+	// Where few rows of a block are wanted, their vectors are packed first.
+	packed chunk
+}
+
+func newWorker(p *plan) *worker {
+	w := &worker{plan: p, idx: make([]int, 0, p.block), flts: make([]float32, p.block)}
+	for range p.heads {
+		w.acc = append(w.acc, make([]float64, p.block))
+	}
+	for range p.int8s {
+		w.ints = append(w.ints, make([]int32, p.block))
+	}
+	size := p.block * p.view.spec.Dim
+	switch p.view.spec.Precision {
+	case index.Fp16:
+		w.packed.half = make([]uint16, size)
+	case index.Fp32:
+		w.packed.full = make([]float32, size)
+	default:
+		w.packed.codes = make([]int8, size)
+	}
+	return w
+}
+
+// scan scores rows lo..hi-1, which lie in one chunk; lo is a multiple of 64.
+func (w *worker) scan(lo, hi int) {
+	ninf := float32(math.Inf(-1))
+	words := w.mask[lo>>6 : (hi+63)>>6]
+	wanted := 0
+	for _, x := range words {
+		wanted += bits.OnesCount64(x)
+	}
+	if wanted < hi-lo {
+		for _, out := range w.out {
+			for r := lo; r < hi; r++ {
+				out[r] = ninf
+			}
+		}
+	}
+	if wanted == 0 {
+		return
+	}
+	ch, base := w.view.at(uint32(lo))
+	w.idx = w.idx[:0]
+	for k, x := range words {
+		for ; x != 0; x &= x - 1 {
+			w.idx = append(w.idx, base+k*64+bits.TrailingZeros64(x))
+		}
+	}
+	dense := wanted*4 >= hi-lo
+	w.vectors(ch, base, hi-lo, dense)
+	for h := range w.heads {
+		w.tables(ch, lo-base, h)
+	}
+	w.reduce(lo - base)
+}
+
+// vectors fills acc[head][j] with the vector part of row idx[j].
+func (w *worker) vectors(ch *chunk, base, rows int, dense bool) {
+	for h := range w.acc {
+		clear(w.acc[h][:len(w.idx)])
+	}
+	if len(w.which) == 0 {
+		return
+	}
+	dim := w.view.spec.Dim
+	src, at := ch, base
+	if !dense {
+		for j, i := range w.idx {
+			switch {
+			case ch.codes != nil:
+				copy(w.packed.codes[j*dim:(j+1)*dim], ch.codes[i*dim:])
+			case ch.half != nil:
+				copy(w.packed.half[j*dim:(j+1)*dim], ch.half[i*dim:])
+			default:
+				copy(w.packed.full[j*dim:(j+1)*dim], ch.full[i*dim:])
+			}
+		}
+		src, at, rows = &w.packed, 0, len(w.idx)
+	}
+	place := func(j int) int { // of row idx[j] among the scored
+		if dense {
+			return w.idx[j] - base
+		}
+		return j
+	}
+	if ch.codes != nil {
+		for k := range w.ints {
+			w.ints[k] = w.ints[k][:rows]
+		}
+		simd.DotInt8Heads(src.codes[at*dim:(at+rows)*dim], dim, w.int8s, w.ints)
+		for k, h := range w.which {
+			acc, scale, ints := w.acc[h], w.heads[h].scale, w.ints[k]
+			if len(w.idx) == rows {
+				first := w.idx[0]
+				if dense || w.idx[rows-1]-first == rows-1 {
+					scales := ch.scales[first : first+rows]
+					for j, s := range scales {
+						acc[j] = float64(ints[j]) * (float64(s) * scale)
+					}
+					continue
+				}
+			}
+			for j, i := range w.idx {
+				acc[j] = float64(ints[place(j)]) * (float64(ch.scales[i]) * scale)
+			}
+		}
+		return
+	}
+	for k, h := range w.which {
+		flts := w.flts[:rows]
+		if ch.half != nil {
+			simd.DotFp16(src.half[at*dim:(at+rows)*dim], dim, w.floats[k], flts)
+		} else {
+			simd.DotFp32(src.full[at*dim:(at+rows)*dim], dim, w.floats[k], flts)
+		}
+		for j := range w.idx {
+			w.acc[h][j] = float64(flts[place(j)])
+		}
+	}
+}
+
+// tables adds the columns' parts and the bias of one head.
+func (w *worker) tables(ch *chunk, first, h int) {
+	hp := &w.heads[h]
+	acc := w.acc[h][:len(w.idx)]
+	for t := range hp.tables {
+		tp := &hp.tables[t]
+		col := &ch.cols[tp.column]
+		switch tp.kind {
+		case index.Category:
+			for j, i := range w.idx {
+				acc[j] += tp.table[col.codes[i]+1]
+			}
+		case index.Set:
+			for j, i := range w.idx {
+				acc[j] += tp.setSum(col.sets[i])
+			}
+		default:
+			bins := tp.bins[first>>w.view.core.shift]
+			for j, i := range w.idx {
+				acc[j] += tp.table[bins[i]]
+			}
+		}
+	}
+	if hp.bias != 0 {
+		for j := range acc {
+			acc[j] += hp.bias
+		}
+	}
+}
+
+// fix turns a set's table into whole numbers of a power of two, so that the sum
+// of a row's elements does not depend on their order (which is that of arrival).
+// Entries are at most 2^46 and sets at most 2^16 long: the sum is below 2^63.
+func (tp *tablePlan) fix() {
+	top := 0.0
+	for _, x := range tp.table {
+		top = max(top, math.Abs(x))
+	}
+	_, exp := math.Frexp(top)
+	tp.step = math.Ldexp(1, exp-46)
+	tp.steps = make([]int64, len(tp.table))
+	for i, x := range tp.table {
+		tp.steps[i] = int64(math.RoundToEven(math.Ldexp(x, 46-exp)))
+	}
+}
+
+func (tp *tablePlan) setSum(set []int32) float64 {
+	if len(set) == 0 {
+		return tp.table[0]
+	}
+	sum := int64(0)
+	for _, c := range set {
+		sum += tp.steps[c+1]
+	}
+	return float64(sum) * tp.step / math.Sqrt(float64(len(set)))
+}
+
+// reduce writes every set's score of the rows in idx.
+func (w *worker) reduce(first int) {
+	for s, set := range w.sets {
+		out := w.out[s][first:]
+		heads := w.acc[set.first : set.first+set.count]
+		if len(heads) == 1 {
+			for j, i := range w.idx {
+				out[i] = float32(heads[0][j])
+			}
+			continue
+		}
+		for j, i := range w.idx {
+			out[i] = float32(reduceOne(heads, j, set.reduce))
+		}
+	}
+}
+
+func reduceOne(heads [][]float64, j int, how index.Reduce) float64 {
+	top, sum := math.Inf(-1), 0.0
+	for _, h := range heads {
+		top = max(top, h[j])
+		sum += h[j]
+	}
+	switch how {
+	case index.Mean:
+		return sum / float64(len(heads))
+	case index.LogSumExp:
+		sum = 0
+		for _, h := range heads {
+			sum += math.Exp(h[j] - top)
+		}
+		return top + math.Log(sum)
+	}
+	return top
+}
