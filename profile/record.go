@@ -1,3 +1,11 @@
+// Package profile holds what a customer is before and after anything is
+// computed: the record as it came in, the schema that types its fields, the
+// passages that its texts become, and the bins that its columns are cut into.
+//
+// Flow: package ingest (or the API) makes a Record; Schema.Compose turns its
+// texts into passages; an encoder turns those into vectors; Pool makes one
+// vector of them. The other fields become columns (Schema.Columns), which
+// FitBins and Codes turn into the small integers that heads add up.
 package profile
 
 import "github.com/kindred-search/kindred/index"
