@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -162,13 +163,12 @@ func (q *Queue) run(ctx context.Context, ids [][]int32, truncated []bool, progre
 	return j.wait(ctx, q, progress)
 }
 
-// wait returns the job's result, or ctx's error as soon as the caller leaves;
-// the batch loop then never touches memory the caller can see.
+// wait returns the job's result, or ctx's error as soon as the caller leaves.
 func (j *job) wait(ctx context.Context, q *Queue, progress func(done, total int)) (*Result, error) {
 	select {
 	case <-j.done:
 	case <-ctx.Done():
-		q.signal() // its tokens stop counting now, not at the next batch
+		q.leave(j)
 		return nil, ctx.Err()
 	}
 	if j.err != nil {
@@ -178,6 +178,21 @@ func (j *job) wait(ctx context.Context, q *Queue, progress func(done, total int)
 		progress(len(j.ids), len(j.ids))
 	}
 	return j.res, nil
+}
+
+// leave takes j out of the queue at once, so that its tokens stop counting even
+// while a long batch runs. A share of j in that batch is left to the batch.
+func (q *Queue) leave(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dropLocked(j)
+}
+
+func (q *Queue) dropLocked(j *job) {
+	if i := slices.Index(q.jobs, j); i >= 0 {
+		q.jobs = slices.Delete(q.jobs, i, i+1)
+		q.waiting -= j.left
+	}
 }
 
 func (q *Queue) signal() {
@@ -295,13 +310,7 @@ func (q *Queue) fail(j *job, err error) {
 	if q.closed {
 		err = ErrClosed
 	}
-	for i, other := range q.jobs {
-		if other == j {
-			q.jobs = append(q.jobs[:i:i], q.jobs[i+1:]...)
-			q.waiting -= j.left
-			break
-		}
-	}
+	q.dropLocked(j)
 	q.mu.Unlock()
 	j.err = err
 	close(j.done)
