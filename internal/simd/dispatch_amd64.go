@@ -17,10 +17,11 @@ const (
 	variantGo variant = iota
 	variantAVX2
 	variantAVX512
+	variantVNNI
 )
 
 func (v variant) String() string {
-	return [...]string{"go", "avx2+fma", "avx512+avx2+fma"}[v]
+	return [...]string{"go", "avx2+fma", "avx512+avx2+fma", "avx512+vnni+avx2+fma"}[v]
 }
 
 // impl is read-only after start-up.
@@ -34,8 +35,10 @@ func best() variant {
 		return variantGo
 	case !x.HasAVX512F:
 		return variantAVX2
+	case !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512VNNI:
+		return variantAVX512
 	}
-	return variantAVX512
+	return variantVNNI
 }
 
 // choose lowers have as the user asks; it never raises it, and an unknown
@@ -50,11 +53,12 @@ func choose(wish string, have variant) variant {
 	return have
 }
 
-// Features names the variant in use: "go", "avx2+fma" or "avx512+avx2+fma".
+// Features names the variant in use: "go", "avx2+fma",
+// "avx512+avx2+fma" or "avx512+vnni+avx2+fma".
 func Features() string { return impl.String() }
 
 func panelWidth() int {
-	if impl == variantAVX512 {
+	if impl >= variantAVX512 {
 		return 32
 	}
 	return goPanelWidth
@@ -62,7 +66,7 @@ func panelWidth() int {
 
 // tileRows is the most rows a tile of the given panel width may have.
 func tileRows(width int) int {
-	if width == 32 && impl == variantAVX512 {
+	if width == 32 && impl >= variantAVX512 {
 		return 12
 	}
 	return goTileRows
@@ -201,12 +205,25 @@ func normBody(n *normArgs) {
 }
 
 func dotInt8(rows []int8, dim int, head []int16, out []int32) {
-	body := dim &^ 15
-	if impl == variantGo || body == 0 || len(out) == 0 {
+	step := 16
+	if impl == variantVNNI {
+		step = 32
+	}
+	body := dim - dim%step
+	switch {
+	case impl == variantGo || body == 0 || len(out) == 0:
 		dotInt8Go(rows, dim, head, out)
 		return
+	case impl == variantVNNI:
+		dotInt8VNNI(&rows[0], dim, body, &head[0], &out[0], len(out))
+	default:
+		dotInt8AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
 	}
-	dotInt8AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
+	dotInt8Tail(rows, dim, body, head, out)
+}
+
+// dotInt8Tail adds the elements from body on.
+func dotInt8Tail(rows []int8, dim, body int, head []int16, out []int32) {
 	if body == dim {
 		return
 	}
@@ -217,6 +234,23 @@ func dotInt8(rows []int8, dim int, head []int16, out []int32) {
 			s += int32(v) * int32(head[j])
 		}
 		out[i] += s
+	}
+}
+
+func dotInt8Heads(rows []int8, dim int, heads [][]int16, out [][]int32) {
+	body := dim &^ 31
+	if impl == variantVNNI && body > 0 && len(out[0]) > 0 {
+		for ; len(heads) >= 4; heads, out = heads[4:], out[4:] {
+			h := [4]*int16{&heads[0][0], &heads[1][0], &heads[2][0], &heads[3][0]}
+			o := [4]*int32{&out[0][0], &out[1][0], &out[2][0], &out[3][0]}
+			dotInt8VNNIx4(&rows[0], dim, body, (*byte)(unsafe.Pointer(&h)), (*byte)(unsafe.Pointer(&o)), len(out[0]))
+			for i := range 4 {
+				dotInt8Tail(rows, dim, body, heads[i], out[i])
+			}
+		}
+	}
+	for i, head := range heads {
+		dotInt8(rows, dim, head, out[i])
 	}
 }
 

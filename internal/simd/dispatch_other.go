@@ -31,3 +31,9 @@ func dotFp32(r []float32, dim int, head, out []float32)        { dotFp32Go(r, di
 func dotFp16(r []uint16, dim int, head []float32, o []float32) { dotFp16Go(r, dim, head, o) }
 func fp16ToFp32(dst []float32, src []uint16)                   { fp16ToFp32Go(dst, src) }
 func fp32ToFp16(dst []uint16, src []float32)                   { fp32ToFp16Go(dst, src) }
+
+func dotInt8Heads(rows []int8, dim int, heads [][]int16, out [][]int32) {
+	for i, head := range heads {
+		dotInt8Go(rows, dim, head, out[i])
+	}
+}

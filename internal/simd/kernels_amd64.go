@@ -69,6 +69,16 @@ func normAVX2(args *byte, n int)
 //go:noescape
 func dotInt8AVX2(rows *int8, dim int, body int, head *int16, out *int32, n int)
 
+// dotInt8VNNI scores n rows over their first body elements, a multiple of 32 above 0; rows are dim apart.
+//
+//go:noescape
+func dotInt8VNNI(rows *int8, dim int, body int, head *int16, out *int32, n int)
+
+// dotInt8VNNIx4 scores n rows under four heads; heads points to four *int16, out to four *int32.
+//
+//go:noescape
+func dotInt8VNNIx4(rows *int8, dim int, body int, heads *byte, out *byte, n int)
+
 // dotFp32AVX2 scores n rows over their first body elements, a multiple of 8 above 0; rows are dim apart.
 //
 //go:noescape

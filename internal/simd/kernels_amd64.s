@@ -4372,7 +4372,7 @@ loop:
 	RET
 
 // func dotInt8AVX2(rows *int8, dim int, body int, head *int16, out *int32, n int)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2
 TEXT ·dotInt8AVX2(SB), NOSPLIT, $0-48
 	MOVQ rows+0(FP), AX
 	MOVQ dim+8(FP), CX
@@ -4396,21 +4396,17 @@ group:
 	XORQ  R12, R12
 
 grouploop:
-	VMOVDQU      (BX)(R12*2), Y4
+	VMOVUPS      (BX)(R12*2), Y4
 	VPMOVSXBW    (R8)(R12*1), Y5
-	PREFETCHT0   4096(R8)(R12*1)
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y0, Y0
 	VPMOVSXBW    (R9)(R12*1), Y5
-	PREFETCHT0   4096(R9)(R12*1)
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y1, Y1
 	VPMOVSXBW    (R10)(R12*1), Y5
-	PREFETCHT0   4096(R10)(R12*1)
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y2, Y2
 	VPMOVSXBW    (R11)(R12*1), Y5
-	PREFETCHT0   4096(R11)(R12*1)
 	VPMADDWD     Y4, Y5, Y5
 	VPADDD       Y5, Y3, Y3
 	ADDQ         $0x10, R12
@@ -4457,9 +4453,8 @@ one:
 	XORQ  R9, R9
 
 oneloop:
-	VMOVDQU      (BX)(R9*2), Y1
+	VMOVUPS      (BX)(R9*2), Y1
 	VPMOVSXBW    (R8)(R9*1), Y2
-	PREFETCHT0   4096(R8)(R9*1)
 	VPMADDWD     Y1, Y2, Y2
 	VPADDD       Y2, Y0, Y0
 	ADDQ         $0x10, R9
@@ -4475,6 +4470,422 @@ oneloop:
 	ADDQ         $0x04, SI
 	SUBQ         $0x01, DI
 	JMP          one
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotInt8VNNI(rows *int8, dim int, body int, head *int16, out *int32, n int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·dotInt8VNNI(SB), NOSPLIT, $0-48
+	MOVQ rows+0(FP), AX
+	MOVQ dim+8(FP), CX
+	MOVQ body+16(FP), DX
+	MOVQ head+24(FP), BX
+	MOVQ out+32(FP), SI
+	MOVQ n+40(FP), DI
+
+group:
+	CMPQ   DI, $0x04
+	JL     one
+	MOVQ   AX, R8
+	LEAQ   (R8)(CX*1), R9
+	LEAQ   (R9)(CX*1), R10
+	LEAQ   (R10)(CX*1), R11
+	LEAQ   (R11)(CX*1), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   R12, R12
+
+grouploop:
+	VMOVUPS       (BX)(R12*2), Z4
+	VPMOVSXBW     (R8)(R12*1), Z5
+	PREFETCHT0    4096(R8)(R12*1)
+	VPDPWSSD      Z4, Z5, Z0
+	VPMOVSXBW     (R9)(R12*1), Z5
+	PREFETCHT0    4096(R9)(R12*1)
+	VPDPWSSD      Z4, Z5, Z1
+	VPMOVSXBW     (R10)(R12*1), Z5
+	PREFETCHT0    4096(R10)(R12*1)
+	VPDPWSSD      Z4, Z5, Z2
+	VPMOVSXBW     (R11)(R12*1), Z5
+	PREFETCHT0    4096(R11)(R12*1)
+	VPDPWSSD      Z4, Z5, Z3
+	ADDQ          $0x20, R12
+	CMPQ          R12, DX
+	JL            grouploop
+	VEXTRACTI64X4 $0x01, Z0, Y4
+	VPADDD        Y4, Y0, Y4
+	VEXTRACTI32X4 $0x01, Y4, X5
+	VPADDD        X4, X5, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPADDD        X5, X4, X4
+	VMOVD         X4, (SI)
+	VEXTRACTI64X4 $0x01, Z1, Y4
+	VPADDD        Y4, Y1, Y4
+	VEXTRACTI32X4 $0x01, Y4, X5
+	VPADDD        X4, X5, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPADDD        X5, X4, X4
+	VMOVD         X4, 4(SI)
+	VEXTRACTI64X4 $0x01, Z2, Y4
+	VPADDD        Y4, Y2, Y4
+	VEXTRACTI32X4 $0x01, Y4, X5
+	VPADDD        X4, X5, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPADDD        X5, X4, X4
+	VMOVD         X4, 8(SI)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI32X4 $0x01, Y4, X5
+	VPADDD        X4, X5, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPADDD        X5, X4, X4
+	VMOVD         X4, 12(SI)
+	ADDQ          $0x10, SI
+	SUBQ          $0x04, DI
+	JMP           group
+
+one:
+	CMPQ   DI, $0x00
+	JLE    done
+	MOVQ   AX, R8
+	ADDQ   CX, AX
+	VPXORD Z6, Z6, Z6
+	XORQ   R9, R9
+
+oneloop:
+	VMOVUPS       (BX)(R9*2), Z0
+	VPMOVSXBW     (R8)(R9*1), Z1
+	PREFETCHT0    4096(R8)(R9*1)
+	VPDPWSSD      Z0, Z1, Z6
+	ADDQ          $0x20, R9
+	CMPQ          R9, DX
+	JL            oneloop
+	VEXTRACTI64X4 $0x01, Z6, Y0
+	VPADDD        Y0, Y6, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPADDD        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDD        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPADDD        X1, X0, X0
+	VMOVD         X0, (SI)
+	ADDQ          $0x04, SI
+	SUBQ          $0x01, DI
+	JMP           one
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotInt8VNNIx4(rows *int8, dim int, body int, heads *byte, out *byte, n int)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·dotInt8VNNIx4(SB), NOSPLIT, $0-48
+	MOVQ rows+0(FP), AX
+	MOVQ dim+8(FP), CX
+	MOVQ body+16(FP), DX
+	MOVQ heads+24(FP), BX
+	MOVQ out+32(FP), SI
+	MOVQ n+40(FP), DI
+	XORQ R8, R8
+
+group:
+	CMPQ   DI, $0x04
+	JL     one
+	MOVQ   AX, R9
+	LEAQ   (R9)(CX*1), R10
+	LEAQ   (R10)(CX*1), R11
+	LEAQ   (R11)(CX*1), R12
+	LEAQ   (R12)(CX*1), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	XORQ   R13, R13
+
+grouploop:
+	VPMOVSXBW     (R9)(R13*1), Z16
+	PREFETCHT0    4096(R9)(R13*1)
+	VPMOVSXBW     (R10)(R13*1), Z17
+	PREFETCHT0    4096(R10)(R13*1)
+	VPMOVSXBW     (R11)(R13*1), Z18
+	PREFETCHT0    4096(R11)(R13*1)
+	VPMOVSXBW     (R12)(R13*1), Z19
+	PREFETCHT0    4096(R12)(R13*1)
+	MOVQ          (BX), R14
+	VMOVUPS       (R14)(R13*2), Z20
+	VPDPWSSD      Z20, Z16, Z0
+	VPDPWSSD      Z20, Z17, Z4
+	VPDPWSSD      Z20, Z18, Z8
+	VPDPWSSD      Z20, Z19, Z12
+	MOVQ          8(BX), R14
+	VMOVUPS       (R14)(R13*2), Z20
+	VPDPWSSD      Z20, Z16, Z1
+	VPDPWSSD      Z20, Z17, Z5
+	VPDPWSSD      Z20, Z18, Z9
+	VPDPWSSD      Z20, Z19, Z13
+	MOVQ          16(BX), R14
+	VMOVUPS       (R14)(R13*2), Z20
+	VPDPWSSD      Z20, Z16, Z2
+	VPDPWSSD      Z20, Z17, Z6
+	VPDPWSSD      Z20, Z18, Z10
+	VPDPWSSD      Z20, Z19, Z14
+	MOVQ          24(BX), R14
+	VMOVUPS       (R14)(R13*2), Z20
+	VPDPWSSD      Z20, Z16, Z3
+	VPDPWSSD      Z20, Z17, Z7
+	VPDPWSSD      Z20, Z18, Z11
+	VPDPWSSD      Z20, Z19, Z15
+	ADDQ          $0x20, R13
+	CMPQ          R13, DX
+	JL            grouploop
+	MOVQ          (SI), R9
+	VEXTRACTI64X4 $0x01, Z0, Y16
+	VPADDD        Y16, Y0, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, (R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z4, Y16
+	VPADDD        Y16, Y4, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 4(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z8, Y16
+	VPADDD        Y16, Y8, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 8(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z12, Y16
+	VPADDD        Y16, Y12, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 12(R9)(R8*1)
+	MOVQ          8(SI), R9
+	VEXTRACTI64X4 $0x01, Z1, Y16
+	VPADDD        Y16, Y1, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, (R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z5, Y16
+	VPADDD        Y16, Y5, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 4(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z9, Y16
+	VPADDD        Y16, Y9, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 8(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z13, Y16
+	VPADDD        Y16, Y13, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 12(R9)(R8*1)
+	MOVQ          16(SI), R9
+	VEXTRACTI64X4 $0x01, Z2, Y16
+	VPADDD        Y16, Y2, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, (R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z6, Y16
+	VPADDD        Y16, Y6, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 4(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z10, Y16
+	VPADDD        Y16, Y10, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 8(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z14, Y16
+	VPADDD        Y16, Y14, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 12(R9)(R8*1)
+	MOVQ          24(SI), R9
+	VEXTRACTI64X4 $0x01, Z3, Y16
+	VPADDD        Y16, Y3, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, (R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z7, Y16
+	VPADDD        Y16, Y7, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 4(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z11, Y16
+	VPADDD        Y16, Y11, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 8(R9)(R8*1)
+	VEXTRACTI64X4 $0x01, Z15, Y16
+	VPADDD        Y16, Y15, Y16
+	VEXTRACTI32X4 $0x01, Y16, X17
+	VPADDD        X16, X17, X16
+	VPSHUFD       $0x4e, X16, X17
+	VPADDD        X17, X16, X16
+	VPSHUFD       $0xb1, X16, X17
+	VPADDD        X17, X16, X16
+	VMOVD         X16, 12(R9)(R8*1)
+	ADDQ          $0x10, R8
+	SUBQ          $0x04, DI
+	JMP           group
+
+one:
+	CMPQ   DI, $0x00
+	JLE    done
+	MOVQ   AX, R9
+	ADDQ   CX, AX
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+	XORQ   R10, R10
+
+oneloop:
+	VPMOVSXBW     (R9)(R10*1), Z0
+	PREFETCHT0    4096(R9)(R10*1)
+	MOVQ          (BX), R11
+	VMOVUPS       (R11)(R10*2), Z1
+	VPDPWSSD      Z1, Z0, Z21
+	MOVQ          8(BX), R11
+	VMOVUPS       (R11)(R10*2), Z1
+	VPDPWSSD      Z1, Z0, Z22
+	MOVQ          16(BX), R11
+	VMOVUPS       (R11)(R10*2), Z1
+	VPDPWSSD      Z1, Z0, Z23
+	MOVQ          24(BX), R11
+	VMOVUPS       (R11)(R10*2), Z1
+	VPDPWSSD      Z1, Z0, Z24
+	ADDQ          $0x20, R10
+	CMPQ          R10, DX
+	JL            oneloop
+	MOVQ          (SI), R9
+	VEXTRACTI64X4 $0x01, Z21, Y0
+	VPADDD        Y0, Y21, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPADDD        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDD        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPADDD        X1, X0, X0
+	VMOVD         X0, (R9)(R8*1)
+	MOVQ          8(SI), R9
+	VEXTRACTI64X4 $0x01, Z22, Y0
+	VPADDD        Y0, Y22, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPADDD        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDD        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPADDD        X1, X0, X0
+	VMOVD         X0, (R9)(R8*1)
+	MOVQ          16(SI), R9
+	VEXTRACTI64X4 $0x01, Z23, Y0
+	VPADDD        Y0, Y23, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPADDD        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDD        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPADDD        X1, X0, X0
+	VMOVD         X0, (R9)(R8*1)
+	MOVQ          24(SI), R9
+	VEXTRACTI64X4 $0x01, Z24, Y0
+	VPADDD        Y0, Y24, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPADDD        X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPADDD        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPADDD        X1, X0, X0
+	VMOVD         X0, (R9)(R8*1)
+	ADDQ          $0x04, R8
+	SUBQ          $0x01, DI
+	JMP           one
 
 done:
 	VZEROUPPER

@@ -33,11 +33,13 @@ func DotInt8Heads(rows []int8, dim int, heads [][]int16, out [][]int32) {
 		checkScan("DotInt8Heads", len(rows), dim, len(heads[h]), n)
 	}
 	step := max(4, scanBlock/max(dim, 1)&^3)
+	part := make([][]int32, len(out))
 	for i := 0; i < n; i += step {
 		end := min(i+step, n)
-		for h, head := range heads {
-			dotInt8(rows[i*dim:end*dim], dim, head, out[h][i:end])
+		for h := range out {
+			part[h] = out[h][i:end]
 		}
+		dotInt8Heads(rows[i*dim:end*dim], dim, heads, part)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 )
 
 // TestDotInt8 compares with sums in int64; every score must be exact, at the
@@ -67,7 +68,7 @@ func TestDotInt8Heads(t *testing.T) {
 			for i := range rows {
 				rows[i] = int8(r.IntN(255) - 127)
 			}
-			heads, got := make([][]int16, 5), make([][]int32, 5)
+			heads, got := make([][]int16, 6), make([][]int32, 6)
 			for h := range heads {
 				heads[h], got[h] = make([]int16, dim), make([]int32, n)
 				for j := range heads[h] {
@@ -193,6 +194,13 @@ func BenchmarkScan(b *testing.B) {
 		head16[j] = int16(r.IntN(2001) - 1000)
 	}
 	scores := make([]int32, bytes/dim)
+	b.Run("read", func(b *testing.B) { // the ceiling of the others
+		b.SetBytes(bytes)
+		words := unsafe.Slice((*float32)(unsafe.Pointer(&ints[0])), bytes/4)
+		for b.Loop() {
+			sumBody(words)
+		}
+	})
 	b.Run("int8", func(b *testing.B) {
 		b.SetBytes(bytes)
 		for b.Loop() {
@@ -217,6 +225,9 @@ func BenchmarkScan(b *testing.B) {
 	})
 	head := floats(r, dim)
 	halves := make([]uint16, bytes/2)
+	for i := range halves { // untouched pages would all be one cached page of zeros
+		halves[i] = uint16(i % 0x7c00)
+	}
 	out := make([]float32, len(halves)/dim)
 	b.Run("fp16", func(b *testing.B) {
 		b.SetBytes(bytes)
@@ -225,6 +236,9 @@ func BenchmarkScan(b *testing.B) {
 		}
 	})
 	wide := make([]float32, bytes/4)
+	for i := range wide {
+		wide[i] = float32(i % 100)
+	}
 	b.Run("fp32", func(b *testing.B) {
 		b.SetBytes(bytes)
 		for b.Loop() {

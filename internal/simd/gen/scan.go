@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -42,44 +45,147 @@ func rowLoop(rows, left reg.Register, stride reg.Register, body func(label strin
 	RET()
 }
 
-// dotInt8 widens 16 int8 to int16 and multiplies with vpmaddwd, whose pair sums
-// (at most 2·127·32767) cannot overflow.
+// int8Kernel describes one width of the int8 scores.
+type int8Kernel struct {
+	name string
+	step int // elements a vector of int16 holds
+	vec  func() reg.VecVirtual
+	// multiply adds the pair sums of v and h to acc; v is free afterwards.
+	multiply func(h, v, acc reg.VecVirtual)
+	zero     func(reg.VecVirtual)
+}
+
+// dotInt8 widens int8 to int16 and multiplies with vpmaddwd, whose pair sums
+// (at most 2·127·32767) cannot overflow, or with vpdpwssd, which also adds.
 func dotInt8() {
-	function("dotInt8AVX2", "func(rows *int8, dim, body int, head *int16, out *int32, n int)",
-		"dotInt8AVX2 scores n rows over their first body elements, a multiple of 16 above 0; rows are dim apart.")
+	narrow := int8Kernel{
+		name: "dotInt8AVX2", step: 16, vec: YMM,
+		multiply: func(h, v, acc reg.VecVirtual) {
+			VPMADDWD(h, v, v)
+			VPADDD(v, acc, acc)
+		},
+		zero: func(v reg.VecVirtual) { VPXOR(v, v, v) },
+	}
+	wide := int8Kernel{
+		name: "dotInt8VNNI", step: 32, vec: ZMM,
+		multiply: func(h, v, acc reg.VecVirtual) { vpdpwssd(h, v, acc) },
+		zero:     func(v reg.VecVirtual) { VPXORD(v, v, v) },
+	}
+	narrow.emit()
+	wide.emit()
+	wide.emitHeads()
+}
+
+// vpdpwssd is written out because avo does not know AVX512_VNNI; the Go
+// assembler does.
+func vpdpwssd(h, v, acc reg.VecVirtual) {
+	Instruction(&ir.Instruction{
+		Opcode:   "VPDPWSSD",
+		Operands: []Op{h, v, acc},
+		Inputs:   []Op{h, v, acc},
+		Outputs:  []Op{acc},
+	})
+}
+
+func (k int8Kernel) emit() {
+	function(k.name, "func(rows *int8, dim, body int, head *int16, out *int32, n int)",
+		fmt.Sprintf("%s scores n rows over their first body elements, a multiple of %d above 0; rows are dim apart.", k.name, k.step))
 	rows, dim, bodyLen, head, out, n := ptr("rows"), ptr("dim"), ptr("body"), ptr("head"), ptr("out"), ptr("n")
 	rowLoop(rows, n, dim, func(label string, base []reg.Register) {
 		acc := make([]reg.VecVirtual, len(base))
 		for i := range acc {
-			acc[i] = YMM()
-			VPXOR(acc[i], acc[i], acc[i])
+			acc[i] = k.vec()
+			k.zero(acc[i])
 		}
 		at := GP64()
 		XORQ(at, at)
 		Label(label + "loop")
-		h := YMM()
-		VMOVDQU(Mem{Base: head, Index: at, Scale: 2}, h)
+		h := k.vec()
+		VMOVUPS(Mem{Base: head, Index: at, Scale: 2}, h)
 		for i, b := range base {
-			v := YMM()
+			v := k.vec()
 			VPMOVSXBW(Mem{Base: b, Index: at, Scale: 1}, v)
-			PREFETCHT0(Mem{Base: b, Index: at, Scale: 1, Disp: ahead})
-			VPMADDWD(h, v, v)
-			VPADDD(v, acc[i], acc[i])
+			if k.step >= 32 {
+				PREFETCHT0(Mem{Base: b, Index: at, Scale: 1, Disp: ahead})
+			}
+			k.multiply(h, v, acc[i])
 		}
-		ADDQ(Imm(16), at)
+		ADDQ(Imm(uint64(k.step)), at)
 		CMPQ(at, bodyLen)
 		JL(LabelRef(label + "loop"))
 		for i := range acc {
-			hi, lo := XMM(), XMM()
-			VEXTRACTI128(Imm(1), acc[i], hi)
-			VPADDD(acc[i].AsX(), hi, lo)
-			VPSHUFD(Imm(0x4e), lo, hi)
-			VPADDD(hi, lo, lo)
-			VPSHUFD(Imm(0xb1), lo, hi)
-			VPADDD(hi, lo, lo)
-			VMOVD(lo, Mem{Base: out, Disp: 4 * i})
+			k.fold(acc[i], Mem{Base: out, Disp: 4 * i})
 		}
 		ADDQ(Imm(uint64(4*len(base))), out)
+	})
+}
+
+// fold stores the sum of all int32 lanes of acc; integers, so any order.
+func (k int8Kernel) fold(acc reg.VecVirtual, to Mem) {
+	y := acc
+	if k.step == 32 {
+		upper := YMM()
+		VEXTRACTI64X4(Imm(1), acc, upper)
+		VPADDD(upper, acc.AsY(), upper)
+		y = upper
+	}
+	hi, lo := XMM(), XMM()
+	if k.step == 32 { // the allocator may use registers from 16 on: AVX512VL
+		VEXTRACTI32X4(Imm(1), y, hi)
+	} else {
+		VEXTRACTI128(Imm(1), y, hi)
+	}
+	VPADDD(y.AsX(), hi, lo)
+	VPSHUFD(Imm(0x4e), lo, hi)
+	VPADDD(hi, lo, lo)
+	VPSHUFD(Imm(0xb1), lo, hi)
+	VPADDD(hi, lo, lo)
+	VMOVD(lo, to)
+}
+
+// emitHeads writes the kernel of four heads: a row is widened once and
+// multiplied four times, 4 x 4 accumulators.
+func (k int8Kernel) emitHeads() {
+	name := k.name + "x4"
+	function(name, "func(rows *int8, dim, body int, heads, out *byte, n int)",
+		fmt.Sprintf("%s scores n rows under four heads; heads points to four *int16, out to four *int32.", name))
+	rows, dim, bodyLen, heads, outs, n := ptr("rows"), ptr("dim"), ptr("body"), ptr("heads"), ptr("out"), ptr("n")
+	offset := GP64() // of the next score, in bytes
+	XORQ(offset, offset)
+	rowLoop(rows, n, dim, func(label string, base []reg.Register) {
+		acc := make([][4]reg.VecVirtual, len(base))
+		for i := range acc {
+			for h := range acc[i] {
+				acc[i][h] = k.vec()
+				k.zero(acc[i][h])
+			}
+		}
+		at := GP64()
+		XORQ(at, at)
+		Label(label + "loop")
+		v := make([]reg.VecVirtual, len(base))
+		for i, b := range base {
+			v[i] = k.vec()
+			VPMOVSXBW(Mem{Base: b, Index: at, Scale: 1}, v[i])
+			PREFETCHT0(Mem{Base: b, Index: at, Scale: 1, Disp: ahead})
+		}
+		for h := range 4 {
+			head, w := field(heads, 8*h), k.vec()
+			VMOVUPS(Mem{Base: head, Index: at, Scale: 2}, w)
+			for i := range base {
+				k.multiply(w, v[i], acc[i][h])
+			}
+		}
+		ADDQ(Imm(uint64(k.step)), at)
+		CMPQ(at, bodyLen)
+		JL(LabelRef(label + "loop"))
+		for h := range 4 {
+			out := field(outs, 8*h)
+			for i := range acc {
+				k.fold(acc[i][h], Mem{Base: out, Index: offset, Scale: 1, Disp: 4 * i})
+			}
+		}
+		ADDQ(Imm(uint64(4*len(base))), offset)
 	})
 }
 
