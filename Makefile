@@ -2,7 +2,7 @@
 GO       ?= go
 PYTHON   ?= python3
 VENV     ?= .venv
-LINT_VERSION ?= v2.13.2
+LINT_VERSION ?= v2.15.0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.version=$(VERSION)
 # Packages with goroutines of their own.

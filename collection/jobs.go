@@ -1,0 +1,373 @@
+package collection
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/index"
+)
+
+const jobPrefix = "job/"
+
+// storedJob is a job with what it takes to run it again.
+type storedJob struct {
+	Job
+	Import   *ImportRequest    `json:"import,omitempty"`
+	Audience *audience.Request `json:"audience,omitempty"`
+}
+
+// jobs runs stored jobs one after the other, oldest first: each uses all cores
+// by itself. A job is on disk before its caller hears of it.
+type jobs struct {
+	svc  *Service
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu      sync.Mutex
+	all     map[string]*storedJob
+	queue   []string
+	cancels map[string]context.CancelCauseFunc // of the running job
+	watch   map[string][]chan Job
+	wake    chan struct{}
+}
+
+// errStopping is the cause when a process stops: the job resumes. errCancelled
+// is the cause when somebody asked for it.
+var (
+	errStopping  = errors.New("the process is stopping")
+	errCancelled = errors.New("cancelled")
+)
+
+func newJobs(s *Service) (*jobs, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	j := &jobs{
+		svc: s, stop: stop, done: make(chan struct{}),
+		all: map[string]*storedJob{}, cancels: map[string]context.CancelCauseFunc{},
+		watch: map[string][]chan Job{}, wake: make(chan struct{}, 1),
+	}
+	err := s.each(jobPrefix, func(key string, value []byte) error {
+		var job storedJob
+		if err := json.Unmarshal(value, &job); err != nil {
+			return fmt.Errorf("job %s cannot be read: %w", key, errors.Join(err, index.ErrCorrupt))
+		}
+		j.all[job.ID] = &job
+		if !job.State.Final() {
+			job.State = JobQueued
+			j.queue = append(j.queue, job.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	slices.SortFunc(j.queue, func(a, b string) int {
+		return j.all[a].Created.Compare(j.all[b].Created)
+	})
+	go j.loop(ctx)
+	return j, nil
+}
+
+// add stores a job and queues it.
+func (j *jobs) add(ctx context.Context, job *storedJob) (Job, error) {
+	j.mu.Lock()
+	if len(j.queue) >= j.svc.opt.Limits.MaxJobs {
+		j.mu.Unlock()
+		return Job{}, fmt.Errorf("%d jobs: %w", j.svc.opt.Limits.MaxJobs, ErrBusy)
+	}
+	j.mu.Unlock()
+	now := j.svc.opt.Clock().UTC()
+	job.ID = uuid.NewString()
+	job.State = JobQueued
+	job.Created, job.Updated = now, now
+	if err := j.save(ctx, job); err != nil {
+		return Job{}, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.all[job.ID] = job
+	j.queue = append(j.queue, job.ID)
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+	return job.Job, nil
+}
+
+func (j *jobs) save(ctx context.Context, job *storedJob) error {
+	raw, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	return j.svc.opt.KV.Put(ctx, map[string][]byte{jobPrefix + job.ID: raw})
+}
+
+func (j *jobs) loop(ctx context.Context) {
+	defer close(j.done)
+	for {
+		job, runCtx, cancel := j.next(ctx)
+		if job == nil {
+			return
+		}
+		j.update(job, func(v *Job) { v.State = JobRunning })
+		err := j.run(runCtx, job)
+		cause := context.Cause(runCtx)
+		cancel(nil)
+		j.mu.Lock()
+		delete(j.cancels, job.ID)
+		j.mu.Unlock()
+		if ctx.Err() != nil {
+			j.checkpoint(job) // still queued on disk: the next process resumes it
+			return
+		}
+		j.update(job, func(v *Job) {
+			v.ETA = 0
+			switch {
+			case errors.Is(cause, errCancelled):
+				v.State = JobCancelled
+			case err != nil:
+				v.State = JobFailed
+				v.Problem = reason(err)
+			default:
+				v.State = JobDone
+			}
+		})
+		if err != nil {
+			j.svc.log.Warn("job ended with an error", "job", job.ID, "kind", job.Kind, "error", err)
+		}
+		j.checkpoint(job)
+	}
+}
+
+// run executes a job and turns a panic into its failure, so that one broken
+// input does not take the server with it.
+func (j *jobs) run(ctx context.Context, job *storedJob) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("internal fault: %v", p)
+		}
+	}()
+	switch {
+	case job.Import != nil:
+		return j.svc.runImport(ctx, job)
+	case job.Audience != nil:
+		return j.svc.runAudience(ctx, job)
+	}
+	return fmt.Errorf("job %s is of the unknown kind %q", job.ID, job.Kind)
+}
+
+// next waits for a queued job and makes it cancellable in the same step; nil
+// when ctx ends.
+func (j *jobs) next(ctx context.Context) (*storedJob, context.Context, context.CancelCauseFunc) {
+	for {
+		j.mu.Lock()
+		if ctx.Err() == nil && len(j.queue) > 0 {
+			job := j.all[j.queue[0]]
+			j.queue = j.queue[1:]
+			runCtx, cancel := context.WithCancelCause(ctx)
+			j.cancels[job.ID] = cancel
+			j.mu.Unlock()
+			return job, runCtx, cancel
+		}
+		j.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, nil, nil
+		case <-j.wake:
+		}
+	}
+}
+
+// update changes a job and tells its watchers. It does not write to disk.
+func (j *jobs) update(job *storedJob, change func(*Job)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	change(&job.Job)
+	job.Updated = j.svc.opt.Clock().UTC()
+	for _, ch := range j.watch[job.ID] {
+		select { // a slow watcher sees the latest state, not each one
+		case <-ch:
+		default:
+		}
+		ch <- job.Job
+	}
+	if job.State.Final() {
+		for _, ch := range j.watch[job.ID] {
+			close(ch)
+		}
+		delete(j.watch, job.ID)
+	}
+}
+
+// checkpoint writes a job to disk. The store may be the reason the job failed,
+// so a failure here is logged: the state in memory stays right.
+func (j *jobs) checkpoint(job *storedJob) {
+	j.mu.Lock()
+	copied := *job
+	j.mu.Unlock()
+	if err := j.save(context.Background(), &copied); err != nil {
+		j.svc.log.Error("a job's state could not be stored", "job", job.ID, "error", err)
+	}
+}
+
+func (j *jobs) close(ctx context.Context) error {
+	j.mu.Lock()
+	for _, cancel := range j.cancels {
+		cancel(errStopping)
+	}
+	j.mu.Unlock()
+	j.stop()
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		return fmt.Errorf("a job did not stop in time: %w", ctx.Err())
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for id, list := range j.watch {
+		for _, ch := range list {
+			close(ch)
+		}
+		delete(j.watch, id)
+	}
+	return nil
+}
+
+// cancelAll cancels the unfinished jobs of a collection and waits for them.
+func (j *jobs) cancelAll(ctx context.Context, coll string) error {
+	for _, job := range j.list() {
+		if job.Collection != coll || job.State.Final() {
+			continue
+		}
+		if err := j.cancelAndWait(ctx, job.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cancelAndWait cancels one job and returns when it has ended.
+func (j *jobs) cancelAndWait(ctx context.Context, id string) error {
+	updates, err := j.subscribe(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := j.cancel(id); err != nil {
+		return err
+	}
+	for range updates { // drained until the final state
+	}
+	return ctx.Err()
+}
+
+func (j *jobs) cancel(id string) (Job, error) {
+	j.mu.Lock()
+	job, ok := j.all[id]
+	if !ok {
+		j.mu.Unlock()
+		return Job{}, fmt.Errorf("job %q: %w", id, index.ErrNotFound)
+	}
+	if cancel, running := j.cancels[id]; running {
+		cancel(errCancelled)
+		defer j.mu.Unlock()
+		return job.Job, nil
+	}
+	at := slices.Index(j.queue, id)
+	if at >= 0 {
+		j.queue = slices.Delete(j.queue, at, at+1)
+	}
+	j.mu.Unlock()
+	if at >= 0 {
+		j.update(job, func(v *Job) { v.State = JobCancelled })
+		j.checkpoint(job)
+	}
+	return j.get(id)
+}
+
+func (j *jobs) get(id string) (Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	job, ok := j.all[id]
+	if !ok {
+		return Job{}, fmt.Errorf("job %q: %w", id, index.ErrNotFound)
+	}
+	return job.Job, nil
+}
+
+func (j *jobs) list() []Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	out := make([]Job, 0, len(j.all))
+	for _, job := range j.all {
+		out = append(out, job.Job)
+	}
+	slices.SortFunc(out, func(a, b Job) int {
+		if c := b.Created.Compare(a.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out
+}
+
+func (j *jobs) subscribe(ctx context.Context, id string) (<-chan Job, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	job, ok := j.all[id]
+	if !ok {
+		return nil, fmt.Errorf("job %q: %w", id, index.ErrNotFound)
+	}
+	ch := make(chan Job, 1)
+	ch <- job.Job
+	if job.State.Final() {
+		close(ch)
+		return ch, nil
+	}
+	j.watch[id] = append(j.watch[id], ch)
+	context.AfterFunc(ctx, func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if at := slices.Index(j.watch[id], ch); at >= 0 {
+			j.watch[id] = slices.Delete(j.watch[id], at, at+1)
+			close(ch)
+		}
+	})
+	return ch, nil
+}
+
+// Job returns one job.
+func (s *Service) Job(id string) (Job, error) { return s.jobs.get(id) }
+
+// Jobs returns all jobs, newest first.
+func (s *Service) Jobs() []Job { return s.jobs.list() }
+
+// Cancel asks a job to stop. A running one stops at its next checkpoint; what
+// it stored until then stays.
+func (s *Service) Cancel(id string) (Job, error) { return s.jobs.cancel(id) }
+
+// Watch returns the job's state now and each later one (the latest, if the
+// reader is slow). The channel closes after a final state or when ctx ends.
+func (s *Service) Watch(ctx context.Context, id string) (<-chan Job, error) {
+	return s.jobs.subscribe(ctx, id)
+}
+
+// pace fills in a job's rate and remaining time.
+func pace(v *Job, done, since int64, elapsed time.Duration) {
+	v.Done = done
+	if sec := elapsed.Seconds(); sec > 0 {
+		v.Rate = float64(done-since) / sec
+	}
+	v.ETA = 0
+	if v.Rate > 0 && v.Total > done {
+		v.ETA = float64(v.Total-done) / v.Rate
+	}
+}
