@@ -4381,69 +4381,6 @@ TEXT ·dotInt8AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+32(FP), SI
 	MOVQ n+40(FP), DI
 
-group:
-	CMPQ  DI, $0x04
-	JL    one
-	MOVQ  AX, R8
-	LEAQ  (R8)(CX*1), R9
-	LEAQ  (R9)(CX*1), R10
-	LEAQ  (R10)(CX*1), R11
-	LEAQ  (R11)(CX*1), AX
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	XORQ  R12, R12
-
-grouploop:
-	VMOVUPS      (BX)(R12*2), Y4
-	VPMOVSXBW    (R8)(R12*1), Y5
-	VPMADDWD     Y4, Y5, Y5
-	VPADDD       Y5, Y0, Y0
-	VPMOVSXBW    (R9)(R12*1), Y5
-	VPMADDWD     Y4, Y5, Y5
-	VPADDD       Y5, Y1, Y1
-	VPMOVSXBW    (R10)(R12*1), Y5
-	VPMADDWD     Y4, Y5, Y5
-	VPADDD       Y5, Y2, Y2
-	VPMOVSXBW    (R11)(R12*1), Y5
-	VPMADDWD     Y4, Y5, Y5
-	VPADDD       Y5, Y3, Y3
-	ADDQ         $0x10, R12
-	CMPQ         R12, DX
-	JL           grouploop
-	VEXTRACTI128 $0x01, Y0, X4
-	VPADDD       X0, X4, X0
-	VPSHUFD      $0x4e, X0, X4
-	VPADDD       X4, X0, X0
-	VPSHUFD      $0xb1, X0, X4
-	VPADDD       X4, X0, X0
-	VMOVD        X0, (SI)
-	VEXTRACTI128 $0x01, Y1, X0
-	VPADDD       X1, X0, X1
-	VPSHUFD      $0x4e, X1, X0
-	VPADDD       X0, X1, X1
-	VPSHUFD      $0xb1, X1, X0
-	VPADDD       X0, X1, X1
-	VMOVD        X1, 4(SI)
-	VEXTRACTI128 $0x01, Y2, X0
-	VPADDD       X2, X0, X1
-	VPSHUFD      $0x4e, X1, X0
-	VPADDD       X0, X1, X1
-	VPSHUFD      $0xb1, X1, X0
-	VPADDD       X0, X1, X1
-	VMOVD        X1, 8(SI)
-	VEXTRACTI128 $0x01, Y3, X0
-	VPADDD       X3, X0, X1
-	VPSHUFD      $0x4e, X1, X0
-	VPADDD       X0, X1, X1
-	VPSHUFD      $0xb1, X1, X0
-	VPADDD       X0, X1, X1
-	VMOVD        X1, 12(SI)
-	ADDQ         $0x10, SI
-	SUBQ         $0x04, DI
-	JMP          group
-
 one:
 	CMPQ  DI, $0x00
 	JLE   done
@@ -4485,102 +4422,31 @@ TEXT ·dotInt8VNNI(SB), NOSPLIT, $0-48
 	MOVQ out+32(FP), SI
 	MOVQ n+40(FP), DI
 
-group:
-	CMPQ   DI, $0x04
-	JL     one
-	MOVQ   AX, R8
-	LEAQ   (R8)(CX*1), R9
-	LEAQ   (R9)(CX*1), R10
-	LEAQ   (R10)(CX*1), R11
-	LEAQ   (R11)(CX*1), AX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	XORQ   R12, R12
-
-grouploop:
-	VMOVUPS       (BX)(R12*2), Z4
-	VPMOVSXBW     (R8)(R12*1), Z5
-	PREFETCHT0    4096(R8)(R12*1)
-	VPDPWSSD      Z4, Z5, Z0
-	VPMOVSXBW     (R9)(R12*1), Z5
-	PREFETCHT0    4096(R9)(R12*1)
-	VPDPWSSD      Z4, Z5, Z1
-	VPMOVSXBW     (R10)(R12*1), Z5
-	PREFETCHT0    4096(R10)(R12*1)
-	VPDPWSSD      Z4, Z5, Z2
-	VPMOVSXBW     (R11)(R12*1), Z5
-	PREFETCHT0    4096(R11)(R12*1)
-	VPDPWSSD      Z4, Z5, Z3
-	ADDQ          $0x20, R12
-	CMPQ          R12, DX
-	JL            grouploop
-	VEXTRACTI64X4 $0x01, Z0, Y4
-	VPADDD        Y4, Y0, Y4
-	VEXTRACTI32X4 $0x01, Y4, X5
-	VPADDD        X4, X5, X4
-	VPSHUFD       $0x4e, X4, X5
-	VPADDD        X5, X4, X4
-	VPSHUFD       $0xb1, X4, X5
-	VPADDD        X5, X4, X4
-	VMOVD         X4, (SI)
-	VEXTRACTI64X4 $0x01, Z1, Y4
-	VPADDD        Y4, Y1, Y4
-	VEXTRACTI32X4 $0x01, Y4, X5
-	VPADDD        X4, X5, X4
-	VPSHUFD       $0x4e, X4, X5
-	VPADDD        X5, X4, X4
-	VPSHUFD       $0xb1, X4, X5
-	VPADDD        X5, X4, X4
-	VMOVD         X4, 4(SI)
-	VEXTRACTI64X4 $0x01, Z2, Y4
-	VPADDD        Y4, Y2, Y4
-	VEXTRACTI32X4 $0x01, Y4, X5
-	VPADDD        X4, X5, X4
-	VPSHUFD       $0x4e, X4, X5
-	VPADDD        X5, X4, X4
-	VPSHUFD       $0xb1, X4, X5
-	VPADDD        X5, X4, X4
-	VMOVD         X4, 8(SI)
-	VEXTRACTI64X4 $0x01, Z3, Y4
-	VPADDD        Y4, Y3, Y4
-	VEXTRACTI32X4 $0x01, Y4, X5
-	VPADDD        X4, X5, X4
-	VPSHUFD       $0x4e, X4, X5
-	VPADDD        X5, X4, X4
-	VPSHUFD       $0xb1, X4, X5
-	VPADDD        X5, X4, X4
-	VMOVD         X4, 12(SI)
-	ADDQ          $0x10, SI
-	SUBQ          $0x04, DI
-	JMP           group
-
 one:
 	CMPQ   DI, $0x00
 	JLE    done
 	MOVQ   AX, R8
 	ADDQ   CX, AX
-	VPXORD Z6, Z6, Z6
+	VPXORD Z0, Z0, Z0
 	XORQ   R9, R9
 
 oneloop:
-	VMOVUPS       (BX)(R9*2), Z0
-	VPMOVSXBW     (R8)(R9*1), Z1
+	VMOVUPS       (BX)(R9*2), Z1
+	VPMOVSXBW     (R8)(R9*1), Z2
 	PREFETCHT0    4096(R8)(R9*1)
-	VPDPWSSD      Z0, Z1, Z6
+	VPDPWSSD      Z1, Z2, Z0
 	ADDQ          $0x20, R9
 	CMPQ          R9, DX
 	JL            oneloop
-	VEXTRACTI64X4 $0x01, Z6, Y0
-	VPADDD        Y0, Y6, Y0
-	VEXTRACTI32X4 $0x01, Y0, X1
-	VPADDD        X0, X1, X0
-	VPSHUFD       $0x4e, X0, X1
-	VPADDD        X1, X0, X0
-	VPSHUFD       $0xb1, X0, X1
-	VPADDD        X1, X0, X0
-	VMOVD         X0, (SI)
+	VEXTRACTI64X4 $0x01, Z0, Y1
+	VPADDD        Y1, Y0, Y1
+	VEXTRACTI32X4 $0x01, Y1, X2
+	VPADDD        X1, X2, X1
+	VPSHUFD       $0x4e, X1, X2
+	VPADDD        X2, X1, X1
+	VPSHUFD       $0xb1, X1, X2
+	VPADDD        X2, X1, X1
+	VMOVD         X1, (SI)
 	ADDQ          $0x04, SI
 	SUBQ          $0x01, DI
 	JMP           one
@@ -4902,104 +4768,6 @@ TEXT ·dotFp32AVX2(SB), NOSPLIT, $0-48
 	MOVQ n+40(FP), DI
 	SHLQ $0x02, CX
 
-group:
-	CMPQ   DI, $0x04
-	JL     one
-	MOVQ   AX, R8
-	LEAQ   (R8)(CX*1), R9
-	LEAQ   (R9)(CX*1), R10
-	LEAQ   (R10)(CX*1), R11
-	LEAQ   (R11)(CX*1), AX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R12, R12
-	MOVQ   DX, R13
-	SUBQ   $0x10, R13
-	JL     grouptail
-
-grouploop:
-	PREFETCHT0  4096(R8)(R12*4)
-	PREFETCHT0  4096(R9)(R12*4)
-	PREFETCHT0  4096(R10)(R12*4)
-	PREFETCHT0  4096(R11)(R12*4)
-	VMOVUPS     (BX)(R12*4), Y8
-	VMOVUPS     (R8)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y0
-	VMOVUPS     (R9)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y2
-	VMOVUPS     (R10)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y4
-	VMOVUPS     (R11)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y6
-	VMOVUPS     32(BX)(R12*4), Y8
-	VMOVUPS     32(R8)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y1
-	VMOVUPS     32(R9)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y3
-	VMOVUPS     32(R10)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y5
-	VMOVUPS     32(R11)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y7
-	ADDQ        $0x10, R12
-	SUBQ        $0x10, R13
-	JGE         grouploop
-
-grouptail:
-	ADDQ        $0x10, R13
-	JEQ         groupfold
-	VMOVUPS     (BX)(R12*4), Y8
-	VMOVUPS     (R8)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y0
-	VMOVUPS     (R9)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y2
-	VMOVUPS     (R10)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y4
-	VMOVUPS     (R11)(R12*4), Y9
-	VFMADD231PS Y8, Y9, Y6
-
-groupfold:
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X0, X1, X0
-	VMOVHLPS     X0, X0, X1
-	VADDPS       X0, X1, X0
-	VMOVSHDUP    X0, X1
-	VADDSS       X0, X1, X0
-	VMOVSS       X0, (SI)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X2, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 4(SI)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X4, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 8(SI)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X6, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 12(SI)
-	ADDQ         $0x10, SI
-	SUBQ         $0x04, DI
-	JMP          group
-
 one:
 	CMPQ   DI, $0x00
 	JLE    done
@@ -5058,104 +4826,6 @@ TEXT ·dotFp16AVX2(SB), NOSPLIT, $0-48
 	MOVQ out+32(FP), SI
 	MOVQ n+40(FP), DI
 	SHLQ $0x01, CX
-
-group:
-	CMPQ   DI, $0x04
-	JL     one
-	MOVQ   AX, R8
-	LEAQ   (R8)(CX*1), R9
-	LEAQ   (R9)(CX*1), R10
-	LEAQ   (R10)(CX*1), R11
-	LEAQ   (R11)(CX*1), AX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R12, R12
-	MOVQ   DX, R13
-	SUBQ   $0x10, R13
-	JL     grouptail
-
-grouploop:
-	PREFETCHT0  4096(R8)(R12*2)
-	PREFETCHT0  4096(R9)(R12*2)
-	PREFETCHT0  4096(R10)(R12*2)
-	PREFETCHT0  4096(R11)(R12*2)
-	VMOVUPS     (BX)(R12*4), Y8
-	VCVTPH2PS   (R8)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y0
-	VCVTPH2PS   (R9)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y2
-	VCVTPH2PS   (R10)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y4
-	VCVTPH2PS   (R11)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y6
-	VMOVUPS     32(BX)(R12*4), Y8
-	VCVTPH2PS   16(R8)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y1
-	VCVTPH2PS   16(R9)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y3
-	VCVTPH2PS   16(R10)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y5
-	VCVTPH2PS   16(R11)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y7
-	ADDQ        $0x10, R12
-	SUBQ        $0x10, R13
-	JGE         grouploop
-
-grouptail:
-	ADDQ        $0x10, R13
-	JEQ         groupfold
-	VMOVUPS     (BX)(R12*4), Y8
-	VCVTPH2PS   (R8)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y0
-	VCVTPH2PS   (R9)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y2
-	VCVTPH2PS   (R10)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y4
-	VCVTPH2PS   (R11)(R12*2), Y9
-	VFMADD231PS Y8, Y9, Y6
-
-groupfold:
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X0, X1, X0
-	VMOVHLPS     X0, X0, X1
-	VADDPS       X0, X1, X0
-	VMOVSHDUP    X0, X1
-	VADDSS       X0, X1, X0
-	VMOVSS       X0, (SI)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X2, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 4(SI)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X4, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 8(SI)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X6, X0, X1
-	VMOVHLPS     X1, X1, X0
-	VADDPS       X1, X0, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X1, X0, X1
-	VMOVSS       X1, 12(SI)
-	ADDQ         $0x10, SI
-	SUBQ         $0x04, DI
-	JMP          group
 
 one:
 	CMPQ   DI, $0x00
