@@ -132,7 +132,7 @@ def compare(args):
         i = int(cos.argmin())
         print(f"{name}: {len(texts)} texts, min cosine {cos[i]:.9f} (text {i}), mean {cos.mean():.9f}")
         worst = min(worst, cos[i])
-    sys.exit(worst < 0.99999)
+    sys.exit(int(worst < 0.99999))
 
 
 def tiny(_):
