@@ -1,6 +1,6 @@
 """Writes tables.go: what the reference tokenizer does with every code point.
 
-Run: python tables_oracle.py > tables.go && gofmt -w tables.go   (needs PyPI `tokenizers`)
+Run in embed/tokenize: python testdata/tables_oracle.py > tables.go && gofmt -w tables.go   (needs PyPI `tokenizers`)
 
 The reference library mixes Unicode tables of several ages (categories, decompositions
 and case mappings each come from another crate), so no single Unicode version of the
