@@ -54,7 +54,7 @@ def main():
         return rival(a.onnx, a.rival, a.threads)
     import onnxruntime
 
-    texts, tokens = 32, 128
+    texts, tokens, load = 32, 128, os.getloadavg()[0]
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as tmp:
         ids, binary = os.path.join(tmp, "ids.json"), os.path.join(tmp, "encoder")
@@ -97,7 +97,7 @@ def main():
         "tokens_per_second_median": {n: round(r) for n, r in rate.items()},
         "pairs": [{n: round(s, 5) for n, s in t.items()} for t in pairs],
         "threads": a.threads, "alternations": a.alternations, "cpu": cpu(), "cores": os.cpu_count(),
-        "load_average_at_end": os.getloadavg()[0],
+        "load_average": {"start": load, "end": os.getloadavg()[0]},
         "note": "a shared virtual machine; other builds and tests may run at the same time, so only the ratios within a pair mean anything",
         "versions": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__,
                      "go": subprocess.run(["go", "version"], capture_output=True, text=True).stdout.split()[2],
