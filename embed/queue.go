@@ -18,7 +18,7 @@ var ErrClosed = errors.New("the encoder's queue is closed")
 // QueueOptions size a queue. Zero fields take the defaults.
 type QueueOptions struct {
 	// MaxTokens is the token budget of one batch; default 8192, about a second
-	// of one core with a small model, so a short request never waits longer
+	// of two cores with a small model, so a short request never waits longer
 	// than about two of these. A text with more tokens runs alone.
 	MaxTokens int
 	// MaxWaiting is how many tokens may wait (those in the running batch not
