@@ -118,7 +118,7 @@ type curve struct {
 }
 
 const (
-	curveLeft, curveRight = 46.0, 628.0
+	curveLeft, curveRight = 46.0, 608.0
 	curveTop, curveBottom = 12.0, 216.0
 )
 

@@ -158,7 +158,7 @@ func build(r *audience.Result, meta Meta) view {
 	}
 	if r.Quality.Null.Name != "" || len(r.Quality.Null.Sizes) > 0 {
 		null := rowOf(r.Quality.Null, "null")
-		null.Name = "the same on random seeds (null)"
+		null.Name = "random seeds (null)"
 		v.Rows = append(v.Rows, null)
 	}
 	if r.Quality.Verdict == audience.NotMeasured {
