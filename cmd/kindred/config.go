@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/pflag"
+)
+
+// Config is every setting that commands share. The same name is a key of
+// kindred.yaml, a flag (--listen) and an environment variable
+// (KINDRED_LISTEN); a flag wins over the environment, and that over the file.
+type Config struct {
+	Data   string `yaml:"data"`   // data directory; default: kindred in the user's data folder
+	Server string `yaml:"server"` // address of a running server; "" works on Data directly
+	Key    string `yaml:"key"`    // API key for Server
+	Listen string `yaml:"listen"` // host:port that serve binds; default 127.0.0.1:7878
+	Engine string `yaml:"engine"` // flat, the only one in this version
+	Device string `yaml:"device"` // auto or cpu, the only one in this version
+	JSON   bool   `yaml:"json"`   // results as JSON on standard output
+	Quiet  bool   `yaml:"quiet"`  // no progress
+}
+
+// setting ties one field of Config to its names.
+type setting struct {
+	name, def, help string
+	text            *string
+	flag            *bool
+}
+
+func (c *Config) settings() []setting {
+	return []setting{
+		{name: "data", def: dataDir(), help: "data directory", text: &c.Data},
+		{name: "server", help: "work on a running server instead of --data, such as http://127.0.0.1:7878", text: &c.Server},
+		{name: "key", help: "API key for --server", text: &c.Key},
+		{name: "listen", def: "127.0.0.1:7878", help: "host:port to serve on", text: &c.Listen},
+		{name: "engine", def: "flat", help: "engine: flat", text: &c.Engine},
+		{name: "device", def: "auto", help: "where models run: auto or cpu", text: &c.Device},
+		{name: "json", help: "results as JSON on standard output", flag: &c.JSON},
+		{name: "quiet", help: "no progress", flag: &c.Quiet},
+	}
+}
+
+// dataDir is where data lies unless told: XDG_DATA_HOME/kindred, or the
+// system's folder for a program's files.
+func dataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "kindred")
+	}
+	if dir, err := os.UserConfigDir(); err == nil {
+		return filepath.Join(dir, "kindred")
+	}
+	return "kindred-data"
+}
+
+// configFileEnv names the settings file; unset, ./kindred.yaml is read where it is.
+const (
+	configFileEnv = "KINDRED_CONFIG"
+	maxConfigFile = 1 << 20
+)
+
+func addConfigFlags(flags *pflag.FlagSet) {
+	var c Config
+	for _, s := range c.settings() {
+		if s.flag != nil {
+			flags.Bool(s.name, false, s.help)
+		} else {
+			flags.String(s.name, s.def, s.help)
+		}
+	}
+}
+
+// loadConfig gathers the settings and reports all that is wrong with them.
+func loadConfig(flags *pflag.FlagSet) (Config, error) {
+	var c Config
+	for _, s := range c.settings() {
+		if s.text != nil {
+			*s.text = s.def
+		}
+	}
+	var faults []error
+	if err := c.readFile(); err != nil {
+		faults = append(faults, err)
+	}
+	for _, s := range c.settings() {
+		faults = append(faults, s.override(flags))
+	}
+	faults = append(faults, c.Validate())
+	return c, errors.Join(faults...)
+}
+
+func (c *Config) readFile() error {
+	path, named := os.LookupEnv(configFileEnv)
+	if !named {
+		path = "kindred.yaml"
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) && !named {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("settings file: %w", err)
+	}
+	if info.Size() > maxConfigFile {
+		return fmt.Errorf("settings file %s: %d bytes, more than %d: is it the right file?", path, info.Size(), maxConfigFile)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("settings file: %w", err)
+	}
+	if err := yaml.UnmarshalWithOptions(raw, c, yaml.Strict()); err != nil {
+		return fmt.Errorf("settings file %s: %w", path, err)
+	}
+	return nil
+}
+
+// override applies the environment and then the flag.
+func (s setting) override(flags *pflag.FlagSet) error {
+	env := envName(s.name)
+	value, ok := os.LookupEnv(env)
+	from := env
+	if f := flags.Lookup(s.name); f != nil && f.Changed {
+		value, ok, from = f.Value.String(), true, "--"+s.name
+	}
+	switch {
+	case !ok:
+	case s.text != nil:
+		*s.text = value
+	default:
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%s=%q: want true or false", from, value)
+		}
+		*s.flag = on
+	}
+	return nil
+}
+
+func envName(name string) string {
+	out := []byte("KINDRED_" + name)
+	for i, b := range out {
+		if b >= 'a' && b <= 'z' {
+			out[i] = b - 'a' + 'A'
+		}
+		if b == '-' {
+			out[i] = '_'
+		}
+	}
+	return string(out)
+}
+
+// Validate reports all faults.
+func (c *Config) Validate() error {
+	var faults []error
+	if c.Data == "" {
+		faults = append(faults, errors.New("data: empty: name a directory"))
+	}
+	if host, port, err := net.SplitHostPort(c.Listen); err != nil {
+		faults = append(faults, fmt.Errorf("listen %q: want host:port, such as 127.0.0.1:7878", c.Listen))
+	} else if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		faults = append(faults, fmt.Errorf("listen %s: port %q: want 0 to 65535", host, port))
+	}
+	if c.Server != "" {
+		if u, err := url.Parse(c.Server); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			faults = append(faults, fmt.Errorf("server %q: want http://host:port or https://host", c.Server))
+		}
+	}
+	if c.Engine != "flat" {
+		faults = append(faults, fmt.Errorf("engine %q: this version has flat", c.Engine))
+	}
+	if c.Device != "auto" && c.Device != "cpu" {
+		faults = append(faults, fmt.Errorf("device %q: this version has auto and cpu", c.Device))
+	}
+	return errors.Join(faults...)
+}

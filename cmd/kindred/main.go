@@ -1,0 +1,93 @@
+// Command kindred finds the customers most like some, on this machine or over
+// HTTP.
+//
+// main wires by hand: each command has a file named after it, that turns flags
+// into a call of a package below and prints the answer. Settings are the
+// Config of config.go, taken from kindred.yaml, then KINDRED_ variables, then
+// flags. What a person reads goes to standard error, results to standard
+// output. Exit codes: 0 done, 1 failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is main with an exit code to return, so that tests can call it.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{out: os.Stdout, err: os.Stderr}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		a.say("stopped: what was finished is kept")
+		return 1
+	}
+	var usage *usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
+		a.say("kindred: %v", err)
+		a.say("Run the command with --help to see how it is used.")
+		return 2
+	}
+	a.say("kindred: %v", err)
+	return 1
+}
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// args turns cobra's check of the number of arguments into a usage error.
+func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "kindred",
+		Short:         "Find the customers most like some",
+		Long:          "kindred finds, among your customers, the ones most like those you name, and says how good the list is and why each is on it.",
+		Example:       "  kindred models ls\n  kindred doctor",
+		Args:          arguments(cobra.NoArgs),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd.Flags())
+			if err != nil {
+				return &usageError{err}
+			}
+			a.cfg = cfg
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	addConfigFlags(root.PersistentFlags())
+	root.AddCommand(a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	return root
+}

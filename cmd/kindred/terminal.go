@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// app is what commands share: where they write and the settings. It is the one
+// place in which the program's voice is made.
+type app struct {
+	out, err io.Writer
+	cfg      Config
+}
+
+// say writes a line for people. A terminal that is gone is no reason to fail.
+func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.err, format+"\n", args...) }
+
+// printf writes a result.
+func (a *app) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(a.out, format, args...)
+	return err
+}
+
+// json writes a result for machines.
+func (a *app) json(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// meter shows progress: a bar that is drawn over on a terminal, a line at
+// every tenth in a pipe. It is used from one goroutine at a time.
+type meter struct {
+	a       *app
+	live    bool
+	what    string
+	start   time.Time
+	drawn   time.Time
+	tenth   int64
+	pending bool
+}
+
+func (a *app) meter() *meter {
+	m := &meter{a: a, tenth: -1}
+	if f, ok := a.err.(*os.File); ok {
+		m.live = term.IsTerminal(int(f.Fd()))
+	}
+	return m
+}
+
+// show reports that done of total (0: unknown) of what is done.
+func (m *meter) show(what string, done, total int64) {
+	if m.a.cfg.Quiet {
+		return
+	}
+	now := time.Now()
+	if what != m.what {
+		m.end()
+		m.what, m.start, m.tenth, m.drawn = what, now, -1, time.Time{}
+	}
+	if m.live {
+		if now.Sub(m.drawn) < 100*time.Millisecond && done != total {
+			return
+		}
+		m.drawn, m.pending = now, true
+		_, _ = fmt.Fprintf(m.a.err, "\r\x1b[K%s", m.line(done, total, now))
+		return
+	}
+	tenth := int64(0)
+	if total > 0 {
+		tenth = 10 * done / total
+	}
+	if tenth > m.tenth {
+		m.tenth = tenth
+		m.a.say("%s", m.line(done, total, now))
+	}
+}
+
+func (m *meter) line(done, total int64, now time.Time) string {
+	if total <= 0 {
+		return fmt.Sprintf("%s: %d", m.what, done)
+	}
+	out := fmt.Sprintf("%s: %d of %d (%d %%)", m.what, done, total, 100*done/total)
+	if m.live {
+		full := int(20 * min(done, total) / total)
+		out = fmt.Sprintf("%-26s [%s%s] %3d %%", m.what, strings.Repeat("=", full), strings.Repeat(" ", 20-full), 100*done/total)
+	}
+	if took := now.Sub(m.start); done > 0 && done < total && took > time.Second {
+		left := time.Duration(float64(took) * float64(total-done) / float64(done))
+		out += fmt.Sprintf(", %s left", left.Round(time.Second))
+	}
+	return out
+}
+
+// end leaves the bar standing and goes to the next line.
+func (m *meter) end() {
+	if m.pending {
+		m.pending = false
+		_, _ = fmt.Fprintln(m.a.err)
+	}
+}
