@@ -1,0 +1,203 @@
+package audience
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// base is one way to fit heads. Its heads are on deviations from the mean.
+type base struct {
+	name string
+	use  use
+	fit  func(ctx context.Context, m *material, s subset) (index.HeadSet, error)
+}
+
+// negativeWeight is how much of the negatives' centre is taken from the seeds'.
+const negativeWeight = 0.5
+
+// basesOf lists what a method compares, by what features there are.
+func basesOf(method string, m *material, w *whitener) ([]base, error) {
+	f := m.f
+	text, columns := f.dim > 0, len(f.bins) > 0
+	var out []base
+	one := func(name string, u use, fit func(m *material, s subset) index.Head) {
+		out = append(out, base{name, u, func(_ context.Context, m *material, s subset) (index.HeadSet, error) {
+			return index.HeadSet{Heads: []index.Head{fit(m, s)}}, nil
+		}})
+	}
+	logit := func(name string, u use, p penalty) {
+		out = append(out, base{name, u, func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
+			h, err := newLogistic(m, s, u, p).fit(ctx)
+			return index.HeadSet{Heads: []index.Head{h}}, err
+		}})
+	}
+	if method == Auto || method == Centroid {
+		if text {
+			one("centroid of text", use{text: true}, func(m *material, s subset) index.Head {
+				return index.Head{Vector: fitCentroid(m, s, negativeWeight)}
+			})
+			if w != nil {
+				one("whitened centroid of text", use{text: true}, func(m *material, s subset) index.Head {
+					return index.Head{Vector: normalised(w.solve(meanLess(m, s)))}
+				})
+			}
+		}
+		if columns {
+			one("evidence of columns", use{columns: true}, func(m *material, s subset) index.Head {
+				return index.Head{Tables: fitEvidence(m, s)}
+			})
+		}
+	}
+	if method == Auto || method == Classifier {
+		if text {
+			logit("classifier on text, penalty 100", use{text: true}, penalty{text: 100})
+			logit("classifier on text, penalty 1000", use{text: true}, penalty{text: 1000})
+		}
+		if columns {
+			logit("classifier on columns, penalty 1", use{columns: true}, penalty{columns: 1})
+			logit("classifier on columns, penalty 8", use{columns: true}, penalty{columns: 8})
+		}
+		if text && columns {
+			logit("classifier on both", use{true, true}, penalty{text: 300, columns: 2})
+		}
+	}
+	if text && (method == Auto || method == Clusters) {
+		out = append(out, base{"clusters of text", use{true, columns}, fitClusters})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("method %q needs text, and there is none: choose centroid, classifier or auto: %w", method, index.ErrInvalid)
+	}
+	return out, nil
+}
+
+func meanLess(m *material, s subset) []float64 {
+	mean := meanOf(m, s.pos)
+	if m.negatives > 0 {
+		for j, x := range meanOf(m, span(m.seeds, m.seeds+m.negatives)) {
+			mean[j] -= negativeWeight * x
+		}
+	}
+	return mean
+}
+
+// maxClusters is the most interests kept apart.
+const maxClusters = 8
+
+// fitClusters is spherical k-means on the seeds' deviations, k by the simplified
+// silhouette, a head each and the best counts. Each head gets the same weights
+// of evidence from the columns, scaled to the text's spread.
+func fitClusters(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
+	units := make([][]float32, len(s.pos))
+	for i, p := range s.pos {
+		v := make([]float64, m.f.dim)
+		for j, x := range m.vec(p) {
+			v[j] = float64(x)
+		}
+		units[i] = normalised(v)
+	}
+	best, bestScore := [][]float32{fitCentroid(m, s, negativeWeight)}, 0.05
+	for k := 2; k <= min(maxClusters, len(units)/5); k++ {
+		if err := ctx.Err(); err != nil {
+			return index.HeadSet{}, err
+		}
+		centers := kmeans(units, k)
+		if score := silhouette(units, centers); score > bestScore {
+			best, bestScore = centers, score
+		}
+	}
+	var tables [][]float32
+	if len(m.f.bins) > 0 {
+		tables = fitEvidence(m, s)
+		spread := 1 / (m.f.scale * math.Sqrt(float64(m.f.dim))) // of a cosine between unrelated deviations, about
+		for _, t := range tables {
+			for j := range t {
+				t[j] *= float32(spread)
+			}
+		}
+	}
+	set := index.HeadSet{Reduce: index.Max}
+	for _, c := range best {
+		set.Heads = append(set.Heads, index.Head{Vector: c, Tables: tables})
+	}
+	return set, nil
+}
+
+// kmeans starts from the farthest-first traversal, which needs no random
+// numbers, and runs until nothing moves.
+func kmeans(units [][]float32, k int) [][]float32 {
+	centers := [][]float32{units[0]}
+	far := make([]float64, len(units))
+	for i := range far {
+		far[i] = 1 - dot(units[i], centers[0])
+	}
+	for len(centers) < k {
+		pick := 0
+		for i := range far {
+			if far[i] > far[pick] {
+				pick = i
+			}
+		}
+		c := units[pick]
+		centers = append(centers, c)
+		for i := range far {
+			far[i] = math.Min(far[i], 1-dot(units[i], c))
+		}
+	}
+	of := make([]int, len(units))
+	for range 30 {
+		moved := false
+		for i, u := range units {
+			at := 0
+			top := math.Inf(-1)
+			for c := range centers {
+				if d := dot(u, centers[c]); d > top {
+					at, top = c, d
+				}
+			}
+			moved = moved || of[i] != at
+			of[i] = at
+		}
+		sums := make([][]float64, k)
+		for c := range sums {
+			sums[c] = make([]float64, len(units[0]))
+		}
+		for i, u := range units {
+			for j, x := range u {
+				sums[of[i]][j] += float64(x)
+			}
+		}
+		for c := range centers {
+			if next := normalised(sums[c]); !blank(next) {
+				centers[c] = next
+			}
+		}
+		if !moved {
+			break
+		}
+	}
+	return centers
+}
+
+// silhouette is the mean of (b - a) / max(a, b), a being the distance to the own
+// centre and b to the next.
+func silhouette(units, centers [][]float32) float64 {
+	sum := 0.0
+	for _, u := range units {
+		a, b := math.Inf(1), math.Inf(1)
+		for _, c := range centers {
+			d := 1 - dot(u, c)
+			if d < a {
+				a, b = d, a
+			} else if d < b {
+				b = d
+			}
+		}
+		if m := math.Max(a, b); m > 0 {
+			sum += (b - a) / m
+		}
+	}
+	return sum / float64(len(units))
+}

@@ -1,0 +1,400 @@
+package audience
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/selection"
+)
+
+// Background is how many customers stand for everyone in training: enough that
+// they are not the noise, few enough to fit in seconds.
+const (
+	leastBackground = 5_000
+	mostBackground  = 20_000
+)
+
+// Build makes an audience. progress may be nil; its stages are "resolving",
+// "comparing", "measuring", "scoring" and "explaining".
+func Build(ctx context.Context, pop Population, req Request, progress func(stage string, done, total int)) (*Result, error) {
+	if progress == nil {
+		progress = func(string, int, int) {}
+	}
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	if req.Method == "" {
+		req.Method = Auto
+	}
+	if req.Holdout.Folds == 0 {
+		req.Holdout.Folds = 5
+	}
+	progress("resolving", 0, 1)
+	r, err := resolve(ctx, pop, &req)
+	if err != nil {
+		return nil, err
+	}
+	eligible := int(r.eligible.GetCardinality())
+	if req.Size.Count != nil && *req.Size.Count > eligible {
+		return nil, fmt.Errorf("size.count %d: only %d customers can be members (of %d, less seeds, exclusions and whom the filter leaves out): %w",
+			*req.Size.Count, eligible, pop.Snap.Live().GetCardinality(), index.ErrInvalid)
+	}
+	f, err := prepare(pop, &req, r)
+	if err != nil {
+		return nil, err
+	}
+	b := &build{pop: pop, req: &req, r: r, f: f, progress: progress}
+	res, err := b.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// build is one run of Build.
+type build struct {
+	pop      Population
+	req      *Request
+	r        *resolved
+	f        *features
+	progress func(stage string, done, total int)
+	res      *Result
+}
+
+func (b *build) run(ctx context.Context) (*Result, error) {
+	b.res = &Result{
+		Doctor: b.r.doctor, Warnings: []string{}, Candidates: []Candidate{},
+		Manifest: Manifest{
+			Name: b.req.Name, Asked: b.req.Method, Stamp: b.pop.Spec.Stamp, Version: b.pop.Snap.Version(),
+			SeedsHash: b.r.hash, Customers: int(b.pop.Snap.Live().GetCardinality()), Eligible: int(b.r.eligible.GetCardinality()),
+			Seeds: len(b.r.seeds), Negatives: len(b.r.negatives), Columns: []string{}, Left: b.f.left,
+			Folds: b.req.Holdout.Folds, Seed: b.req.Seed, Text: b.f.dim > 0,
+		},
+	}
+	for _, bins := range b.f.bins {
+		b.res.Manifest.Columns = append(b.res.Manifest.Columns, bins.Column)
+	}
+	if len(b.r.seeds) == 0 {
+		return b.byText(ctx)
+	}
+	m, err := b.material(b.r.seeds)
+	if err != nil {
+		return nil, err
+	}
+	if m.f.dim > 0 {
+		b.coherence(m)
+	}
+	c, err := compare(ctx, m, b.req.Method, b.req.Holdout.Folds, func(done, total int) { b.progress("comparing", done, total) })
+	if err != nil {
+		return nil, err
+	}
+	b.res.Candidates = c.candidates()
+	b.res.Manifest.Method = c.words()
+	b.res.Model = Model{Bins: b.f.bins, Set: c.set(c.folds, c.weights), Center: b.f.center}
+	scores, err := b.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	background := span(m.seeds+m.negatives, len(m.rows))
+	b.res.Quality.Platt = c.calibrate(scores, background)
+	rows := b.choose(scores)
+	null, err := b.null(ctx, len(b.r.seeds))
+	if err != nil {
+		return nil, err
+	}
+	b.progress("measuring", 1, 2)
+	platt := b.res.Quality.Platt
+	asked := float64(max(len(rows), 1)) / float64(max(b.res.Manifest.Eligible, 1))
+	if b.res.Quality, err = judge(ctx, b.pop, b.req, b.r, c, null, math.Min(asked, 1)); err != nil {
+		return nil, err
+	}
+	b.res.Quality.Platt = platt
+	if b.res.Quality.Verdict == NoSignal {
+		b.res.Warnings = append(b.res.Warnings, b.res.Quality.Words)
+	}
+	return b.finish(ctx, scores, rows)
+}
+
+// byText is an audience from a description alone: the text is the head, and
+// there is nothing to hold out.
+func (b *build) byText(ctx context.Context) (*Result, error) {
+	if b.f.dim == 0 {
+		return nil, fmt.Errorf("seeds.text: the customers have no text to compare it with: %w", index.ErrInvalid)
+	}
+	b.res.Manifest.Method = "text"
+	b.res.Manifest.Columns = []string{}
+	b.res.Model = Model{Bins: []index.Bins{}, Set: index.HeadSet{Heads: []index.Head{{Vector: b.r.text}}}, Center: b.f.center}
+	scores, err := b.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if b.req.Size.MinPrecision != nil {
+		return nil, fmt.Errorf("size.min_precision needs seeds to learn from: give a count, a ratio or a threshold: %w", index.ErrInvalid)
+	}
+	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}}
+	return b.finish(ctx, scores, b.choose(scores))
+}
+
+// material reads the rows of training. Seeds are dealt out to folds by the hash
+// of their id, so that a list sorted by value does not make uneven folds.
+func (b *build) material(seeds []weightedRow) (*material, error) {
+	m := &material{f: b.f, seeds: len(seeds), negatives: len(b.r.negatives)}
+	pool := b.r.everyone.Clone()
+	shuffled := slices.Clone(seeds)
+	key := func(w weightedRow) uint64 { return hashID(b.pop.Snap.ID(w.row), b.req.Seed+17) }
+	slices.SortFunc(shuffled, func(x, y weightedRow) int { return cmp.Compare(key(x), key(y)) })
+	for _, list := range [][]weightedRow{shuffled, b.r.negatives} {
+		for _, s := range list {
+			pool.Remove(s.row)
+			m.rows = append(m.rows, s.row)
+			m.weight = append(m.weight, s.weight)
+		}
+	}
+	want := min(max(10*len(seeds), leastBackground), mostBackground)
+	back := draw(b.pop.Snap, pool, want, b.req.Seed+1)
+	if len(back) < 10 {
+		return nil, fmt.Errorf("only %d customers are neither seeds nor filtered out: too few to tell the seeds from: %w", len(back), index.ErrInvalid)
+	}
+	for _, row := range back {
+		m.rows = append(m.rows, row)
+		m.weight = append(m.weight, 1)
+	}
+	var err error
+	m.x, err = b.f.vectors(m.rows)
+	return m, err
+}
+
+// null runs the same pipeline on as many random customers.
+func (b *build) null(ctx context.Context, n int) (*comparison, error) {
+	pool := b.r.everyone.Clone()
+	rows := draw(b.pop.Snap, pool, n, b.req.Seed+2)
+	random := make([]weightedRow, len(rows))
+	for i, row := range rows {
+		random[i] = weightedRow{row, 1}
+	}
+	random = byID(b.pop.Snap, random)
+	negatives := b.r.negatives
+	b.r.negatives = nil
+	m, err := b.material(random)
+	b.r.negatives = negatives
+	if err != nil {
+		return nil, err
+	}
+	return compare(ctx, m, b.req.Method, b.req.Holdout.Folds, func(done, total int) { b.progress("measuring", done, 2*total) })
+}
+
+// coherence compares how near the seeds are to their centre with how near as
+// many random customers are to theirs.
+func (b *build) coherence(m *material) {
+	d := &b.res.Doctor
+	mean := func(which []int) float64 {
+		center := normalised(meanOf(m, which))
+		sum := 0.0
+		for _, i := range which {
+			v := make([]float64, m.f.dim)
+			for j, x := range m.vec(i) {
+				v[j] = float64(x)
+			}
+			sum += dot(normalised(v), center)
+		}
+		return sum / float64(len(which))
+	}
+	first := m.seeds + m.negatives
+	d.Coherence = mean(span(0, m.seeds))
+	d.Background = mean(span(first, min(first+m.seeds, len(m.rows))))
+	for i := range m.seeds {
+		v := m.vec(i)
+		cold := true
+		for j := range v {
+			if v[j] != -m.f.center[j] {
+				cold = false
+				break
+			}
+		}
+		if cold {
+			d.Cold++
+		}
+	}
+	if d.Cold*5 >= m.seeds {
+		d.Verdict = "warn"
+		d.Notes = append(d.Notes, fmt.Sprintf("%d of %d seeds have no text: only their columns speak", d.Cold, m.seeds))
+	}
+}
+
+func (b *build) scan(ctx context.Context) ([]float32, error) {
+	everyone := b.r.everyone.Clone()
+	for _, s := range b.r.seeds {
+		everyone.Add(s.row) // for the histogram of seeds, and for calibration
+	}
+	scores, err := b.pop.Snap.Scan(ctx, index.ScanRequest{
+		Bins: b.res.Model.Bins, Sets: []index.HeadSet{b.res.Model.Set}, Mask: everyone,
+		Progress: func(done, total int) { b.progress("scoring", done, total) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return scores[0], nil
+}
+
+// choose resolves the size and selects, best first.
+func (b *build) choose(scores []float32) []uint32 {
+	allowed := b.allowed(scores)
+	n := int(b.r.eligible.GetCardinality())
+	k := 0
+	switch size := b.req.Size; {
+	case size.Count != nil:
+		k = *size.Count
+	case size.Ratio != nil:
+		k = max(1, int(math.Round(*size.Ratio*float64(n))))
+	case size.Threshold != nil:
+		k = selection.CountAbove(allowed, float32(*size.Threshold))
+	case size.MinPrecision != nil:
+		k = b.byPrecision(allowed, *size.MinPrecision)
+	}
+	return selection.Select(allowed, min(k, n), selection.Options{Tie: func(x, y uint32) int {
+		return cmp.Compare(b.pop.Snap.ID(x), b.pop.Snap.ID(y))
+	}})
+}
+
+// allowed masks who cannot be a member.
+func (b *build) allowed(scores []float32) []float32 {
+	out := slices.Clone(scores)
+	for row := range out {
+		if !b.r.eligible.Contains(uint32(row)) {
+			out[row] = float32(math.Inf(-1))
+		}
+	}
+	return out
+}
+
+// byPrecision is the largest size whose expected precision is enough.
+func (b *build) byPrecision(allowed []float32, least float64) int {
+	sorted := make([]float32, 0, len(allowed))
+	for _, s := range allowed {
+		if !math.IsInf(float64(s), -1) {
+			sorted = append(sorted, s)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	best, sum := 0, 0.0
+	for i, s := range sorted {
+		sum += b.res.Quality.Platt.Probability(s)
+		if sum/float64(i+1) >= least {
+			best = i + 1
+		}
+	}
+	return best
+}
+
+// finish writes members, reasons, curve and histograms.
+func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*Result, error) {
+	res := b.res
+	res.Manifest.Size = len(rows)
+	if len(rows) == 0 {
+		res.Warnings = append(res.Warnings, "the list is empty: nobody reaches the asked threshold or precision")
+	}
+	least := b.pop.Limits.MinAudience
+	if least <= 0 {
+		least = 100
+	}
+	if len(rows) > 0 && len(rows) < least {
+		res.Warnings = append(res.Warnings, fmt.Sprintf("the list has %d members, fewer than the minimum audience of %d", len(rows), least))
+	}
+	if len(rows) > 0 {
+		res.Threshold = scores[rows[len(rows)-1]]
+	}
+	explain := b.req.Explain.Members == nil || *b.req.Explain.Members
+	res.Members = make([]Member, len(rows))
+	const block = 4096
+	for from := 0; from < len(rows); from += block {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		b.progress("explaining", from, len(rows))
+		part := rows[from:min(from+block, len(rows))]
+		var x []float32
+		if explain {
+			var err error
+			if x, err = b.f.vectors(part); err != nil {
+				return nil, err
+			}
+		}
+		for i, row := range part {
+			m := Member{ID: b.pop.Snap.ID(row), Score: scores[row], Rank: from + i + 1}
+			m.Probability = float32(res.Quality.Platt.Probability(m.Score))
+			if explain {
+				var v []float32
+				if b.f.dim > 0 {
+					v = x[i*b.f.dim : (i+1)*b.f.dim]
+				}
+				m.Parts = b.f.parts(res.Model.Set, row, v, m.Score)
+			}
+			res.Members[from+i] = m
+		}
+	}
+	res.Reasons = b.f.reasons(rows, b.r.everyone)
+	b.curve(scores)
+	b.histograms(scores, rows)
+	b.progress("explaining", len(rows), len(rows))
+	return res, nil
+}
+
+// curve is size against score, expected precision and expected recall.
+func (b *build) curve(scores []float32) {
+	b.res.Curve = []Point{}
+	allowed := b.allowed(scores)
+	sorted := make([]float32, 0, len(allowed))
+	total := 0.0
+	for _, s := range allowed {
+		if !math.IsInf(float64(s), -1) {
+			sorted = append(sorted, s)
+			total += b.res.Quality.Platt.Probability(s)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	points := selection.Curve(allowed, 200)
+	sum, at := 0.0, 0
+	for _, p := range points {
+		for ; at < p.Size; at++ {
+			sum += b.res.Quality.Platt.Probability(sorted[at])
+		}
+		pt := Point{Size: p.Size, Score: p.Score}
+		if total > 0 {
+			pt.Precision, pt.Recall = sum/float64(p.Size), sum/total
+		}
+		b.res.Curve = append(b.res.Curve, pt)
+	}
+}
+
+// histograms counts scores over forty equal steps.
+func (b *build) histograms(scores []float32, members []uint32) {
+	const steps = 40
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for _, s := range scores {
+		if !math.IsInf(float64(s), 0) {
+			lo, hi = math.Min(lo, float64(s)), math.Max(hi, float64(s))
+		}
+	}
+	h := Histograms{Low: lo, High: hi, Seeds: make([]int, steps), Population: make([]int, steps), Audience: make([]int, steps)}
+	if !(hi > lo) {
+		hi = lo + 1
+		h.High = hi
+	}
+	step := func(row uint32) int {
+		return min(steps-1, int((float64(scores[row])-lo)/(hi-lo)*steps))
+	}
+	for it := b.r.everyone.Iterator(); it.HasNext(); {
+		h.Population[step(it.Next())]++
+	}
+	for _, s := range b.r.seeds {
+		h.Seeds[step(s.row)]++
+	}
+	for _, row := range members {
+		h.Audience[step(row)]++
+	}
+	b.res.Histograms = h
+}

@@ -1,0 +1,222 @@
+package audience
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/profile"
+)
+
+// features is what heads are fitted on: vectors and bins of the population's
+// rows, and the population's statistics.
+type features struct {
+	dim    int // 0: no text
+	bins   []index.Bins
+	codes  []profile.BinCodes
+	share  [][]float64 // [column][bin] of everyone, smoothed, adds up to 1
+	center []float32   // mean vector of a sample of everyone, [dim]
+	scale  float64     // of the vectors' deviations from center: makes them 1 on average
+	left   []string    // columns left out, with the reason
+	snap   index.Rows
+}
+
+// statSample is how many customers the mean vector is taken from.
+const statSample = 20_000
+
+func prepare(pop Population, req *Request, r *resolved) (*features, error) {
+	f := &features{snap: pop.Snap}
+	wanted := func(string) bool { return true }
+	if req.Features.Columns != nil {
+		for _, name := range req.Features.Columns {
+			if field, ok := pop.Schema.Field(name); !ok || field.Type == profile.TypeText {
+				return nil, fmt.Errorf("features.columns: %q is not a column of the collection: %w", name, index.ErrInvalid)
+			}
+		}
+		wanted = func(name string) bool { return slices.Contains(req.Features.Columns, name) }
+	}
+	for _, name := range req.Features.AllowSensitive {
+		if _, ok := pop.Schema.Field(name); !ok {
+			return nil, fmt.Errorf("features.allow_sensitive: %q is not a field of the collection: %w", name, index.ErrInvalid)
+		}
+	}
+	for _, col := range pop.Spec.Columns {
+		if !wanted(col.Name) {
+			continue
+		}
+		field, _ := pop.Schema.Field(col.Name)
+		if field.Sensitive && !slices.Contains(req.Features.AllowSensitive, col.Name) {
+			f.left = append(f.left, col.Name+": sensitive")
+			continue
+		}
+		if field.PII {
+			f.left = append(f.left, col.Name+": personal data")
+			continue
+		}
+		data, err := pop.Snap.Column(col.Name)
+		if err != nil {
+			return nil, err
+		}
+		bins := profile.FitBins(col, data, r.everyone, profile.BinOptions{})
+		codes := profile.Codes(bins, data)
+		share, constant := f.shares(bins, codes, r)
+		if constant {
+			f.left = append(f.left, col.Name+": the same for everyone")
+			continue
+		}
+		f.bins = append(f.bins, bins)
+		f.codes = append(f.codes, codes)
+		f.share = append(f.share, share)
+	}
+	if pop.Spec.Dim > 0 && (req.Features.Text == nil || *req.Features.Text) {
+		if err := f.textStats(pop, r, req.Seed); err != nil {
+			return nil, err
+		}
+	}
+	if f.dim == 0 && len(f.bins) == 0 {
+		return nil, fmt.Errorf("no text and no column to go by: give the customers columns, or allow some in features: %w", index.ErrInvalid)
+	}
+	return f, nil
+}
+
+// shares counts the bins of everyone. A set's share is of customers that have
+// the element.
+func (f *features) shares(b index.Bins, codes profile.BinCodes, r *resolved) ([]float64, bool) {
+	count := make([]float64, b.Count())
+	n := 0.0
+	for it := r.everyone.Iterator(); it.HasNext(); {
+		row := it.Next()
+		n++
+		for _, c := range codesOf(codes, row) {
+			count[c]++
+		}
+	}
+	top := slices.Max(count)
+	for i := range count {
+		count[i] = (count[i] + 0.5) / (n + 0.5*float64(len(count)))
+	}
+	return count, top == n && codes.Offsets == nil
+}
+
+// codesOf returns a row's bins in one column: one, or a set's several.
+func codesOf(c profile.BinCodes, row uint32) []uint16 {
+	if c.Offsets == nil {
+		return c.Codes[row : row+1]
+	}
+	return c.Codes[c.Offsets[row]:c.Offsets[row+1]]
+}
+
+func (f *features) textStats(pop Population, r *resolved, seed uint64) error {
+	dim := pop.Spec.Dim
+	rows := draw(pop.Snap, r.everyone, statSample, seed)
+	x := make([]float32, len(rows)*dim)
+	if err := pop.Snap.Vectors(rows, x); err != nil {
+		return err
+	}
+	mean := make([]float64, dim)
+	warm := 0.0
+	for i := range rows {
+		v := x[i*dim : (i+1)*dim]
+		if !blank(v) {
+			warm++
+			for j, a := range v {
+				mean[j] += float64(a)
+			}
+		}
+	}
+	if warm == 0 {
+		f.left = append(f.left, "text: nobody has any")
+		return nil
+	}
+	variance := 0.0
+	for j := range mean {
+		mean[j] /= warm
+	}
+	for i := range rows {
+		v := x[i*dim : (i+1)*dim]
+		if blank(v) {
+			continue
+		}
+		for j, a := range v {
+			d := float64(a) - mean[j]
+			variance += d * d
+		}
+	}
+	variance /= warm * float64(dim)
+	if variance < 1e-12 {
+		f.left = append(f.left, "text: the same for everyone")
+		return nil
+	}
+	f.dim = dim
+	f.scale = 1 / math.Sqrt(variance)
+	f.center = make([]float32, dim)
+	for j, m := range mean {
+		f.center[j] = float32(m)
+	}
+	return nil
+}
+
+func blank(v []float32) bool {
+	return !slices.ContainsFunc(v, func(x float32) bool { return x != 0 })
+}
+
+// vectors returns rows' deviations from the mean, [len(rows), dim]. A row without
+// text is stored as zeros and deviates by -center, as the scan will see it.
+func (f *features) vectors(rows []uint32) ([]float32, error) {
+	if f.dim == 0 {
+		return nil, nil
+	}
+	x := make([]float32, len(rows)*f.dim)
+	if err := f.snap.Vectors(rows, x); err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		for j := range f.dim {
+			x[i*f.dim+j] -= f.center[j]
+		}
+	}
+	return x, nil
+}
+
+// score is a head's value for a row, in float64 sums: for comparing methods on
+// samples, where a scan of everyone would be waste. x is the row's deviation.
+func (f *features) score(h *index.Head, x []float32, row uint32) float64 {
+	s := float64(h.Bias)
+	if h.Vector != nil {
+		s += dot(h.Vector, x)
+	}
+	for i, table := range h.Tables {
+		if table != nil {
+			s += tableScore(table, codesOf(f.codes[i], row))
+		}
+	}
+	return s
+}
+
+// tableScore adds a row's entries; a set's are divided by the root of their number.
+func tableScore(table []float32, codes []uint16) float64 {
+	if len(codes) == 1 {
+		return float64(table[codes[0]])
+	}
+	s := 0.0
+	for _, c := range codes {
+		s += float64(table[c])
+	}
+	return s / math.Sqrt(float64(len(codes)))
+}
+
+func dot(a, b []float32) float64 {
+	var s0, s1, s2, s3 float64
+	i := 0
+	for ; i+4 <= len(a); i += 4 {
+		s0 += float64(a[i]) * float64(b[i])
+		s1 += float64(a[i+1]) * float64(b[i+1])
+		s2 += float64(a[i+2]) * float64(b[i+2])
+		s3 += float64(a[i+3]) * float64(b[i+3])
+	}
+	for ; i < len(a); i++ {
+		s0 += float64(a[i]) * float64(b[i])
+	}
+	return s0 + s1 + s2 + s3
+}

@@ -1,0 +1,267 @@
+package audience
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// shares are the sizes of the sheet besides the asked one.
+var shares = []float64{0.01, 0.02, 0.05, 0.10, 0.20}
+
+// draws is the number of bootstrap samples.
+const draws = 1000
+
+// ranked is one way of ranking: weights over bases, by name.
+type ranked struct {
+	name    string
+	weights []float64
+}
+
+// measure ranks each fold's held-out seeds among the population, in one scan of
+// it, and returns for each way the shares of the population ahead of each
+// held-out seed. Of the population, seeds are left out, and so is the
+// background that a fold's model was trained on, where enough others are left.
+func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone *roaring.Bitmap, ways []ranked) ([][]float64, error) {
+	mask := everyone.Clone()
+	f := c.m.f
+	seedsFrom, negFrom := 0, c.m.seeds+c.m.negatives
+	for i := seedsFrom; i < negFrom; i++ {
+		mask.Remove(c.m.rows[i])
+	}
+	// The scan needs the held-out seeds' scores as well: they are in it, and are
+	// taken out of the population below.
+	all := mask.Clone()
+	for i := range c.m.seeds {
+		all.Add(c.m.rows[i])
+	}
+	out := make([][]float64, len(ways))
+	for fold := range c.folds {
+		req := index.ScanRequest{Bins: f.bins, Mask: all}
+		for _, w := range ways {
+			req.Sets = append(req.Sets, c.set(fold, w.weights))
+		}
+		scores, err := snap.Scan(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		train, held := c.split(fold)
+		others := mask.Clone()
+		if background := len(c.m.rows) - negFrom; int(mask.GetCardinality())-background*(c.folds-1)/c.folds >= 1000 || background == int(mask.GetCardinality()) {
+			for _, i := range train.neg {
+				others.Remove(c.m.rows[i])
+			}
+		}
+		if others.IsEmpty() {
+			others = mask
+		}
+		rows := others.ToArray()
+		sorted := make([]float32, len(rows))
+		for w := range ways {
+			for i, row := range rows {
+				sorted[i] = scores[w][row]
+			}
+			slices.Sort(sorted)
+			for _, i := range held.pos {
+				out[w] = append(out[w], ahead(sorted, scores[w][c.m.rows[i]]))
+			}
+		}
+	}
+	return out, nil
+}
+
+// ahead is the share of sorted that is above s, ties half.
+func ahead(sorted []float32, s float32) float64 {
+	lo, _ := slices.BinarySearch(sorted, s)
+	hi := lo
+	for hi < len(sorted) && sorted[hi] == s {
+		hi++
+	}
+	return (float64(len(sorted)-hi) + float64(hi-lo)/2) / float64(len(sorted))
+}
+
+// sheet turns the shares ahead of held-out seeds into a measure with bootstrap
+// intervals over those seeds.
+func sheet(name string, ahead []float64, asked float64, seed uint64) Measure {
+	m := Measure{Name: name, Sizes: []AtSize{}}
+	sizes := append([]float64{asked}, shares...)
+	rng := rand.New(rand.NewPCG(seed, 0x6b696e64726564))
+	n := len(ahead)
+	aucs := make([]float64, draws)
+	recalls := make([][]float64, len(sizes))
+	for i := range recalls {
+		recalls[i] = make([]float64, draws)
+	}
+	for d := range draws {
+		for range n {
+			p := ahead[rng.IntN(n)]
+			aucs[d] += (1 - p) / float64(n)
+			for i, q := range sizes {
+				if p < q {
+					recalls[i][d] += 1 / float64(n)
+				}
+			}
+		}
+	}
+	mean, hit := 0.0, make([]float64, len(sizes))
+	for _, p := range ahead {
+		mean += (1 - p) / float64(n)
+		for i, q := range sizes {
+			if p < q {
+				hit[i] += 1 / float64(n)
+			}
+		}
+	}
+	m.AUC = interval(mean, aucs)
+	for i, q := range sizes {
+		r := interval(hit[i], recalls[i])
+		m.Sizes = append(m.Sizes, AtSize{Share: q, Recall: r, Lift: Interval{r.Value / q, r.Low / q, r.High / q}})
+	}
+	return m
+}
+
+// interval is the percentile interval of bootstrap draws, which it sorts.
+func interval(value float64, drawn []float64) Interval {
+	slices.Sort(drawn)
+	at := func(q float64) float64 { return drawn[int(math.Round(q*float64(len(drawn)-1)))] }
+	return Interval{Value: value, Low: at(0.025), High: at(0.975)}
+}
+
+// judge fills the sheet of a finished comparison.
+func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *comparison, null *comparison, asked float64) (Quality, error) {
+	q := Quality{Baselines: []Measure{}}
+	ways := []ranked{{"this audience", c.weights}}
+	if w, ok := c.only(use{text: true}); ok {
+		ways = append(ways, ranked{"text only", w})
+	}
+	if w, ok := c.only(use{columns: true}); ok {
+		ways = append(ways, ranked{"columns only", w})
+	}
+	if w, ok := c.plain(); ok {
+		ways = append(ways, ranked{"plain centroid", w})
+	}
+	got, err := c.measure(ctx, pop.Snap, r.everyone, ways)
+	if err != nil {
+		return q, err
+	}
+	q.HeldOut = len(got[0])
+	q.Measure = sheet(ways[0].name, got[0], asked, req.Seed)
+	rng := rand.New(rand.NewPCG(req.Seed, 1))
+	chance := make([]float64, q.HeldOut)
+	for i := range chance {
+		chance[i] = rng.Float64()
+	}
+	q.Baselines = append(q.Baselines, sheet("random", chance, asked, req.Seed))
+	for i := 1; i < len(ways); i++ {
+		q.Baselines = append(q.Baselines, sheet(ways[i].name, got[i], asked, req.Seed))
+	}
+	noise, err := null.measure(ctx, pop.Snap, r.everyone, []ranked{{"null", null.weights}})
+	if err != nil {
+		return q, err
+	}
+	q.Null = sheet("the same with random seeds", noise[0], asked, req.Seed)
+	q.Verdict = Signal
+	if q.Measure.AUC.Low <= q.Null.AUC.High {
+		q.Verdict = NoSignal
+		q.Words = fmt.Sprintf("No signal: held-out seeds rank no better than random customers would (AUC %.3f, 95 %% from %.3f to %.3f; random seeds reach up to %.3f). The list is close to a random one.",
+			q.Measure.AUC.Value, q.Measure.AUC.Low, q.Measure.AUC.High, q.Null.AUC.High)
+		return q, nil
+	}
+	top := q.Measure.Sizes[0]
+	q.Words = fmt.Sprintf("A list of this size catches %.0f %% of held-out seeds, %.1f times as many as a random list of the size (95 %% from %.1f to %.1f). AUC %.3f.",
+		100*top.Recall.Value, top.Lift.Value, top.Lift.Low, top.Lift.High, q.Measure.AUC.Value)
+	return q, nil
+}
+
+// calibrate fits the density ratio of held-out seeds to everyone as a logistic
+// function of the score (Platt), on all folds' held-out scores. The folds' scores
+// are standardised; scale and shift bring the final score to theirs.
+func (c *comparison) calibrate(scores []float32, sampleRows []int) Calibration {
+	var pos, neg []float64
+	for fold := range c.folds {
+		k := c.heldPos[fold]
+		var sum []float64
+		for b, w := range c.weights {
+			if w == 0 {
+				continue
+			}
+			if sum == nil {
+				sum = make([]float64, len(c.z[b][fold]))
+			}
+			for i, z := range c.z[b][fold] {
+				sum[i] += w * z
+			}
+		}
+		mean, sd := moments(sum[k:])
+		if sd == 0 {
+			sd = 1
+		}
+		for i := range sum {
+			sum[i] = (sum[i] - mean) / sd
+		}
+		pos, neg = append(pos, sum[:k]...), append(neg, sum[k:]...)
+	}
+	a, b := platt(pos, neg)
+	// r(z) = exp(a + b z) is the ratio; Elkan and Noto's constant is its mean
+	// over held-out seeds.
+	mean := 0.0
+	for _, z := range pos {
+		mean += math.Exp(a+b*z) / float64(len(pos))
+	}
+	final := make([]float64, len(sampleRows))
+	for i, at := range sampleRows {
+		final[i] = float64(scores[c.m.rows[at]])
+	}
+	mu, sd := moments(final)
+	if sd == 0 {
+		sd = 1
+	}
+	return Calibration{A: a - b*mu/sd, B: b / sd, Norm: mean}
+}
+
+// platt fits log-odds a + b z of positives against negatives, each side with
+// the same weight, by Newton's method; b is never below zero.
+func platt(pos, neg []float64) (a, b float64) {
+	for range 50 {
+		var g0, g1, h00, h01, h11 float64
+		add := func(list []float64, label, weight float64) {
+			for _, z := range list {
+				p := 1 / (1 + math.Exp(-(a + b*z)))
+				d, v := weight*(p-label), weight*math.Max(p*(1-p), 1e-9)
+				g0, g1 = g0+d, g1+d*z
+				h00, h01, h11 = h00+v, h01+v*z, h11+v*z*z
+			}
+		}
+		add(pos, 1, 1/float64(len(pos)))
+		add(neg, 0, 1/float64(len(neg)))
+		h00, h11 = h00+1e-6, h11+1e-3 // a weak prior: separable data must end
+		g1 += 1e-3 * b
+		det := h00*h11 - h01*h01
+		if det <= 0 {
+			break
+		}
+		da, db := (h11*g0-h01*g1)/det, (h00*g1-h01*g0)/det
+		a, b = a-da, b-db
+		if math.Abs(da)+math.Abs(db) < 1e-9 {
+			break
+		}
+	}
+	if b < 0 || math.IsNaN(b) {
+		return 0, 0
+	}
+	return a, b
+}
+
+// Probability estimates that a customer of this score is of the seeds' kind.
+func (c Calibration) Probability(score float32) float64 {
+	if c.Norm <= 0 {
+		return 0
+	}
+	return math.Min(1, math.Exp(c.A+c.B*float64(score))/c.Norm)
+}

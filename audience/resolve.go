@@ -1,0 +1,262 @@
+package audience
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// weightedRow is a customer of the snapshot with a weight.
+type weightedRow struct {
+	row    uint32
+	weight float64
+}
+
+// resolved is a request on a snapshot.
+type resolved struct {
+	seeds     []weightedRow // in order of id
+	negatives []weightedRow
+	text      []float32       // of Seeds.Text, unit length; nil without
+	everyone  *roaring.Bitmap // live and within the filter
+	eligible  *roaring.Bitmap // may be a member
+	hash      string
+	doctor    Doctor
+}
+
+// maxUnmatched is how many unknown ids the doctor names.
+const maxUnmatched = 10
+
+func resolve(ctx context.Context, pop Population, req *Request) (*resolved, error) {
+	r := &resolved{doctor: Doctor{Verdict: "go", Notes: []string{}}}
+	var err error
+	if r.everyone, err = pop.Snap.Match(req.Filter); err != nil {
+		return nil, fmt.Errorf("filter: %w", err)
+	}
+	if r.everyone.IsEmpty() {
+		return nil, fmt.Errorf("nobody satisfies the filter, so there is nobody to choose from: %w", index.ErrInvalid)
+	}
+	if err := r.resolveSeeds(ctx, pop, req); err != nil {
+		return nil, err
+	}
+	isSeed := map[uint32]bool{}
+	for _, s := range r.seeds {
+		isSeed[s.row] = true
+	}
+	for i, ref := range req.Negatives.IDs {
+		row, ok := pop.Snap.Find(ref.ID)
+		if !ok {
+			continue
+		}
+		if isSeed[row] {
+			return nil, fmt.Errorf("negatives.ids[%d]: %q is a seed too: take it out of one of the lists: %w", i, ref.ID, index.ErrInvalid)
+		}
+		r.negatives = append(r.negatives, weightedRow{row, weightOf(ref)})
+	}
+	r.negatives = byID(pop.Snap, r.negatives)
+	r.eligible = r.everyone.Clone()
+	if req.Exclude.Seeds == nil || *req.Exclude.Seeds {
+		for _, s := range r.seeds {
+			r.eligible.Remove(s.row)
+		}
+	}
+	for _, n := range r.negatives {
+		r.eligible.Remove(n.row)
+	}
+	for _, id := range req.Exclude.IDs {
+		if row, ok := pop.Snap.Find(id); ok {
+			r.eligible.Remove(row)
+		}
+	}
+	for _, name := range req.Exclude.Audiences {
+		ids, err := membersOf(ctx, pop, name)
+		if err != nil {
+			return nil, fmt.Errorf("exclude.audiences: %w", err)
+		}
+		for _, id := range ids {
+			if row, ok := pop.Snap.Find(id); ok {
+				r.eligible.Remove(row)
+			}
+		}
+	}
+	if r.eligible.IsEmpty() {
+		return nil, fmt.Errorf("nobody is left to choose from: the filter, the exclusions and the seeds cover all %d customers: %w", pop.Snap.Live().GetCardinality(), index.ErrInvalid)
+	}
+	return r, nil
+}
+
+func weightOf(ref SeedRef) float64 {
+	if ref.Weight == 0 {
+		return 1
+	}
+	return ref.Weight
+}
+
+func membersOf(ctx context.Context, pop Population, name string) ([]string, error) {
+	if pop.MembersOf == nil {
+		return nil, fmt.Errorf("audience %q: no stored audiences here: %w", name, index.ErrInvalid)
+	}
+	return pop.MembersOf(ctx, name)
+}
+
+func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Request) error {
+	weights := map[uint32]float64{}
+	d := &r.doctor
+	add := func(id string, weight float64) {
+		d.Given++
+		row, ok := pop.Snap.Find(id)
+		if !ok {
+			if len(d.Unmatched) < maxUnmatched {
+				d.Unmatched = append(d.Unmatched, id)
+			}
+			return
+		}
+		if had, twice := weights[row]; twice {
+			d.Duplicates++
+			weight = math.Max(weight, had)
+		}
+		weights[row] = weight
+	}
+	for _, ref := range req.Seeds.IDs {
+		add(ref.ID, weightOf(ref))
+	}
+	if req.Seeds.Audience != "" {
+		ids, err := membersOf(ctx, pop, req.Seeds.Audience)
+		if err != nil {
+			return fmt.Errorf("seeds.audience: %w", err)
+		}
+		for _, id := range ids {
+			add(id, 1)
+		}
+	}
+	if req.Seeds.Filter != nil {
+		rows, err := pop.Snap.Match(req.Seeds.Filter)
+		if err != nil {
+			return fmt.Errorf("seeds.filter: %w", err)
+		}
+		for it := rows.Iterator(); it.HasNext(); {
+			add(pop.Snap.ID(it.Next()), 1)
+		}
+	}
+	if req.Seeds.Text != "" {
+		if pop.Encode == nil {
+			return fmt.Errorf("seeds.text: the collection has no model to encode it: %w", index.ErrInvalid)
+		}
+		v, err := pop.Encode(ctx, req.Seeds.Text)
+		if err != nil {
+			return fmt.Errorf("seeds.text: %w", err)
+		}
+		r.text = v
+	}
+	d.Matched = len(weights)
+	least := pop.Limits.MinSeeds
+	if least <= 0 {
+		least = 20
+	}
+	if len(weights) < least && (r.text == nil || d.Given > 0) {
+		return fmt.Errorf("%w: %d of %d given ids match customers, at least %d are needed%s: %w",
+			ErrTooFewSeeds, len(weights), d.Given, least, sample(d.Unmatched), index.ErrInvalid)
+	}
+	for row, w := range weights {
+		r.seeds = append(r.seeds, weightedRow{row, w})
+	}
+	r.seeds = byID(pop.Snap, r.seeds)
+	if n := pop.Snap.Live().GetCardinality(); uint64(len(r.seeds)) >= n && n > 0 {
+		return fmt.Errorf("all %d customers are seeds: nobody is left to find: %w", n, index.ErrInvalid)
+	}
+	h := sha256.New()
+	for _, s := range r.seeds {
+		id := pop.Snap.ID(s.row)
+		var buf []byte
+		buf = binary.LittleEndian.AppendUint32(buf, uint32(len(id)))
+		buf = append(buf, id...)
+		buf = binary.LittleEndian.AppendUint64(buf, math.Float64bits(s.weight))
+		h.Write(buf)
+	}
+	h.Write([]byte(req.Seeds.Text))
+	r.hash = hex.EncodeToString(h.Sum(nil))
+	r.diagnose(len(weights))
+	return nil
+}
+
+func sample(ids []string) string {
+	if len(ids) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (unknown, for instance: %q)", ids[:min(3, len(ids))])
+}
+
+func (r *resolved) diagnose(matched int) {
+	d := &r.doctor
+	warn := func(format string, args ...any) {
+		d.Verdict = "warn"
+		d.Notes = append(d.Notes, fmt.Sprintf(format, args...))
+	}
+	if lost := d.Given - matched - d.Duplicates; lost > 0 {
+		note := fmt.Sprintf("%d of %d given ids match no customer", lost, d.Given)
+		if lost*10 >= d.Given {
+			warn("%s: check that they are ids of this collection", note)
+		} else {
+			d.Notes = append(d.Notes, note)
+		}
+	}
+	if d.Duplicates > 0 {
+		d.Notes = append(d.Notes, fmt.Sprintf("%d ids were given more than once and count once", d.Duplicates))
+	}
+	if matched > 0 && matched < 50 {
+		warn("%d seeds are few: expect wide intervals; 200 and more are better", matched)
+	}
+}
+
+// byID orders rows by id, so that nothing depends on the order of insertion.
+func byID(snap index.Rows, rows []weightedRow) []weightedRow {
+	ids := make(map[uint32]string, len(rows))
+	for _, r := range rows {
+		ids[r.row] = snap.ID(r.row)
+	}
+	slices.SortFunc(rows, func(a, b weightedRow) int { return cmp.Compare(ids[a.row], ids[b.row]) })
+	return rows
+}
+
+// draw returns up to n rows of a set, chosen by a hash of the id and seed and
+// in order of that hash: a random sample that does not depend on row numbers.
+func draw(snap index.Rows, from *roaring.Bitmap, n int, seed uint64) []uint32 {
+	type keyed struct {
+		key uint64
+		row uint32
+	}
+	all := make([]keyed, 0, from.GetCardinality())
+	for it := from.Iterator(); it.HasNext(); {
+		row := it.Next()
+		all = append(all, keyed{hashID(snap.ID(row), seed), row})
+	}
+	slices.SortFunc(all, func(a, b keyed) int {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(snap.ID(a.row), snap.ID(b.row)))
+	})
+	all = all[:min(n, len(all))]
+	out := make([]uint32, len(all))
+	for i, k := range all {
+		out[i] = k.row
+	}
+	return out
+}
+
+// hashID is FNV-1a over the id with the seed in front, mixed at the end as
+// SplitMix64 does: FNV alone leaves similar ids near each other.
+func hashID(id string, seed uint64) uint64 {
+	h := uint64(14695981039346656037) ^ (seed * 0x9e3779b97f4a7c15)
+	for i := range len(id) {
+		h = (h ^ uint64(id[i])) * 1099511628211
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
