@@ -163,11 +163,11 @@ func TestBadRowsDoNotStopReading(t *testing.T) {
 	b.WriteString("x5,\"30\"oops,town\n") // 107
 	b.WriteString(",30,town1\n")          // 108 no id
 	b.WriteString("last,33,town2\n")
-	_, recs, bad := readAll(t, write(t, "bad.csv", []byte(b.String())), Options{SampleRows: 100})
+	_, recs, bad := readAll(t, write(t, "bad.csv", []byte(b.String())), Options{SampleRows: 100, Encoding: "utf-8"})
 	if len(recs) != 101 || recs[100].ID != "last" {
 		t.Fatalf("%d records", len(recs))
 	}
-	for i, want := range []string{"duplicate id", "2 fields", "UTF-8", "not a number", "never closes", "closing quote", "is empty"} {
+	for i, want := range []string{"duplicate id", "2 fields", "UTF-8", "not a number", "closing quote", "closing quote", "is empty"} {
 		if i >= len(bad) || bad[i].Line != 102+i || !strings.Contains(bad[i].Reason, want) {
 			t.Errorf("fault %d: %v, want line %d %s", i, bad[min(i, len(bad)-1)], 102+i, want)
 		}

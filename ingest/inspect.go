@@ -222,7 +222,7 @@ func (p *Plan) sample(ctx context.Context, rows rowSource) error {
 		for i, c := range r.cells {
 			copied[i] = string(c.raw)
 		}
-		if pre = append(pre, copied); len(pre) == 200 {
+		if pre = append(pre, copied); len(pre) == min(200, limit+1) {
 			settle()
 		}
 	}
@@ -343,7 +343,11 @@ func (p *Plan) guessID(cols []*stats) {
 		if asked || sc == 0 || s.lists > 0 || s.ints != s.numbers {
 			continue
 		}
-		if !s.unique() || s.present != p.Sampled {
+		different := s.unique() && s.present == p.Sampled
+		if sc == 3 { // a few faults in a column named id are faults of rows
+			different = s.present*50 >= p.Sampled*49 && len(s.distinct)*50 >= s.present*49 && len(s.distinct) > 1
+		}
+		if !different {
 			if sc == 3 && s.present > 0 && len(s.distinct) < s.present {
 				p.Notes = append(p.Notes, fmt.Sprintf("%s repeats: if rows are events of customers, group by it", c.Name))
 			}
@@ -355,6 +359,9 @@ func (p *Plan) guessID(cols []*stats) {
 	}
 	if best >= 0 {
 		c := &p.Columns[best]
-		c.Use, c.Type, c.Why, p.IDColumn = UseID, "", "different in every row", c.Name
+		c.Use, c.Type, c.Why, p.IDColumn = UseID, "", "nearly every row has another", c.Name
+		if cols[best].unique() {
+			c.Why = "different in every row"
+		}
 	}
 }
