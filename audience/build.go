@@ -352,10 +352,12 @@ func (b *build) curve(scores []float32) {
 	for _, s := range allowed {
 		if !math.IsInf(float64(s), -1) {
 			sorted = append(sorted, s)
-			total += b.res.Quality.Platt.Probability(s)
 		}
 	}
 	slices.SortFunc(sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	for _, s := range sorted { // in this order: the sum must not depend on row numbers
+		total += b.res.Quality.Platt.Probability(s)
+	}
 	points := selection.Curve(allowed, 200)
 	sum, at := 0.0, 0
 	for _, p := range points {
