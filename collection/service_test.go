@@ -66,7 +66,7 @@ func (w *words) Encode(ctx context.Context, texts []string, _ embed.EncodeOption
 func newService(t *testing.T, opt Options) *Service {
 	t.Helper()
 	if opt.Store == nil {
-		store := memory.New()
+		store := memory.Open()
 		opt.Store, opt.KV = store, store.KV()
 	}
 	enc := &words{}
