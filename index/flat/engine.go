@@ -306,9 +306,10 @@ func (e *engine) read(ctx context.Context, todo, order chan<- *page) (err error)
 	}()
 	p := &page{done: make(chan struct{})}
 	send := func() {
-		todo <- p
+		next := &page{done: make(chan struct{}), data: make([]byte, 0, len(p.data)+len(p.data)/16)}
+		todo <- p // from here on it is the decoder's
 		order <- p
-		p = &page{done: make(chan struct{}), data: make([]byte, 0, len(p.data)+len(p.data)/16)}
+		p = next
 	}
 	for it.First(); it.Valid(); it.Next() {
 		p.data = append(p.data, it.Key()...)
