@@ -62,7 +62,7 @@ func (a *app) examine() []finding {
 		{What: "vector code", Found: simd.Features()},
 		{What: "cores", Found: fmt.Sprint(runtime.GOMAXPROCS(0))},
 	}
-	if mem, ok := memory(); ok {
+	if mem, ok := memorySize(); ok {
 		list = append(list, finding{What: "memory", Found: gigabytes(mem)})
 	}
 	data := finding{What: "data directory", Found: a.cfg.Data}

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory is the machine's memory in bytes.
-func memory() (uint64, bool) {
+// memorySize is the machine's memory in bytes.
+func memorySize() (uint64, bool) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, false

@@ -18,9 +18,16 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kindred-search/kindred/ingest"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if ingest.RunParquetChild() {
+		return
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // run is main with an exit code to return, so that tests can call it.
 func run(args []string) int {
@@ -70,7 +77,7 @@ func (a *app) root() *cobra.Command {
 		Use:           "kindred",
 		Short:         "Find the customers most like some",
 		Long:          "kindred finds, among your customers, the ones most like those you name, and says how good the list is and why each is on it.",
-		Example:       "  kindred models ls\n  kindred doctor",
+		Example:       "  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n  kindred models ls\n  kindred doctor",
 		Args:          arguments(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -88,6 +95,6 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	addConfigFlags(root.PersistentFlags())
-	root.AddCommand(a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.lookalikeCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }

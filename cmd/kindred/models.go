@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/embed/models"
 )
@@ -22,6 +23,15 @@ func openCached(name string) (*embed.Model, error) {
 		return nil, fmt.Errorf("model %s is not on this machine: run kindred models pull %s", name, name)
 	}
 	return embed.Open(dir, embed.Options{})
+}
+
+// openModel is openCached for package collection.
+func openModel(_ context.Context, name string) (collection.Encoder, error) {
+	m, err := openCached(name)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // pull fetches a model with progress, or says that it is there.

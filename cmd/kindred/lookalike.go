@@ -1,0 +1,414 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/memory"
+	"github.com/kindred-search/kindred/ingest"
+	"github.com/kindred-search/kindred/internal/buildinfo"
+	"github.com/kindred-search/kindred/profile"
+	"github.com/kindred-search/kindred/report"
+)
+
+// population names the one collection of a run without a server.
+const population = "population"
+
+// fileFlags say how a file of customers is read.
+type fileFlags struct {
+	id, groupBy, delimiter, encoding, model string
+	text, ignore, exclude, sensitive, types []string
+	noHeader                                bool
+}
+
+func (f *fileFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.id, "id", "", "column that holds the customer's id (default: looked for)")
+	flags.StringVar(&f.groupBy, "group-by", "", "fold rows with the same value of this column into one customer")
+	flags.StringVar(&f.delimiter, "delimiter", "", "one character between cells (default: looked for)")
+	flags.StringVar(&f.encoding, "encoding", "", "utf-8, gb18030, utf-16le, utf-16be or windows-1252 (default: looked for)")
+	flags.BoolVar(&f.noHeader, "no-header", false, "the first line is a customer; columns are c1, c2, ...")
+	flags.StringSliceVar(&f.text, "text", nil, "columns to read as text")
+	flags.StringArrayVar(&f.types, "type", nil, "column=type, type one of number, category, set, text, bool, time")
+	flags.StringSliceVar(&f.ignore, "ignore", nil, "columns to leave out")
+	flags.StringSliceVar(&f.exclude, "exclude-column", nil, "the same as --ignore, such as for an outcome")
+	flags.StringSliceVar(&f.sensitive, "sensitive", nil, "columns never scored by, but reported on")
+	flags.StringVar(&f.model, "model", "auto", "encoder of the texts: auto, none or a name of kindred models ls")
+}
+
+func (f *fileFlags) options() (ingest.Options, error) {
+	opt := ingest.Options{IDColumn: f.id, GroupBy: f.groupBy, Encoding: f.encoding, TextColumns: f.text, Ignore: slices.Concat(f.ignore, f.exclude), Types: map[string]profile.FieldType{}}
+	var faults []error
+	if f.noHeader {
+		no := false
+		opt.Header = &no
+	}
+	switch f.delimiter {
+	case "":
+	case `\t`, "tab":
+		opt.Delimiter = '\t'
+	default:
+		if utf8.RuneCountInString(f.delimiter) != 1 {
+			faults = append(faults, fmt.Errorf("--delimiter %q: want one character, or tab", f.delimiter))
+		}
+		opt.Delimiter, _ = utf8.DecodeRuneInString(f.delimiter)
+	}
+	for _, pair := range f.types {
+		at := strings.LastIndexByte(pair, '=')
+		if at < 1 || !profile.FieldType(pair[at+1:]).Valid() {
+			faults = append(faults, fmt.Errorf("--type %q: want column=number, category, set, text, bool or time", pair))
+			continue
+		}
+		opt.Types[pair[:at]] = profile.FieldType(pair[at+1:])
+	}
+	if err := errors.Join(faults...); err != nil {
+		return opt, &usageError{err}
+	}
+	return opt, nil
+}
+
+// configure turns a plan into a collection: schema, sensitive marks and model.
+func (f *fileFlags) configure(plan *ingest.Plan) (collection.Config, error) {
+	cfg := collection.Config{Name: population, Schema: plan.Schema()}
+	var faults []error
+	for _, name := range f.sensitive {
+		at := slices.IndexFunc(cfg.Schema.Fields, func(x profile.Field) bool { return x.Name == name })
+		if at < 0 {
+			faults = append(faults, fmt.Errorf("--sensitive %s: the file has no such column, or it is not used", name))
+			continue
+		}
+		cfg.Schema.Fields[at].Sensitive = true
+	}
+	if err := errors.Join(faults...); err != nil {
+		return cfg, &usageError{err}
+	}
+	switch f.model {
+	case "none":
+	case "auto":
+		if len(cfg.Schema.TextFields()) > 0 {
+			cfg.Model = "all-MiniLM-L6-v2"
+			if plan.Chinese {
+				cfg.Model = "bge-small-zh-v1.5"
+			}
+		}
+	default:
+		cfg.Model = f.model
+	}
+	return cfg, nil
+}
+
+type lookalikeFlags struct {
+	file                             fileFlags
+	seeds, size, out, report, method string
+	minSeeds                         int
+	reasons, plan                    bool
+	notice, title                    string
+}
+
+func (a *app) lookalikeCommand() *cobra.Command {
+	var f lookalikeFlags
+	cmd := &cobra.Command{
+		Use: "lookalike CUSTOMERS", Short: "From seeds to an audience, from file to file, without a server",
+		Example: "  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n" +
+			"  kindred lookalike orders.csv --group-by customer_id --seeds seeds.csv --size 500 -o -\n" +
+			"  kindred lookalike customers.csv --plan",
+		Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.lookalike(cmd.Context(), args[0], f) },
+	}
+	flags := cmd.Flags()
+	f.file.add(flags)
+	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
+	flags.StringVar(&f.size, "size", "5%", "5% of the customers, 500 of them, or threshold=SCORE")
+	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output")
+	flags.StringVar(&f.report, "report", "", "HTML report")
+	flags.StringVar(&f.method, "method", audience.Auto, "auto, centroid, clusters or classifier")
+	flags.IntVar(&f.minSeeds, "min-seeds", 20, "fewest seeds that must match")
+	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
+	flags.BoolVar(&f.plan, "plan", false, "only show how the file would be read")
+	return cmd
+}
+
+// parseSize reads --size.
+func parseSize(s string) (audience.Size, error) {
+	var size audience.Size
+	switch {
+	case strings.HasPrefix(s, "threshold="):
+		v, err := strconv.ParseFloat(strings.TrimPrefix(s, "threshold="), 64)
+		if err != nil || math.IsNaN(v) {
+			return size, usagef("--size %q: want threshold=NUMBER", s)
+		}
+		size.Threshold = &v
+	case strings.HasSuffix(s, "%"):
+		v, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+		if err != nil || !(v > 0 && v <= 100) {
+			return size, usagef("--size %q: want a share above 0%% and up to 100%%", s)
+		}
+		v /= 100
+		size.Ratio = &v
+	default:
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return size, usagef("--size %q: want a share such as 5%%, a whole number of customers such as 500, or threshold=SCORE", s)
+		}
+		size.Count = &n
+	}
+	return size, nil
+}
+
+func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err error) {
+	opt, err := f.file.options()
+	if err != nil {
+		return err
+	}
+	size, err := parseSize(f.size)
+	if err != nil {
+		return err
+	}
+	if f.seeds == "" && !f.plan {
+		return usagef("--seeds is missing: name a file with the ids of the customers to look like")
+	}
+	plan, err := ingest.Inspect(ctx, path, opt)
+	if err != nil {
+		return err
+	}
+	if f.plan && a.cfg.JSON {
+		return a.json(plan)
+	}
+	a.say("%s", strings.TrimRight(plan.String(), "\n"))
+	if f.plan {
+		return nil
+	}
+	cfg, err := f.file.configure(plan)
+	if err != nil {
+		return err
+	}
+	refs, err := readSeeds(ctx, f.seeds)
+	if err != nil {
+		return err
+	}
+	if cfg.Model != "" {
+		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
+			return err
+		}
+	}
+	store := memory.Open()
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel, Limits: collection.Limits{MinSeeds: f.minSeeds, MinAudience: 1}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)), store.Close()) }()
+	if _, _, err := svc.Put(ctx, cfg); err != nil {
+		return err
+	}
+	if err := a.load(ctx, svc, cfg, plan); err != nil {
+		return err
+	}
+	if size.Count != nil {
+		now, err := svc.Collection(ctx, population)
+		if err != nil {
+			return err
+		}
+		if *size.Count > now.Customers {
+			return fmt.Errorf("--size %d: there are only %d customers", *size.Count, now.Customers)
+		}
+	}
+	req := audience.Request{Seeds: audience.Seeds{IDs: refs}, Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
+	res, err := a.build(ctx, svc, req)
+	if err != nil {
+		return err
+	}
+	meta := report.Meta{Title: f.title, Notice: f.notice, Source: filepath.Base(path), Model: cfg.Model, Tool: tool(), Created: time.Now()}
+	if meta.Groups, err = groups(ctx, store, cfg.Schema, res); err != nil {
+		return err
+	}
+	return a.deliver(res, meta, f)
+}
+
+func tool() string { return "kindred " + buildinfo.Read().Version }
+
+func readSeeds(ctx context.Context, path string) ([]audience.SeedRef, error) {
+	seeds, err := ingest.ReadSeeds(ctx, path, ingest.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("seeds: %w", err)
+	}
+	if len(seeds) == 0 {
+		return nil, fmt.Errorf("seeds: %s names nobody", path)
+	}
+	refs := make([]audience.SeedRef, len(seeds))
+	for i, s := range seeds {
+		refs[i] = audience.SeedRef{ID: s.ID, Weight: s.Weight}
+	}
+	return refs, nil
+}
+
+// load reads a file into a collection with progress.
+func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.Config, plan *ingest.Plan) (err error) {
+	src, err := plan.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	what := "reading"
+	if cfg.Model != "" {
+		what = "reading and encoding"
+	}
+	bar := a.meter()
+	out, err := svc.Import(ctx, cfg.Name, src, func(done, _ int) {
+		read, total := src.Progress()
+		if total > 0 && read > 0 {
+			bar.show(what, int64(done), max(int64(done), int64(float64(done)*float64(total)/float64(read))))
+		} else {
+			bar.show(what, int64(done), 0)
+		}
+	})
+	bar.end()
+	if err != nil {
+		return err
+	}
+	for _, v := range out.Refused[:min(len(out.Refused), 5)] {
+		a.say("line %d refused: %s", v.Line, v.Reason)
+	}
+	a.say("%d customers taken in%s", out.Accepted, more(len(out.Refused)))
+	if out.Accepted == 0 {
+		return errors.New("no customer could be read from the file")
+	}
+	return nil
+}
+
+func more(refused int) string {
+	switch {
+	case refused == 0:
+		return ""
+	case refused >= 100:
+		return ", 100 or more rows refused"
+	}
+	return fmt.Sprintf(", %d rows refused", refused)
+}
+
+func (a *app) build(ctx context.Context, svc *collection.Service, req audience.Request) (*audience.Result, error) {
+	bar := a.meter()
+	defer bar.end()
+	return svc.Run(ctx, population, req, func(stage string, done, total int) { bar.show(stage, int64(done), int64(total)) })
+}
+
+// groups is the make-up of the sensitive columns that have few values.
+func groups(ctx context.Context, store index.Store, schema profile.Schema, res *audience.Result) (out []report.Group, err error) {
+	eng, err := store.Open(ctx, population)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := eng.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	for _, field := range schema.Fields {
+		if !field.Sensitive || field.Type != profile.TypeCategory && field.Type != profile.TypeBool {
+			continue
+		}
+		col, err := snap.Column(field.Name)
+		if err != nil {
+			return nil, err
+		}
+		value := func(row uint32) string {
+			if col.Kind == index.Category {
+				if col.Codes[row] < 0 {
+					return "(missing)"
+				}
+				return col.Dict[col.Codes[row]]
+			}
+			switch v := col.Numbers[row]; {
+			case math.IsNaN(v):
+				return "(missing)"
+			case v != 0:
+				return "yes"
+			}
+			return "no"
+		}
+		all, in := map[string]int{}, map[string]int{}
+		for it := snap.Live().Iterator(); it.HasNext(); {
+			all[value(it.Next())]++
+		}
+		for _, m := range res.Members {
+			if row, ok := snap.Find(m.ID); ok {
+				in[value(row)]++
+			}
+		}
+		var rows []report.Group
+		for v, n := range all {
+			rows = append(rows, report.Group{Column: field.Name, Value: v, Population: float64(n) / float64(snap.Live().GetCardinality()), Audience: float64(in[v]) / float64(max(len(res.Members), 1))})
+		}
+		slices.SortFunc(rows, func(x, y report.Group) int {
+			return cmp.Or(cmp.Compare(y.Population, x.Population), strings.Compare(x.Value, y.Value))
+		})
+		out = append(out, rows[:min(len(rows), 12)]...)
+	}
+	return out, nil
+}
+
+// deliver prints the quality sheet and writes the files.
+func (a *app) deliver(res *audience.Result, meta report.Meta, f lookalikeFlags) error {
+	a.sheet(res, meta.Truth)
+	if f.out != "" {
+		if err := a.export(f.out, res.Members); err != nil {
+			return err
+		}
+	}
+	if f.report != "" {
+		if err := writeAtomic(f.report, func(w *os.File) error { return report.Write(w, res, meta) }); err != nil {
+			return err
+		}
+		a.say("report: %s", f.report)
+	}
+	if a.cfg.JSON && f.out != "-" {
+		light := *res
+		if f.out != "" {
+			light.Members = nil
+		}
+		return a.json(light)
+	}
+	return nil
+}
+
+// sheet prints how good the list is.
+func (a *app) sheet(res *audience.Result, truth *report.Truth) {
+	d, q := res.Doctor, res.Quality
+	a.say("seeds: %d given, %d matched a customer", d.Given, d.Matched)
+	for _, n := range slices.Concat(d.Notes, res.Warnings) {
+		a.say("note: %s", n)
+	}
+	a.say("audience: %d of %d customers, method %s", res.Manifest.Size, res.Manifest.Customers, res.Manifest.Method)
+	a.say("verdict: %s. %s", q.Verdict, q.Words)
+	line := func(name string, m audience.Measure) {
+		if len(m.Sizes) == 0 {
+			return
+		}
+		auc, lift := m.AUC, m.Sizes[0].Lift
+		a.say("  %-22s AUC %.3f (%.3f to %.3f)   lift %5.2f (%.2f to %.2f)", name, auc.Value, auc.Low, auc.High, lift.Value, lift.Low, lift.High)
+	}
+	if q.Verdict != audience.NotMeasured {
+		line("held-out seeds", q.Measure)
+		for _, b := range q.Baselines {
+			line(b.Name, b)
+		}
+		line("null (random seeds)", q.Null)
+	}
+	if truth != nil {
+		a.say("  %-22s AUC %.3f   lift at 5 %% %.2f   precision of the %d members %.2f (everyone: %.2f)", "planted truth", truth.AUC, truth.Lift5, truth.Size, truth.Precision, truth.Base)
+	}
+}
