@@ -233,7 +233,7 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 		return err
 	}
 	meta := report.Meta{Title: f.title, Notice: f.notice, Source: filepath.Base(path), Model: cfg.Model, Tool: tool(), Created: time.Now()}
-	if meta.Groups, err = groups(ctx, store, cfg.Schema, res); err != nil {
+	if meta.Groups, err = groups(ctx, store, population, cfg.Schema, res); err != nil {
 		return err
 	}
 	return a.deliver(res, meta, f)
@@ -307,8 +307,8 @@ func (a *app) build(ctx context.Context, svc *collection.Service, req audience.R
 }
 
 // groups is the make-up of the sensitive columns that have few values.
-func groups(ctx context.Context, store index.Store, schema profile.Schema, res *audience.Result) (out []report.Group, err error) {
-	eng, err := store.Open(ctx, population)
+func groups(ctx context.Context, store index.Store, coll string, schema profile.Schema, res *audience.Result) (out []report.Group, err error) {
+	eng, err := store.Open(ctx, coll)
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (a *app) root() *cobra.Command {
 		Use:           "kindred",
 		Short:         "Find the customers most like some",
 		Long:          "kindred finds, among your customers, the ones most like those you name, and says how good the list is and why each is on it.",
-		Example:       "  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n  kindred models ls\n  kindred doctor",
+		Example:       "  kindred demo\n  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n  kindred models ls\n  kindred doctor",
 		Args:          arguments(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -95,6 +95,6 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	addConfigFlags(root.PersistentFlags())
-	root.AddCommand(a.lookalikeCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }
