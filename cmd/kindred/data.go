@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/flat"
+)
+
+// backend is what commands ask, in this process or over HTTP.
+type backend interface {
+	Search(ctx context.Context, coll string, q collection.SearchRequest) ([]collection.Hit, error)
+	Similar(ctx context.Context, coll string, q collection.SimilarRequest) ([]collection.Hit, error)
+	Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error)
+	Audience(ctx context.Context, coll, name string) (*collection.AudienceInfo, error)
+	Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error)
+	Jobs(ctx context.Context) ([]collection.Job, error)
+}
+
+// direct is the backend in this process.
+type direct struct{ *collection.Service }
+
+// Jobs returns the jobs that the data directory knows.
+func (d direct) Jobs(context.Context) ([]collection.Job, error) { return d.Service.Jobs(), nil }
+
+// withBackend runs do on the server, where one is named, else on the data
+// directory.
+func (a *app) withBackend(ctx context.Context, do func(backend) error) error {
+	if a.cfg.Server != "" {
+		return do(newRemote(a.cfg.Server, a.cfg.Key))
+	}
+	return a.withData(ctx, func(svc *collection.Service) error { return do(direct{svc}) })
+}
+
+// withData runs do on the data directory in this process.
+func (a *app) withData(ctx context.Context, do func(*collection.Service) error) (err error) {
+	store, err := flat.Open(a.cfg.Data, flat.Options{})
+	if errors.Is(err, index.ErrLocked) {
+		return fmt.Errorf("%s is held by another process: if that is a server, ask it with --server http://HOST:PORT: %w", a.cfg.Data, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx))) }()
+	return do(svc)
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/ingest"
+)
+
+func (a *app) importCommand() *cobra.Command {
+	var f fileFlags
+	var dim int
+	cmd := &cobra.Command{
+		Use: "import COLLECTION FILE", Short: "Take a file of customers into a collection of the data directory",
+		Long: "import makes the collection when it is not there, and adds fields when it is. With --dim, NDJSON lines\n" +
+			"{\"id\", \"fields\", \"vector\"} bring their own vectors.",
+		Example: "  kindred import shop customers.csv\n  kindred import shop vectors.ndjson --dim 384",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.cfg.Server != "" {
+				return usagef("import works on --data: send customers to a server with POST /v1/collections/%s/customers", args[0])
+			}
+			if dim > 0 && f.model != "auto" && f.model != "none" {
+				return usagef("--dim and --model exclude each other: vectors are brought or made")
+			}
+			return a.importFile(cmd.Context(), args, f, dim)
+		},
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().IntVar(&dim, "dim", 0, "the lines bring vectors of this many numbers")
+	return cmd
+}
+
+func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim int) error {
+	opt, err := f.options()
+	if err != nil {
+		return err
+	}
+	plan, err := ingest.Inspect(ctx, args[1], opt)
+	if err != nil {
+		return err
+	}
+	a.say("%s", strings.TrimRight(plan.String(), "\n"))
+	if dim > 0 {
+		f.model = "none"
+	}
+	cfg, err := f.configure(plan)
+	if err != nil {
+		return err
+	}
+	cfg.Name, cfg.Dim = args[0], dim
+	if cfg.Model != "" {
+		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
+			return err
+		}
+	}
+	return a.withData(ctx, func(svc *collection.Service) error {
+		if _, _, err := svc.Put(ctx, cfg); err != nil {
+			return err
+		}
+		return a.load(ctx, svc, cfg, plan)
+	})
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
+)
+
+// pageFlags are what search and similar share.
+type pageFlags struct {
+	limit, offset int
+	filter        string
+}
+
+func (p *pageFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&p.limit, "limit", 10, "most hits")
+	flags.IntVar(&p.offset, "offset", 0, "hits to pass over")
+	flags.StringVar(&p.filter, "filter", "", `filter as JSON, such as '{"field":"age","gte":40}'`)
+}
+
+func (p *pageFlags) tree() (*index.Filter, error) {
+	if p.filter == "" {
+		return nil, nil
+	}
+	dec := json.NewDecoder(strings.NewReader(p.filter))
+	dec.DisallowUnknownFields()
+	var f index.Filter
+	if err := dec.Decode(&f); err != nil {
+		return nil, usagef("--filter: %w", err)
+	}
+	return &f, nil
+}
+
+func (a *app) searchCommand() *cobra.Command {
+	var p pageFlags
+	var vector, customer string
+	cmd := &cobra.Command{
+		Use: "search COLLECTION [TEXT]", Short: "The customers nearest to a text, a vector or a customer",
+		Example: "  kindred search shop 'sails every weekend'\n  kindred search shop --customer c17 --filter '{\"field\":\"age\",\"gte\":40}'",
+		Args:    arguments(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter, err := p.tree()
+			if err != nil {
+				return err
+			}
+			q := collection.SearchRequest{Customer: customer, Filter: filter, Limit: p.limit, Offset: p.offset}
+			if len(args) == 2 {
+				q.Text = args[1]
+			}
+			if q.Vector, err = parseVector(vector); err != nil {
+				return err
+			}
+			return a.withBackend(cmd.Context(), func(b backend) error {
+				hits, err := b.Search(cmd.Context(), args[0], q)
+				if err != nil {
+					return err
+				}
+				return a.hits(hits)
+			})
+		},
+	}
+	p.add(cmd.Flags())
+	cmd.Flags().StringVar(&vector, "vector", "", "numbers with commas between")
+	cmd.Flags().StringVar(&customer, "customer", "", "id of a customer")
+	return cmd
+}
+
+func parseVector(s string) ([]float32, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var out []float32
+	for part := range strings.SplitSeq(s, ",") {
+		v, err := strconv.ParseFloat(strings.TrimSpace(part), 32)
+		if err != nil {
+			return nil, usagef("--vector: %q is no number", part)
+		}
+		out = append(out, float32(v))
+	}
+	return out, nil
+}
+
+func (a *app) similarCommand() *cobra.Command {
+	var p pageFlags
+	var negative []string
+	var strategy string
+	cmd := &cobra.Command{
+		Use: "similar COLLECTION ID...", Short: "The customers like some and unlike others",
+		Example: "  kindred similar shop c17 c42 --not c9",
+		Args:    arguments(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter, err := p.tree()
+			if err != nil {
+				return err
+			}
+			q := collection.SimilarRequest{Strategy: strategy, Filter: filter, Limit: p.limit, Offset: p.offset}
+			for _, id := range args[1:] {
+				q.Positive = append(q.Positive, collection.Example{ID: id})
+			}
+			for _, id := range negative {
+				q.Negative = append(q.Negative, collection.Example{ID: id})
+			}
+			return a.withBackend(cmd.Context(), func(b backend) error {
+				hits, err := b.Similar(cmd.Context(), args[0], q)
+				if err != nil {
+					return err
+				}
+				return a.hits(hits)
+			})
+		},
+	}
+	p.add(cmd.Flags())
+	cmd.Flags().StringSliceVar(&negative, "not", nil, "ids to be unlike")
+	cmd.Flags().StringVar(&strategy, "strategy", "average_vector", "average_vector or best_score")
+	return cmd
+}
+
+func (a *app) hits(list []collection.Hit) error {
+	if a.cfg.JSON {
+		return a.json(hitsAnswer{list})
+	}
+	for _, h := range list {
+		line := fmt.Sprintf("%8.4f  %s", h.Score, h.ID)
+		for _, name := range slices.Sorted(maps.Keys(h.Fields)) {
+			line += fmt.Sprintf("  %s=%v", name, h.Fields[name])
+		}
+		if err := a.printf("%s\n", line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
