@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"github.com/kindred-search/kindred/index/flat"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kindred": main})
+}
+
+// TestSessions runs the sessions of testdata: each is what a person types and
+// sees.
+func TestSessions(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/data")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"customers": makeCustomers,
+			"convert":   convert,
+			"code":      exitCode,
+			"hold":      hold,
+		},
+	})
+}
+
+// exitCode runs kindred and wants one exit code: code N args...
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec("kindred", args[1:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// makeCustomers writes customers.csv, 1,500 rows of which a fifth are of a
+// kind, and 60 of those to seeds.csv.
+func makeCustomers(ts *testscript.TestScript, _ bool, _ []string) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var all, seeds strings.Builder
+	all.WriteString("id,age,region,gender,spend,label\n")
+	seeds.WriteString("id\n")
+	n := 0
+	for i := range 1500 {
+		kind, age, label := "nsew", 35.0, 0
+		if r.Float64() < 0.2 {
+			kind, age, label = "ns", 55, 1
+		}
+		fmt.Fprintf(&all, "c%04d,%.0f,%c,%c,%.2f,%d\n", i, age+8*r.NormFloat64(), kind[r.IntN(len(kind))], "fm"[r.IntN(2)], r.ExpFloat64()*age, label)
+		if label == 1 && n < 60 {
+			n++
+			fmt.Fprintf(&seeds, "c%04d\n", i)
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("customers.csv"), []byte(all.String()), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("seeds.csv"), []byte(seeds.String()), 0o644))
+}
+
+// convert writes a file anew: convert gz|zst|utf16 FROM TO.
+func convert(ts *testscript.TestScript, _ bool, args []string) {
+	raw := []byte(ts.ReadFile(args[1]))
+	var out bytes.Buffer
+	var w io.WriteCloser
+	switch args[0] {
+	case "gz":
+		w = gzip.NewWriter(&out)
+	case "zst":
+		var err error
+		w, err = zstd.NewWriter(&out)
+		ts.Check(err)
+	case "utf16":
+		out.Write([]byte{0xff, 0xfe})
+		for _, u := range utf16.Encode([]rune(string(raw))) {
+			out.Write([]byte{byte(u), byte(u >> 8)})
+		}
+	}
+	if w != nil {
+		_, err := w.Write(raw)
+		ts.Check(err)
+		ts.Check(w.Close())
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), out.Bytes(), 0o644))
+}
+
+// hold opens a data directory as a server would, until the session ends.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := flat.Open(ts.MkAbs(args[0]), flat.Options{})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(store.Close()) })
+}
+
+// TestEveryCommandShowsAnExample walks all commands.
+func TestEveryCommandShowsAnExample(t *testing.T) {
+	seen := 0
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		seen++
+		if c.Example == "" || c.Short == "" {
+			t.Errorf("%s: its help shows no example or no purpose", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&app{out: io.Discard, err: io.Discard}).root())
+	if seen < 15 {
+		t.Fatalf("only %d commands seen", seen)
+	}
+}
+
+func TestInert(t *testing.T) {
+	for in, want := range map[string]string{"c1": "c1", "=1+1": "'=1+1", "+x": "'+x", "-5": "-5", "-5+cmd": "'-5+cmd", "@a": "'@a", "": "", "\tx": "'\tx"} {
+		if got := inert(in); got != want {
+			t.Errorf("inert(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
