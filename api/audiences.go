@@ -1,0 +1,264 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
+)
+
+// seedRef is an id or {"id", "weight"}.
+type seedRef audience.SeedRef
+
+// UnmarshalJSON takes both forms.
+func (r *seedRef) UnmarshalJSON(raw []byte) error { return (*audience.SeedRef)(r).UnmarshalJSON(raw) }
+
+// Schema says so in the document.
+func (seedRef) Schema(huma.Registry) *huma.Schema {
+	zero := 0.0
+	object := &huma.Schema{Type: "object", AdditionalProperties: false, Required: []string{"id"}, Properties: map[string]*huma.Schema{
+		"id": {Type: "string"}, "weight": {Type: "number", Minimum: &zero},
+	}}
+	object.PrecomputeMessages()
+	out := &huma.Schema{OneOf: []*huma.Schema{{Type: "string"}, object}}
+	out.PrecomputeMessages()
+	return out
+}
+
+// audienceBody is audience.Request as the document shows it.
+type audienceBody struct {
+	Name  string `json:"name" pattern:"^[a-z0-9_-]{1,64}$"`
+	Seeds struct {
+		IDs      []seedRef     `json:"ids,omitempty"`
+		Filter   *index.Filter `json:"filter,omitempty"`
+		Text     string        `json:"text,omitempty"`
+		Audience string        `json:"audience,omitempty"`
+	} `json:"seeds"`
+	Negatives struct {
+		IDs []seedRef `json:"ids,omitempty"`
+	} `json:"negatives,omitempty"`
+	Exclude  audience.Exclude  `json:"exclude,omitempty"`
+	Filter   *index.Filter     `json:"filter,omitempty"`
+	Size     audience.Size     `json:"size" doc:"exactly one of its fields"`
+	Method   string            `json:"method,omitempty" enum:"auto,centroid,clusters,classifier"`
+	Features audience.Features `json:"features,omitempty"`
+	Holdout  audience.Holdout  `json:"holdout,omitempty"`
+	Explain  audience.Explain  `json:"explain,omitempty"`
+	Seed     uint64            `json:"seed,omitempty" maximum:"9007199254740991"`
+}
+
+func seedRefs(in []seedRef) []audience.SeedRef {
+	out := make([]audience.SeedRef, len(in))
+	for i, r := range in {
+		out[i] = audience.SeedRef(r)
+	}
+	return out
+}
+
+func (b *audienceBody) request() audience.Request {
+	return audience.Request{
+		Name:      b.Name,
+		Seeds:     audience.Seeds{IDs: seedRefs(b.Seeds.IDs), Filter: b.Seeds.Filter, Text: b.Seeds.Text, Audience: b.Seeds.Audience},
+		Negatives: audience.Negatives{IDs: seedRefs(b.Negatives.IDs)},
+		Exclude:   b.Exclude, Filter: b.Filter, Size: b.Size, Method: b.Method,
+		Features: b.Features, Holdout: b.Holdout, Explain: b.Explain, Seed: b.Seed,
+	}
+}
+
+type atAudience struct {
+	inCollection
+	Audience string `path:"audience" pattern:"^[a-z0-9_-]{1,64}$"`
+}
+
+// maxPage is the most members of one page.
+const maxPage = 10_000
+
+type membersInput struct {
+	atAudience
+	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
+	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+}
+
+type membersBody struct {
+	Members []audience.Member `json:"members"`
+	Next    string            `json:"next,omitempty" doc:"cursor of the next page; absent on the last"`
+}
+
+// A cursor is the rank of the last member seen: a stored list does not change
+// under the reader, and an erased member leaves its rank empty.
+func cursorOf(rank int) string {
+	return base64.RawURLEncoding.EncodeToString([]byte("r" + strconv.Itoa(rank)))
+}
+
+func rankOf(cursor string) (int, error) {
+	if cursor == "" {
+		return 0, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(cursor)
+	digits, ok := bytes.CutPrefix(raw, []byte("r"))
+	rank, aerr := strconv.Atoi(string(digits))
+	if err != nil || aerr != nil || !ok || rank < 0 {
+		p := newProblem(http.StatusUnprocessableEntity, "invalid", "the cursor is not one of this server's")
+		p.Errors = []collection.Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
+		return 0, p
+	}
+	return rank, nil
+}
+
+func (s *Server) audienceRoutes() {
+	svc := s.opt.Service
+	base := collectionPath + "/audiences"
+	create := operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
+	create.DefaultStatus = http.StatusAccepted
+	huma.Register(s.api, create, func(ctx context.Context, in *struct {
+		inCollection
+		Body audienceBody
+	}) (*jobAnswer, error) {
+		job, err := svc.CreateAudience(ctx, in.Collection, in.Body.request())
+		return accepted(job), problemOf(err)
+	})
+	type list struct {
+		Audiences []collection.AudienceInfo `json:"audiences"`
+	}
+	huma.Register(s.api, operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
+		func(ctx context.Context, in *inCollection) (*body[list], error) {
+			all, err := svc.Audiences(ctx, in.Collection)
+			if all == nil {
+				all = []collection.AudienceInfo{}
+			}
+			return &body[list]{list{all}}, problemOf(err)
+		})
+	at := base + "/{audience}"
+	huma.Register(s.api, operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),
+		func(ctx context.Context, in *atAudience) (*body[*collection.AudienceInfo], error) {
+			info, err := svc.Audience(ctx, in.Collection, in.Audience)
+			return &body[*collection.AudienceInfo]{info}, problemOf(err)
+		})
+	huma.Register(s.api, operation("delete-audience", http.MethodDelete, at, "Delete an audience", "audiences", RoleWrite),
+		func(ctx context.Context, in *atAudience) (*struct{}, error) {
+			return nil, problemOf(svc.DropAudience(ctx, in.Collection, in.Audience))
+		})
+	huma.Register(s.api, operation("list-members", http.MethodGet, at+"/members", "Members by rank, in pages", "audiences", RoleRead),
+		func(ctx context.Context, in *membersInput) (*body[membersBody], error) {
+			after, err := rankOf(in.Cursor)
+			if err != nil {
+				return nil, err
+			}
+			members, err := svc.Members(ctx, in.Collection, in.Audience, after, in.Limit)
+			if err != nil {
+				return nil, problemOf(err)
+			}
+			out := &body[membersBody]{membersBody{Members: members}}
+			if len(members) == in.Limit {
+				out.Body.Next = cursorOf(members[len(members)-1].Rank)
+			}
+			return out, nil
+		})
+	type curve struct {
+		Curve []audience.Point `json:"curve"`
+	}
+	huma.Register(s.api, operation("get-curve", http.MethodGet, at+"/curve", "Size against score and expected precision", "audiences", RoleRead),
+		func(ctx context.Context, in *atAudience) (*body[curve], error) {
+			info, err := svc.Audience(ctx, in.Collection, in.Audience)
+			if err != nil {
+				return nil, problemOf(err)
+			}
+			if info.Result == nil {
+				return nil, newProblem(http.StatusConflict, "not_ready", fmt.Sprintf("the audience is %s: its curve is there when the state is done", info.State))
+			}
+			return &body[curve]{curve{info.Result.Curve}}, nil
+		})
+	type checks struct {
+		Members []collection.Membership `json:"members"`
+	}
+	huma.Register(s.api, operation("check-members", http.MethodPost, at+"/members/check", "In or out, with the score", "audiences", RoleRead),
+		func(ctx context.Context, in *struct {
+			atAudience
+			Body struct {
+				IDs []string `json:"ids" minItems:"1" maxItems:"10000"`
+			}
+		}) (*body[checks], error) {
+			got, err := svc.Check(ctx, in.Collection, in.Audience, in.Body.IDs)
+			if got == nil {
+				got = []collection.Membership{}
+			}
+			return &body[checks]{checks{got}}, problemOf(err)
+		})
+	s.exportRoute(at)
+}
+
+type exportInput struct {
+	atAudience
+	Format  string `query:"format" enum:"csv,ndjson,parquet" default:"csv"`
+	Reasons bool   `query:"reasons" doc:"a column with the parts of each score"`
+}
+
+func (s *Server) exportRoute(at string) {
+	svc := s.opt.Service
+	export := operation("export-members", http.MethodGet, at+"/export", "The whole list as a file", "audiences", RoleRead)
+	text := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
+	export.Responses = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{
+		"text/csv": text, "application/x-ndjson": text, "application/vnd.apache.parquet": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
+	}}}
+	huma.Register(s.api, export, func(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
+		// The first page is read before the status is sent, so that what is wrong
+		// can still be said.
+		page, err := svc.Members(ctx, in.Collection, in.Audience, 0, maxPage)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		kind := map[string]string{"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}[in.Format]
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			hc.SetHeader("Content-Type", kind)
+			hc.SetHeader("Content-Disposition", fmt.Sprintf("attachment; filename=%q", in.Audience+"."+in.Format))
+			hc.SetStatus(http.StatusOK)
+			w := newMemberWriter(in.Format, hc.BodyWriter(), in.Reasons)
+			for err == nil && len(page) > 0 {
+				for _, m := range page {
+					if err = w.write(m); err != nil {
+						break
+					}
+				}
+				if err == nil && len(page) == maxPage {
+					page, err = svc.Members(ctx, in.Collection, in.Audience, page[len(page)-1].Rank, maxPage)
+				} else {
+					page = nil
+				}
+			}
+			if cerr := w.close(); err == nil {
+				err = cerr
+			}
+			if err != nil {
+				s.opt.Logger.Warn("an export broke off", "audience", in.Audience, "error", err)
+				panic(http.ErrAbortHandler) // the client must not take half a list for a whole one
+			}
+		}}, nil
+	})
+}
+
+// reasonsText is a member's parts as one cell.
+func reasonsText(parts []audience.Part) string {
+	var b strings.Builder
+	for i, p := range parts {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s %+.4g", p.Of, p.Value)
+	}
+	return b.String()
+}
+
+func compact(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	return append(raw, '\n'), err
+}

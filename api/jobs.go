@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kindred-search/kindred/collection"
+)
+
+type atJob struct {
+	Job string `path:"job" maxLength:"64"`
+}
+
+func (s *Server) jobRoutes() {
+	svc := s.opt.Service
+	type list struct {
+		Jobs []collection.Job `json:"jobs"`
+	}
+	huma.Register(s.api, operation("list-jobs", http.MethodGet, "/v1/jobs", "All jobs, newest first", "jobs", RoleRead),
+		func(ctx context.Context, _ *struct{}) (*body[list], error) {
+			out := &body[list]{list{Jobs: []collection.Job{}}}
+			for _, j := range svc.Jobs() {
+				if visible(ctx, j.Collection) {
+					out.Body.Jobs = append(out.Body.Jobs, j)
+				}
+			}
+			return out, nil
+		})
+	one := func(ctx context.Context, id string) (collection.Job, error) {
+		job, err := svc.Job(id)
+		if err == nil && !visible(ctx, job.Collection) {
+			err = newProblem(http.StatusForbidden, "collection", "the key is not for this job's collection")
+		}
+		return job, err
+	}
+	huma.Register(s.api, operation("get-job", http.MethodGet, "/v1/jobs/{job}", "One job", "jobs", RoleRead),
+		func(ctx context.Context, in *atJob) (*body[collection.Job], error) {
+			job, err := one(ctx, in.Job)
+			return &body[collection.Job]{job}, problemOf(err)
+		})
+	huma.Register(s.api, operation("cancel-job", http.MethodDelete, "/v1/jobs/{job}", "Cancel a job at its next checkpoint", "jobs", RoleWrite),
+		func(ctx context.Context, in *atJob) (*body[collection.Job], error) {
+			if _, err := one(ctx, in.Job); err != nil {
+				return nil, problemOf(err)
+			}
+			job, err := svc.Cancel(in.Job)
+			return &body[collection.Job]{job}, problemOf(err)
+		})
+	events := operation("job-events", http.MethodGet, "/v1/jobs/{job}/events", "A job's states as server-sent events, until it ends", "jobs", RoleRead)
+	events.Responses = map[string]*huma.Response{"200": {Description: "events named job, each with the job as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}}}
+	huma.Register(s.api, events, func(ctx context.Context, in *atJob) (*huma.StreamResponse, error) {
+		if _, err := one(ctx, in.Job); err != nil {
+			return nil, problemOf(err)
+		}
+		updates, err := svc.Watch(ctx, in.Job)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			hc.SetHeader("Content-Type", "text/event-stream")
+			hc.SetHeader("Cache-Control", "no-store")
+			hc.SetStatus(http.StatusOK)
+			w := hc.BodyWriter()
+			flusher, _ := w.(http.Flusher)
+			beat := time.NewTicker(15 * time.Second)
+			defer beat.Stop()
+			for {
+				var err error
+				select {
+				case job, open := <-updates:
+					if !open {
+						return
+					}
+					raw, jerr := json.Marshal(job)
+					if jerr != nil {
+						return
+					}
+					_, err = fmt.Fprintf(w, "event: job\ndata: %s\n\n", raw)
+				case <-beat.C: // keeps proxies from closing a quiet stream
+					_, err = fmt.Fprint(w, ": waiting\n\n")
+				}
+				if err != nil {
+					return
+				}
+				if flusher != nil {
+					flusher.Flush()
+				}
+			}
+		}}, nil
+	})
+}

@@ -1,0 +1,229 @@
+// Package api is the HTTP face of a collection.Service: gin carries requests,
+// huma types them and writes the OpenAPI document. A handler parses, calls and
+// renders; what happens lives in package collection.
+//
+// Files: server.go (life of the server), security.go (keys, the loopback rule),
+// problem.go (the one table of errors), collections.go, audiences.go, jobs.go
+// (our own routes), openai.go and tei.go (other clients' conventions),
+// idempotency.go, metrics.go and console.go.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
+
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
+)
+
+// Options says how to serve. Service and Keys are required; other zero values
+// take the defaults named.
+type Options struct {
+	Service *collection.Service
+	Keys    *KeyStore
+	KV      index.KV // for Idempotency-Key; nil turns it off
+	// Listen is the address the server will be bound to: with no key set, it
+	// must be a loopback one.
+	Listen string
+	// AllowedHosts are further names for the Host header while no key is set.
+	AllowedHosts []string
+	// Models are the names that /v1/models lists and embedding routes open.
+	Models []string
+	// DefaultModel serves text-embeddings-inference routes; "": the first of Models.
+	DefaultModel string
+	MaxBody      int64         // bytes of a request body, decompressed; default 64 MiB
+	MaxInputs    int           // texts of an embedding request; default 2,048
+	HeaderTime   time.Duration // to send the headers; default 10 s
+	IdleTime     time.Duration // between requests; default 2 min
+	Grace        time.Duration // for requests in flight at shutdown; default 20 s
+	TLS          *tls.Config   // nil: plain HTTP
+	Version      string
+	Logger       *slog.Logger
+}
+
+// Server is the HTTP server. Make it with New.
+type Server struct {
+	opt     Options
+	engine  *gin.Engine
+	api     huma.API
+	metrics *metrics
+	closing atomic.Bool
+	hosts   map[string]bool
+}
+
+// New checks the options and registers all routes.
+func New(opt Options) (*Server, error) {
+	if opt.Service == nil || opt.Keys == nil {
+		return nil, errors.New("api: Service and Keys are required")
+	}
+	if opt.MaxBody <= 0 {
+		opt.MaxBody = 64 << 20
+	}
+	if opt.MaxInputs <= 0 {
+		opt.MaxInputs = 2048
+	}
+	if opt.HeaderTime <= 0 {
+		opt.HeaderTime = 10 * time.Second
+	}
+	if opt.IdleTime <= 0 {
+		opt.IdleTime = 2 * time.Minute
+	}
+	if opt.Grace <= 0 {
+		opt.Grace = 20 * time.Second
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.DefaultModel == "" && len(opt.Models) > 0 {
+		opt.DefaultModel = opt.Models[0]
+	}
+	keys, err := opt.Keys.List()
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 && !isLoopback(opt.Listen) {
+		return nil, fmt.Errorf("refusing to listen on %q without an API key: anyone could read the customers. Add a key with `kindred keys add`, or listen on 127.0.0.1", opt.Listen)
+	}
+	s := &Server{opt: opt, metrics: newMetrics(opt.Service), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
+	for _, h := range opt.AllowedHosts {
+		s.hosts[strings.ToLower(h)] = true
+	}
+	s.routes()
+	return s, nil
+}
+
+// Handler is the server's handler, for tests and for embedding.
+func (s *Server) Handler() http.Handler { return s.engine }
+
+// Document is the OpenAPI document as served.
+func (s *Server) Document() *huma.OpenAPI { return s.api.OpenAPI() }
+
+func (s *Server) routes() {
+	gin.SetMode(gin.ReleaseMode)
+	s.engine = gin.New()
+	s.engine.HandleMethodNotAllowed = true
+	s.engine.RedirectTrailingSlash = false
+	s.engine.UseRawPath, s.engine.UnescapePathValues = true, true
+	s.engine.Use(s.metrics.observe, s.recoverPanic, s.checkHost, s.limitBody, s.authenticate, s.idempotent)
+	s.engine.NoRoute(func(c *gin.Context) {
+		s.writeProblem(c, newProblem(http.StatusNotFound, "route_not_found", "there is no such route: see /openapi.json"))
+	})
+	s.engine.NoMethod(func(c *gin.Context) {
+		s.writeProblem(c, newProblem(http.StatusMethodNotAllowed, "method_not_allowed", c.Request.Method+" is not for this route: see /openapi.json"))
+	})
+	useProblems()
+	cfg := huma.DefaultConfig("Kindred", s.opt.Version)
+	cfg.Info.Description = "Customers' search, similarity and lookalike audiences, and text embeddings."
+	cfg.DocsPath, cfg.SchemasPath = "", ""
+	cfg.CreateHooks = nil
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
+	s.api = humagin.New(s.engine, cfg)
+	s.collectionRoutes()
+	s.questionRoutes()
+	s.audienceRoutes()
+	s.jobRoutes()
+	s.openaiRoutes()
+	s.teiRoutes()
+	s.systemRoutes()
+}
+
+// operation fills in what all of our routes share.
+func operation(id, method, path, summary, tag, role string) huma.Operation {
+	op := huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
+		Errors:   []int{400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507},
+		Security: []map[string][]string{{"key": {}}, {}},
+		Metadata: map[string]any{"role": role},
+		// The body is limited by a middleware, after decompression.
+		MaxBodyBytes: -1,
+	}
+	return op
+}
+
+// Serve answers on a listener until ctx ends, then stops taking requests,
+// gives those in flight the grace period, and returns. Nil means a clean end.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	srv := &http.Server{
+		Handler: s.engine, ReadHeaderTimeout: s.opt.HeaderTime, IdleTimeout: s.opt.IdleTime,
+		MaxHeaderBytes: 64 << 10, TLSConfig: s.opt.TLS,
+		BaseContext: func(net.Listener) context.Context { return base },
+		ErrorLog:    slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() {
+		if s.opt.TLS != nil {
+			failed <- srv.ServeTLS(l, "", "")
+			return
+		}
+		failed <- srv.Serve(l)
+	}()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	s.closing.Store(true)
+	// Streams of events would hold the shutdown up: they end with the base context
+	// a moment before the grace does.
+	stopStreams := time.AfterFunc(s.opt.Grace/2, cancel)
+	defer stopStreams.Stop()
+	grace, done := context.WithTimeout(context.WithoutCancel(ctx), s.opt.Grace)
+	defer done()
+	if err := srv.Shutdown(grace); err != nil {
+		return errors.Join(fmt.Errorf("requests in flight did not end within %v", s.opt.Grace), srv.Close())
+	}
+	return nil
+}
+
+// limitBody bounds the body, undoing gzip first.
+func (s *Server) limitBody(c *gin.Context) {
+	if err := s.decompress(c.Request); err != nil {
+		s.writeProblem(c, newProblem(http.StatusBadRequest, "bad_encoding", err.Error()))
+		return
+	}
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.opt.MaxBody)
+	c.Next()
+}
+
+func (s *Server) recoverPanic(c *gin.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // a sentinel by contract
+				panic(p)
+			}
+			s.opt.Logger.Error("a handler panicked", "path", c.FullPath(), "panic", p)
+			if !c.Writer.Written() {
+				s.writeProblem(c, newProblem(http.StatusInternalServerError, "internal", "an internal fault; the log says more"))
+			}
+		}
+	}()
+	c.Next()
+}
+
+// readBody reads a whole limited body; too large a one is a problem.
+func readBody(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(r)
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return nil, newProblem(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body is above %d bytes: send it in parts", large.Limit))
+	}
+	if err != nil {
+		return nil, newProblem(http.StatusBadRequest, "bad_body", "the body could not be read: "+err.Error())
+	}
+	return raw, nil
+}

@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	_ "embed" // for the console's page
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/kindred-search/kindred/collection"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// metrics are what /metrics shows.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	tokens   *prometheus.CounterVec
+}
+
+func newMetrics(svc *collection.Service) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kindred_http_requests_total", Help: "Requests answered, by route, method and status."}, []string{"route", "method", "status"}),
+		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kindred_http_request_seconds", Help: "Time to answer, by route.", Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"route"}),
+		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kindred_encoded_tokens_total", Help: "Tokens encoded for the embedding routes, by model."}, []string{"model"}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.tokens,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&serviceCollector{svc})
+	return m
+}
+
+func (m *metrics) observe(c *gin.Context) {
+	start := time.Now()
+	c.Next()
+	route := c.FullPath()
+	if route == "" {
+		route = "none" // not the path: anyone could grow the metrics with it
+	}
+	m.requests.WithLabelValues(route, c.Request.Method, itoa(c.Writer.Status())).Inc()
+	m.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
+}
+
+// serviceCollector reads the service when scraped.
+type serviceCollector struct{ svc *collection.Service }
+
+var (
+	customersDesc = prometheus.NewDesc("kindred_customers", "Customers by collection.", []string{"collection"}, nil)
+	jobsDesc      = prometheus.NewDesc("kindred_jobs", "Jobs by state.", []string{"state"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s *serviceCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- customersDesc
+	ch <- jobsDesc
+}
+
+// Collect implements prometheus.Collector.
+func (s *serviceCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	all, err := s.svc.List(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(customersDesc, err)
+	}
+	for _, c := range all {
+		ch <- prometheus.MustNewConstMetric(customersDesc, prometheus.GaugeValue, float64(c.Customers), c.Name)
+	}
+	count := map[collection.JobState]int{collection.JobQueued: 0, collection.JobRunning: 0, collection.JobDone: 0, collection.JobFailed: 0, collection.JobCancelled: 0}
+	for _, j := range s.svc.Jobs() {
+		count[j.State]++
+	}
+	for state, n := range count {
+		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), string(state))
+	}
+}
+
+type health struct {
+	Status  string   `json:"status" enum:"ok,not ready"`
+	Missing []string `json:"missing,omitempty"`
+}
+
+//go:embed console.html
+var consolePage string
+
+func (s *Server) systemRoutes() {
+	alive := func(context.Context, *struct{}) (*body[health], error) {
+		return &body[health]{health{Status: "ok"}}, nil
+	}
+	plain := func(id, path, summary string) huma.Operation {
+		op := operation(id, http.MethodGet, path, summary, "system", "")
+		op.Errors, op.Security = []int{403}, nil
+		return op
+	}
+	huma.Register(s.api, plain("healthz", "/healthz", "The process is alive"), alive)
+	huma.Register(s.api, plain("tei-health", "/health", "The process is alive, as text-embeddings-inference says it"), alive)
+	ready := plain("readyz", "/readyz", "Requests can be served, or what is missing")
+	ready.Errors = nil
+	type answer struct {
+		Status int
+		Body   health
+	}
+	huma.Register(s.api, ready, func(ctx context.Context, _ *struct{}) (*answer, error) {
+		out := &answer{Status: http.StatusOK, Body: health{Status: "ok"}}
+		if s.closing.Load() {
+			out.Body.Missing = append(out.Body.Missing, "the server is shutting down")
+		}
+		if _, err := s.opt.Service.List(ctx); err != nil {
+			out.Body.Missing = append(out.Body.Missing, "the store: "+err.Error())
+		}
+		if len(out.Body.Missing) > 0 {
+			out.Status, out.Body.Status = http.StatusServiceUnavailable, "not ready"
+		}
+		return out, nil
+	})
+	s.engine.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
+	page := template.Must(template.New("console").Parse(consolePage))
+	s.engine.GET("/", func(c *gin.Context) {
+		all, err := s.opt.Service.List(c.Request.Context())
+		if err != nil {
+			s.writeProblem(c, newProblem(http.StatusServiceUnavailable, "store", err.Error()))
+			return
+		}
+		seen := all[:0]
+		for _, col := range all {
+			if visible(c.Request.Context(), col.Name) {
+				seen = append(seen, col)
+			}
+		}
+		c.Header("Content-Type", "text/html; charset=utf-8")
+		c.Header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		if err := page.Execute(c.Writer, map[string]any{"Version": s.opt.Version, "Host": hostname(), "Collections": seen, "Models": s.opt.Models}); err != nil {
+			s.opt.Logger.Debug("writing the console", "error", err)
+		}
+	})
+}
