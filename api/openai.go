@@ -319,6 +319,15 @@ func (s *Server) openaiRoutes() {
 			}
 			return out, nil
 		})
+	get := operation("get-model", http.MethodGet, "/v1/models/{model}", "One of the models served", "embeddings", RoleRead)
+	huma.Register(s.api, get, func(_ context.Context, in *struct {
+		Model string `path:"model" maxLength:"128"`
+	}) (*body[model], error) {
+		if !slices.Contains(s.opt.Models, in.Model) {
+			return nil, newProblem(http.StatusNotFound, "model_not_found", fmt.Sprintf("model %q is not served here: have %q", in.Model, s.opt.Models))
+		}
+		return &body[model]{model{ID: in.Model, Object: "model", OwnedBy: "kindred"}}, nil
+	})
 }
 
 // setJSON documents the answers of a route whose bodies are written by hand.

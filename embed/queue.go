@@ -83,6 +83,9 @@ func NewQueue(m *Model, opt QueueOptions) *Queue {
 // Model returns the model behind q.
 func (q *Queue) Model() *Model { return q.model }
 
+// Info describes the queue's model.
+func (q *Queue) Info() Info { return q.Model().Info() }
+
 // Waiting returns the number of tokens that wait for a batch.
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
