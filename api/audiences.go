@@ -127,16 +127,16 @@ func (s *Server) audienceRoutes() {
 		job, err := svc.CreateAudience(ctx, in.Collection, in.Body.request())
 		return accepted(job), problemOf(err)
 	})
-	type list struct {
+	type audienceList struct {
 		Audiences []collection.AudienceInfo `json:"audiences"`
 	}
 	huma.Register(s.api, operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
-		func(ctx context.Context, in *inCollection) (*body[list], error) {
+		func(ctx context.Context, in *inCollection) (*body[audienceList], error) {
 			all, err := svc.Audiences(ctx, in.Collection)
 			if all == nil {
 				all = []collection.AudienceInfo{}
 			}
-			return &body[list]{list{all}}, problemOf(err)
+			return &body[audienceList]{audienceList{all}}, problemOf(err)
 		})
 	at := base + "/{audience}"
 	huma.Register(s.api, operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),

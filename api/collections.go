@@ -37,12 +37,12 @@ type putCollection struct {
 		Model     string          `json:"model,omitempty" doc:"encoder; empty for columns only or brought vectors" example:"all-MiniLM-L6-v2"`
 		Dim       int             `json:"dim,omitempty" minimum:"0" maximum:"32768" doc:"of brought vectors"`
 		Precision index.Precision `json:"precision,omitempty" enum:"int8,fp16,fp32"`
-		Fields    []field         `json:"fields,omitempty" maxItems:"1000"`
+		Fields    []fieldBody     `json:"fields,omitempty" maxItems:"1000"`
 		Template  string          `json:"template,omitempty" doc:"such as {title}. {review}"`
 	}
 }
 
-type field struct {
+type fieldBody struct {
 	Name      string  `json:"name" minLength:"1"`
 	Type      string  `json:"type" enum:"number,category,set,text,bool,time"`
 	Sensitive bool    `json:"sensitive,omitempty"`
@@ -164,6 +164,7 @@ func (s *Server) customerRoutes() {
 		"application/json":     {Schema: &huma.Schema{Type: "array", Items: customer}},
 		"application/x-ndjson": {Schema: &huma.Schema{Type: "string", Description: "one customer a line"}},
 	}}
+	up.SkipValidateBody = true // a broken line must not refuse the others
 	huma.Register(s.api, up, func(ctx context.Context, in *upsertInput) (*body[collection.Outcome], error) {
 		cfg, err := svc.Collection(ctx, in.Collection)
 		if err != nil {

@@ -18,12 +18,12 @@ type atJob struct {
 
 func (s *Server) jobRoutes() {
 	svc := s.opt.Service
-	type list struct {
+	type jobList struct {
 		Jobs []collection.Job `json:"jobs"`
 	}
 	huma.Register(s.api, operation("list-jobs", http.MethodGet, "/v1/jobs", "All jobs, newest first", "jobs", RoleRead),
-		func(ctx context.Context, _ *struct{}) (*body[list], error) {
-			out := &body[list]{list{Jobs: []collection.Job{}}}
+		func(ctx context.Context, _ *struct{}) (*body[jobList], error) {
+			out := &body[jobList]{jobList{Jobs: []collection.Job{}}}
 			for _, j := range svc.Jobs() {
 				if visible(ctx, j.Collection) {
 					out.Body.Jobs = append(out.Body.Jobs, j)

@@ -293,6 +293,7 @@ func (s *Server) openaiRoutes() {
 			"user":            text,
 		},
 	}}}}
+	op.SkipValidateBody = true // faults are told in the shape of this convention
 	s.setJSON(&op, 200, 400, 401, 403, 404, 413, 429, 500, 503)
 	huma.Register(s.api, op, func(ctx context.Context, in *struct{ RawBody []byte }) (*rawAnswer, error) {
 		out, err := s.embeddings(ctx, in.RawBody)
@@ -301,32 +302,32 @@ func (s *Server) openaiRoutes() {
 		}
 		return out, nil
 	})
-	type model struct {
+	type servedModel struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
 		Created int64  `json:"created"`
 		OwnedBy string `json:"owned_by"`
 	}
 	type modelList struct {
-		Object string  `json:"object"`
-		Data   []model `json:"data"`
+		Object string        `json:"object"`
+		Data   []servedModel `json:"data"`
 	}
 	huma.Register(s.api, operation("list-models", http.MethodGet, "/v1/models", "The models served", "embeddings", RoleRead),
 		func(context.Context, *struct{}) (*body[modelList], error) {
-			out := &body[modelList]{modelList{Object: "list", Data: []model{}}}
+			out := &body[modelList]{modelList{Object: "list", Data: []servedModel{}}}
 			for _, name := range s.opt.Models {
-				out.Body.Data = append(out.Body.Data, model{ID: name, Object: "model", OwnedBy: "kindred"})
+				out.Body.Data = append(out.Body.Data, servedModel{ID: name, Object: "model", OwnedBy: "kindred"})
 			}
 			return out, nil
 		})
 	get := operation("get-model", http.MethodGet, "/v1/models/{model}", "One of the models served", "embeddings", RoleRead)
 	huma.Register(s.api, get, func(_ context.Context, in *struct {
 		Model string `path:"model" maxLength:"128"`
-	}) (*body[model], error) {
+	}) (*body[servedModel], error) {
 		if !slices.Contains(s.opt.Models, in.Model) {
 			return nil, newProblem(http.StatusNotFound, "model_not_found", fmt.Sprintf("model %q is not served here: have %q", in.Model, s.opt.Models))
 		}
-		return &body[model]{model{ID: in.Model, Object: "model", OwnedBy: "kindred"}}, nil
+		return &body[servedModel]{servedModel{ID: in.Model, Object: "model", OwnedBy: "kindred"}}, nil
 	})
 }
 
