@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
+	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
-
-	"github.com/kindred-search/kindred/audience"
 )
 
 func (a *app) audienceCommand() *cobra.Command {
@@ -53,23 +51,24 @@ func (a *app) audienceCommand() *cobra.Command {
 		},
 	}
 	var out string
+	var smallest int
 	export := &cobra.Command{
 		Use: "export COLLECTION AUDIENCE", Short: "Write an audience's members to a file", Example: "  kindred audience export shop spring -o spring.csv", Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withBackend(cmd.Context(), func(b backend) error {
-				members, err := everyMember(cmd.Context(), b, args)
+				members, err := b.Members(cmd.Context(), args[0], args[1], 0, math.MaxInt)
 				if err != nil {
 					return err
+				}
+				if len(members) < smallest {
+					return fmt.Errorf("audience %s has %d members, fewer than --min-audience %d: a list that short can single people out", args[1], len(members), smallest)
 				}
 				return a.export(out, members)
 			})
 		},
 	}
 	export.Flags().StringVarP(&out, "out", "o", "-", ".csv, .ndjson or .parquet, or - for standard output")
+	export.Flags().IntVar(&smallest, "min-audience", 100, "refuse lists shorter than this")
 	cmd.AddCommand(ls, show, export)
 	return cmd
-}
-
-func everyMember(ctx context.Context, b backend, args []string) ([]audience.Member, error) {
-	return b.Members(ctx, args[0], args[1], 0, math.MaxInt)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
@@ -38,10 +39,7 @@ func (a *app) withBackend(ctx context.Context, do func(backend) error) error {
 
 // withData runs do on the data directory in this process.
 func (a *app) withData(ctx context.Context, do func(*collection.Service) error) (err error) {
-	store, err := flat.Open(a.cfg.Data, flat.Options{})
-	if errors.Is(err, index.ErrLocked) {
-		return fmt.Errorf("%s is held by another process: if that is a server, ask it with --server http://HOST:PORT: %w", a.cfg.Data, err)
-	}
+	store, err := openStore(a.cfg.Data)
 	if err != nil {
 		return err
 	}
@@ -52,4 +50,16 @@ func (a *app) withData(ctx context.Context, do func(*collection.Service) error) 
 	}
 	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx))) }()
 	return do(svc)
+}
+
+// openStore opens a data directory, making it where there is none.
+func openStore(dir string) (*flat.Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	store, err := flat.Open(dir, flat.Options{})
+	if errors.Is(err, index.ErrLocked) {
+		return nil, fmt.Errorf("%s is held by another process: if that is a server, ask it with --server http://HOST:PORT: %w", dir, err)
+	}
+	return store, err
 }

@@ -29,6 +29,7 @@ const (
 )
 
 type demoFlags struct {
+	keep      bool
 	customers int
 	file      string
 	look      lookalikeFlags
@@ -43,15 +44,17 @@ func (a *app) demoCommand() *cobra.Command {
 		Use: "demo", Short: "A generated customer base, end to end, with a report to look at",
 		Long: "demo fetches a model, generates customers (clearly labelled), encodes and stores them, draws seeds from a\n" +
 			"planted segment, builds the audience and says how good it is, by held-out seeds and by the planted truth.",
-		Example: "  kindred demo\n  kindred demo --customers 20000 --out ./demo\n  kindred demo --file customers.csv --seeds seeds.csv",
+		Example: "  kindred demo\n  kindred demo --customers 20000 --out ./demo\n  kindred demo --data customers.csv --seeds seeds.csv",
 		Args:    arguments(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&f.customers, "customers", 4500, "customers to generate")
+	flags.IntVar(&f.customers, "customers", 3500, "customers to generate")
 	flags.StringVar(&f.dir, "out", "", "folder for data, audience and report (default: a new one in the system's temporary folder)")
-	flags.StringVar(&f.file, "file", "", "your own customers instead of generated ones")
-	flags.StringVar(&f.look.seeds, "seeds", "", "seeds for --file")
+	// Here --data is a file of customers: the demo keeps its own data under --out.
+	flags.StringVar(&f.file, "data", "", "your own customers instead of generated ones")
+	flags.StringVar(&f.look.seeds, "seeds", "", "seeds for --data")
+	flags.BoolVar(&f.keep, "keep", false, "leave a server running on the generated customers, at --listen")
 	flags.BoolVar(&f.zh, "zh", false, "fetch the Chinese model too and make the Chinese collection")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the generator")
 	return cmd
@@ -63,7 +66,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 		return usagef("--customers: %w", err)
 	}
 	if (f.file == "") != (f.look.seeds == "") {
-		return usagef("--file and --seeds go together: your customers and the ones to look like")
+		return usagef("--data and --seeds go together: your customers and the ones to look like")
 	}
 	dir := f.dir
 	var err error
@@ -93,8 +96,11 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 	}
 	a.say("done in %s. Try next:", time.Since(start).Round(time.Second))
 	a.say("  open %s in a browser", filepath.Join(dir, "report.html"))
-	a.say("  kindred embed --query 'trains for a marathon'")
+	a.say("  kindred search demo-en 'trains for a marathon' --data %s", filepath.Join(dir, "data"))
 	a.say("  kindred lookalike YOUR.csv --seeds SEEDS.csv --size 5%% -o audience.csv --report report.html")
+	if f.keep {
+		return a.serve(ctx, filepath.Join(dir, "data"), "")
+	}
 	return nil
 }
 
@@ -140,7 +146,7 @@ type demoRun struct {
 
 func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *flat.Store, d demoRun) error {
 	ids := d.src.positives
-	take := min(demoSeeds, len(ids)/2)
+	take := min(demoSeeds, 2*len(ids)/3)
 	if take < 20 {
 		return fmt.Errorf("only %d customers are in the planted segment: raise --customers to 1000 or more", len(ids))
 	}

@@ -141,7 +141,7 @@ func (r *remote) Audience(ctx context.Context, coll, name string) (*collection.A
 // part asked for is cut out of it.
 func (r *remote) Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error) {
 	var raw []byte
-	if err := r.call(ctx, http.MethodGet, collectionPath(coll)+"/audiences/"+url.PathEscape(name)+"/export?format=ndjson", nil, &raw); err != nil {
+	if err := r.call(ctx, http.MethodGet, collectionPath(coll)+"/audiences/"+url.PathEscape(name)+"/export?format=ndjson&reasons=true", nil, &raw); err != nil {
 		return nil, err
 	}
 	var out []audience.Member

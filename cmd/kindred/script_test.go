@@ -1,14 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 	"unicode/utf16"
 
 	"github.com/klauspost/compress/zstd"
@@ -25,10 +31,21 @@ func TestMain(m *testing.M) {
 // TestSessions runs the sessions of testdata: each is what a person types and
 // sees.
 func TestSessions(t *testing.T) {
+	var running servers
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/data")
+			l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			env.Setenv("TAKEN", l.Addr().String())
+			env.Defer(func() {
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+			})
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -36,6 +53,8 @@ func TestSessions(t *testing.T) {
 			"convert":   convert,
 			"code":      exitCode,
 			"hold":      hold,
+			"serving":   running.serving,
+			"interrupt": running.interrupt,
 		},
 	})
 }
@@ -106,6 +125,59 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	store, err := flat.Open(ts.MkAbs(args[0]), flat.Options{})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(store.Close()) })
+}
+
+var address = regexp.MustCompile(`on (http://\S+) `)
+
+// serving starts a server on a data directory and sets SERVER; interrupt stops
+// it and wants a clean end.
+func (s *servers) serving(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := exec.Command("kindred", "serve", "--data", ts.MkAbs(args[0]), "--listen", "127.0.0.1:0")
+	says, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	heard, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		lines := bufio.NewScanner(says)
+		for lines.Scan() {
+			if m := address.FindStringSubmatch(lines.Text()); m != nil {
+				heard <- m[1]
+			}
+		}
+		ended <- cmd.Wait()
+	}()
+	stop := func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			return err
+		}
+		return <-ended
+	}
+	select {
+	case url := <-heard:
+		ts.Setenv("SERVER", url)
+		s.stop.Store(ts.Getenv("WORK"), stop)
+		ts.Defer(func() {
+			if _, left := s.stop.LoadAndDelete(ts.Getenv("WORK")); left {
+				ts.Check(stop())
+			}
+		})
+	case err := <-ended:
+		ts.Fatalf("the server ended: %v", err)
+	case <-time.After(10 * time.Second):
+		ts.Check(cmd.Process.Kill())
+		ts.Fatalf("the server does not say where it is")
+	}
+}
+
+// servers are the servers of the sessions by their folder.
+type servers struct{ stop sync.Map }
+
+func (s *servers) interrupt(ts *testscript.TestScript, _ bool, _ []string) {
+	stop, ok := s.stop.LoadAndDelete(ts.Getenv("WORK"))
+	if !ok {
+		ts.Fatalf("no server runs")
+	}
+	ts.Check(stop.(func() error)())
 }
 
 // TestEveryCommandShowsAnExample walks all commands.

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kindred-search/kindred/api"
+	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/embed"
+	"github.com/kindred-search/kindred/embed/models"
+	"github.com/kindred-search/kindred/internal/buildinfo"
+)
+
+// stopTime is what jobs get to reach a checkpoint when the server stops.
+const stopTime = 30 * time.Second
+
+func (a *app) serveCommand() *cobra.Command {
+	var importRoot string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the data directory over HTTP",
+		Long: "serve answers on --listen until it is stopped. Without an API key (kindred keys add) it binds to this machine only.\n" +
+			"Jobs that were running go on where they were at the next start.",
+		Example: "  kindred serve --data ./kindred-data\n  kindred serve --listen 0.0.0.0:7878   # after kindred keys add",
+		Args:    arguments(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), a.cfg.Data, importRoot) },
+	}
+	cmd.Flags().StringVar(&importRoot, "import-root", "", "folder from which files may be imported by path (default: none may)")
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context, dir, importRoot string) (err error) {
+	// The address first: it is the likelier mistake, and cheap to see.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use by another program: choose another with --listen, such as --listen 127.0.0.1:0 for any free port", a.cfg.Listen)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", a.cfg.Listen, err)
+	}
+	defer func() {
+		if cerr := listener.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
+	}()
+	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	store, err := openStore(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openQueue, ImportRoot: importRoot, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		defer cancel()
+		err = errors.Join(err, svc.Close(stop))
+	}()
+	installed, err := models.List()
+	if err != nil {
+		return err
+	}
+	opt := api.Options{Service: svc, Keys: api.NewKeyStore(store.KV()), KV: store.KV(), Listen: listener.Addr().String(), Version: buildinfo.Read().Version, Logger: log}
+	for _, m := range installed {
+		opt.Models = append(opt.Models, m.Manifest.Name)
+	}
+	server, err := api.New(opt)
+	if err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	a.say("kindred serves %s on http://%s (stop with Ctrl-C)", abs, listener.Addr())
+	err = server.Serve(ctx, listener)
+	a.say("stopped; unfinished jobs go on at the next start")
+	return err
+}
+
+// openQueue opens a model of the cache behind a queue, which joins the texts
+// of concurrent requests and refuses what it cannot take.
+func openQueue(_ context.Context, name string) (collection.Encoder, error) {
+	m, err := openCached(name)
+	if err != nil {
+		return nil, err
+	}
+	return embed.NewQueue(m, embed.QueueOptions{}), nil
+}
