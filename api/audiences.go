@@ -75,8 +75,8 @@ func (b *audienceBody) request() audience.Request {
 	}
 }
 
-type atAudience struct {
-	inCollection
+type AtAudience struct {
+	InCollection
 	Audience string `path:"audience" pattern:"^[a-z0-9_-]{1,64}$"`
 }
 
@@ -84,7 +84,7 @@ type atAudience struct {
 const maxPage = 10_000
 
 type membersInput struct {
-	atAudience
+	AtAudience
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
 }
@@ -121,7 +121,7 @@ func (s *Server) audienceRoutes() {
 	create := operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
 	create.DefaultStatus = http.StatusAccepted
 	huma.Register(s.api, create, func(ctx context.Context, in *struct {
-		inCollection
+		InCollection
 		Body audienceBody
 	}) (*jobAnswer, error) {
 		job, err := svc.CreateAudience(ctx, in.Collection, in.Body.request())
@@ -131,7 +131,7 @@ func (s *Server) audienceRoutes() {
 		Audiences []collection.AudienceInfo `json:"audiences"`
 	}
 	huma.Register(s.api, operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
-		func(ctx context.Context, in *inCollection) (*body[audienceList], error) {
+		func(ctx context.Context, in *InCollection) (*body[audienceList], error) {
 			all, err := svc.Audiences(ctx, in.Collection)
 			if all == nil {
 				all = []collection.AudienceInfo{}
@@ -140,12 +140,12 @@ func (s *Server) audienceRoutes() {
 		})
 	at := base + "/{audience}"
 	huma.Register(s.api, operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),
-		func(ctx context.Context, in *atAudience) (*body[*collection.AudienceInfo], error) {
+		func(ctx context.Context, in *AtAudience) (*body[*collection.AudienceInfo], error) {
 			info, err := svc.Audience(ctx, in.Collection, in.Audience)
 			return &body[*collection.AudienceInfo]{info}, problemOf(err)
 		})
 	huma.Register(s.api, operation("delete-audience", http.MethodDelete, at, "Delete an audience", "audiences", RoleWrite),
-		func(ctx context.Context, in *atAudience) (*struct{}, error) {
+		func(ctx context.Context, in *AtAudience) (*struct{}, error) {
 			return nil, problemOf(svc.DropAudience(ctx, in.Collection, in.Audience))
 		})
 	huma.Register(s.api, operation("list-members", http.MethodGet, at+"/members", "Members by rank, in pages", "audiences", RoleRead),
@@ -168,7 +168,7 @@ func (s *Server) audienceRoutes() {
 		Curve []audience.Point `json:"curve"`
 	}
 	huma.Register(s.api, operation("get-curve", http.MethodGet, at+"/curve", "Size against score and expected precision", "audiences", RoleRead),
-		func(ctx context.Context, in *atAudience) (*body[curve], error) {
+		func(ctx context.Context, in *AtAudience) (*body[curve], error) {
 			info, err := svc.Audience(ctx, in.Collection, in.Audience)
 			if err != nil {
 				return nil, problemOf(err)
@@ -183,7 +183,7 @@ func (s *Server) audienceRoutes() {
 	}
 	huma.Register(s.api, operation("check-members", http.MethodPost, at+"/members/check", "In or out, with the score", "audiences", RoleRead),
 		func(ctx context.Context, in *struct {
-			atAudience
+			AtAudience
 			Body struct {
 				IDs []string `json:"ids" minItems:"1" maxItems:"10000"`
 			}
@@ -198,7 +198,7 @@ func (s *Server) audienceRoutes() {
 }
 
 type exportInput struct {
-	atAudience
+	AtAudience
 	Format  string `query:"format" enum:"csv,ndjson,parquet" default:"csv"`
 	Reasons bool   `query:"reasons" doc:"a column with the parts of each score"`
 }

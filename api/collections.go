@@ -19,20 +19,20 @@ import (
 	"github.com/kindred-search/kindred/profile"
 )
 
-// inCollection is the path of everything below a collection.
-type inCollection struct {
+// InCollection is the path of everything below a collection.
+type InCollection struct {
 	Collection string `path:"collection" pattern:"^[a-z0-9_-]{1,64}$" example:"shop"`
 }
 
-type atCustomer struct {
-	inCollection
+type AtCustomer struct {
+	InCollection
 	ID string `path:"id" minLength:"1" maxLength:"256"`
 }
 
 type body[T any] struct{ Body T }
 
 type putCollection struct {
-	inCollection
+	InCollection
 	Body struct {
 		Model     string          `json:"model,omitempty" doc:"encoder; empty for columns only or brought vectors" example:"all-MiniLM-L6-v2"`
 		Dim       int             `json:"dim,omitempty" minimum:"0" maximum:"32768" doc:"of brought vectors"`
@@ -100,12 +100,12 @@ func (s *Server) collectionRoutes() {
 			return out, nil
 		})
 	huma.Register(s.api, operation("get-collection", http.MethodGet, collectionPath, "One collection", "collections", RoleRead),
-		func(ctx context.Context, in *inCollection) (*body[collection.Config], error) {
+		func(ctx context.Context, in *InCollection) (*body[collection.Config], error) {
 			cfg, err := svc.Collection(ctx, in.Collection)
 			return &body[collection.Config]{cfg}, problemOf(err)
 		})
 	huma.Register(s.api, operation("delete-collection", http.MethodDelete, collectionPath, "Delete a collection with all in it", "collections", RoleAdmin),
-		func(ctx context.Context, in *inCollection) (*struct{}, error) {
+		func(ctx context.Context, in *InCollection) (*struct{}, error) {
 			return nil, problemOf(svc.Drop(ctx, in.Collection))
 		})
 	s.customerRoutes()
@@ -114,7 +114,7 @@ func (s *Server) collectionRoutes() {
 // upsertInput keeps the body raw: it is an array or a stream of lines, and a
 // broken line must not refuse the others.
 type upsertInput struct {
-	inCollection
+	InCollection
 	ContentType string `header:"Content-Type" hidden:"true"`
 	RawBody     []byte
 }
@@ -125,7 +125,7 @@ type customerPatch struct {
 }
 
 type deleteInput struct {
-	atCustomer
+	AtCustomer
 	Erase bool `query:"erase" doc:"also from stored audiences, with a receipt"`
 }
 
@@ -135,7 +135,7 @@ type deleteAnswer struct {
 }
 
 type importInput struct {
-	inCollection
+	InCollection
 	Body struct {
 		Path    string         `json:"path" minLength:"1" doc:"below the server's import root"`
 		Options ingest.Options `json:"options,omitempty"`
@@ -178,13 +178,13 @@ func (s *Server) customerRoutes() {
 		return &body[collection.Outcome]{out}, problemOf(err)
 	})
 	huma.Register(s.api, operation("get-customer", http.MethodGet, collectionPath+"/customers/{id}", "One customer", "customers", RoleRead),
-		func(ctx context.Context, in *atCustomer) (*body[*collection.Customer], error) {
+		func(ctx context.Context, in *AtCustomer) (*body[*collection.Customer], error) {
 			c, err := svc.Customer(ctx, in.Collection, in.ID)
 			return &body[*collection.Customer]{c}, problemOf(err)
 		})
 	huma.Register(s.api, operation("patch-customer", http.MethodPatch, collectionPath+"/customers/{id}", "Change some fields of a customer", "customers", RoleWrite),
 		func(ctx context.Context, in *struct {
-			atCustomer
+			AtCustomer
 			Body customerPatch
 		}) (*body[*collection.Customer], error) {
 			var texts []profile.Text
@@ -210,7 +210,7 @@ func (s *Server) customerRoutes() {
 		return &deleteAnswer{Status: http.StatusOK, Body: &receipt}, problemOf(err)
 	})
 	huma.Register(s.api, operation("list-audiences-of-customer", http.MethodGet, collectionPath+"/customers/{id}/audiences", "The audiences a customer is in", "customers", RoleRead),
-		func(ctx context.Context, in *atCustomer) (*body[struct {
+		func(ctx context.Context, in *AtCustomer) (*body[struct {
 			Audiences []string `json:"audiences"`
 		}], error) {
 			names, err := svc.AudiencesOf(ctx, in.Collection, in.ID)

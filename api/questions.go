@@ -76,14 +76,14 @@ func (s *Server) questionRoutes() {
 	svc := s.opt.Service
 	huma.Register(s.api, operation("search", http.MethodPost, collectionPath+"/search", "Customers nearest to a text, a vector or a customer", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
-			inCollection
+			InCollection
 			Body collection.SearchRequest
 		}) (*hitsAnswer, error) {
 			return hitsOf(svc.Search(ctx, in.Collection, in.Body))
 		})
 	huma.Register(s.api, operation("similar", http.MethodPost, collectionPath+"/similar", "Customers like some and unlike others", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
-			inCollection
+			InCollection
 			Body similarBody
 		}) (*hitsAnswer, error) {
 			b := in.Body
@@ -97,7 +97,7 @@ func (s *Server) questionRoutes() {
 	}
 	huma.Register(s.api, operation("count", http.MethodPost, collectionPath+"/count", "Count customers exactly", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
-			inCollection
+			InCollection
 			Body collection.CountRequest
 		}) (*body[countBody], error) {
 			n, err := svc.Count(ctx, in.Collection, in.Body)
