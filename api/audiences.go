@@ -75,6 +75,7 @@ func (b *audienceBody) request() audience.Request {
 	}
 }
 
+// AtAudience is the path of one audience; exported for the framework to see.
 type AtAudience struct {
 	InCollection
 	Audience string `path:"audience" pattern:"^[a-z0-9_-]{1,64}$"`

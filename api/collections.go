@@ -24,6 +24,7 @@ type InCollection struct {
 	Collection string `path:"collection" pattern:"^[a-z0-9_-]{1,64}$" example:"shop"`
 }
 
+// AtCustomer is the path of one customer; exported for the framework to see.
 type AtCustomer struct {
 	InCollection
 	ID string `path:"id" minLength:"1" maxLength:"256"`

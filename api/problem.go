@@ -126,7 +126,7 @@ func useProblems() {
 				}
 				var large *http.MaxBytesError
 				if errors.As(e, &large) {
-					p.Status, p.Code, p.Title = 413, "body_too_large", http.StatusText(413)
+					p.Status, p.Code, p.Title = http.StatusRequestEntityTooLarge, "body_too_large", http.StatusText(http.StatusRequestEntityTooLarge)
 				}
 				fault := collection.Fault{Message: e.Error()}
 				var d huma.ErrorDetailer

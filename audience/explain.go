@@ -191,7 +191,8 @@ func (m *Model) Score(vector []float32, values map[string]index.Value) (float32,
 		}
 		if s := float32(sum + intercept); s > best {
 			best = s
-			parts = append(p, Part{Of: "intercept", Value: float32(intercept)})
+			p = append(p, Part{Of: "intercept", Value: float32(intercept)})
+			parts = p
 		}
 	}
 	return best, parts

@@ -119,7 +119,7 @@ func rowErrors(err error) map[int]string {
 	bad := map[int]string{}
 	var walk func(error) bool
 	walk = func(e error) bool {
-		switch x := e.(type) {
+		switch x := any(e).(type) {
 		case *index.RowError:
 			if _, had := bad[x.Row]; had {
 				bad[x.Row] += "; " + x.Reason

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kindred-search/kindred/index"
@@ -165,7 +166,7 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 			return err
 		}
 		sum.Accepted += out.Accepted
-		sum.Refused = append(bad, out.Refused...)
+		sum.Refused = slices.Concat(bad, out.Refused)
 		refused += len(sum.Refused)
 		opt.after(read, sum, refused)
 		batch, bad = batch[:0], nil

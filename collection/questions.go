@@ -150,7 +150,7 @@ func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) ([
 	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	exclude := append(ids, negIDs...)
+	exclude := slices.Concat(ids, negIDs)
 	switch q.Strategy {
 	case "", "average_vector":
 		mean := meanOf(pos, cfg.Dim)

@@ -379,10 +379,9 @@ func TestAudienceFromRequestToErasure(t *testing.T) {
 	}
 }
 
-// trickle yields n records and blocks after each block until told on.
+// trickle yields n records, two in a hundred of them bad.
 type trickle struct {
 	n, at int
-	gate  chan struct{}
 }
 
 func (f *trickle) Next() (profile.Record, error) {

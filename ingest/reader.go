@@ -30,7 +30,6 @@ type Reader struct {
 	words []map[string]string
 	skip  bool // the header is still ahead
 	fold  *folder
-	done  bool
 }
 
 // Open starts reading. Close the reader when done; cancelling ctx stops it.

@@ -2,7 +2,6 @@ package profile
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -141,7 +140,7 @@ func TestBins(t *testing.T) {
 func TestIsChinese(t *testing.T) {
 	for text, want := range map[string]bool{"很好 good": true, "hello": false, "": false, "これはとてもいいです漢字": false, "long english text with one 好": false} {
 		if IsChinese(text) != want {
-			t.Error(fmt.Sprintf("%q: want %v", text, want))
+			t.Errorf("%q: want %v", text, want)
 		}
 	}
 }

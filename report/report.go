@@ -63,7 +63,7 @@ var pageText string
 func page() (*template.Template, error) {
 	return template.New("report").Funcs(template.FuncMap{
 		"num": num, "pct": pct, "int": grouped, "ci": interval, "f": coordinate, "cicon": ciPercent,
-		"join": strings.Join, "min": func(a, b float64) float64 { return math.Min(a, b) },
+		"join": strings.Join, "min": math.Min,
 	}).Parse(pageText)
 }
 

@@ -12,7 +12,7 @@ func memorySize() (uint64, bool) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, false
 	}
-	return uint64(info.Totalram) * uint64(info.Unit), true
+	return info.Totalram * uint64(info.Unit), true
 }
 
 // freeDisk is what may be written where dir lies, or will.

@@ -335,7 +335,7 @@ func TestPullFallsThrough(t *testing.T) {
 		{"other etag", answer("model.safetensors", func(w http.ResponseWriter) {
 			w.Header().Set("X-Linked-Etag", `"`+strings.Repeat("ab", 32)+`"`)
 			w.Header().Set("Location", "/cdn/weights")
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 			cdn = true
 		}), "the hub has a file"},
 		{"other size", answer("model.safetensors", func(w http.ResponseWriter) {
@@ -344,7 +344,7 @@ func TestPullFallsThrough(t *testing.T) {
 		}), "of 7 bytes"},
 		{"redirect loop", answer("model.safetensors", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/x/model.safetensors")
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 		}), "redirects"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

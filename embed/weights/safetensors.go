@@ -104,7 +104,7 @@ func parseHeader(header []byte) ([]stEntry, error) {
 	for dec.More() {
 		tok, err := dec.Token()
 		if err != nil {
-			return nil, fmt.Errorf("%w: header: %v", ErrFormat, err)
+			return nil, fmt.Errorf("%w: header: %w", ErrFormat, err)
 		}
 		name, ok := tok.(string)
 		if !ok || seen[name] {
@@ -114,18 +114,18 @@ func parseHeader(header []byte) ([]stEntry, error) {
 		if name == "__metadata__" {
 			var meta map[string]string
 			if err := dec.Decode(&meta); err != nil {
-				return nil, fmt.Errorf("%w: __metadata__: %v", ErrFormat, err)
+				return nil, fmt.Errorf("%w: __metadata__: %w", ErrFormat, err)
 			}
 			continue
 		}
 		e := stEntry{name: name}
 		if err := dec.Decode(&e); err != nil {
-			return nil, fmt.Errorf("%w: tensor %q: %v", ErrFormat, name, err)
+			return nil, fmt.Errorf("%w: tensor %q: %w", ErrFormat, name, err)
 		}
 		entries = append(entries, e)
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: header: %v", ErrFormat, err)
+		return nil, fmt.Errorf("%w: header: %w", ErrFormat, err)
 	}
 	if rest := bytes.TrimSpace(header[dec.InputOffset():]); len(rest) > 0 {
 		return nil, fmt.Errorf("%w: %d bytes after the header's object", ErrFormat, len(rest))

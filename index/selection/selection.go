@@ -69,7 +69,7 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 	}
 	tie := opt.Tie
 	if tie == nil {
-		tie = func(a, b uint32) int { return cmp.Compare(a, b) }
+		tie = cmp.Compare[uint32]
 	}
 	parts := split(len(scores), opt.Workers)
 	hist := count(scores, parts)

@@ -114,7 +114,7 @@ func TestCountsAndCurve(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	scores := makeScores(50000, "masked", rng)
 	h := NewHistogram(scores)
-	if want := len(oracle(scores, len(scores), func(a, b uint32) int { return cmp.Compare(a, b) })); h.Total() != want {
+	if want := len(oracle(scores, len(scores), cmp.Compare[uint32])); h.Total() != want {
 		t.Fatalf("total %d, want %d", h.Total(), want)
 	}
 	for _, s := range []float32{-1, 0, 0.25, 0.3, 0.77, 1, 2} {
