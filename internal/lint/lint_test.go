@@ -35,7 +35,7 @@ var layer = map[string]int{
 
 // maxLines keeps a file readable in one sitting. Generated files and tests'
 // data are exempt.
-const maxLines = 620
+const maxLines = 650
 
 type source struct {
 	file string // slash-separated, from the module's root
