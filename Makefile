@@ -9,7 +9,7 @@ LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.versio
 RACE     := ./index/... ./collection/... ./api/... ./embed ./internal/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint fuzz generate models conformance bench demo clean
+.PHONY: help build test race vet lint fuzz generate models conformance demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,9 +47,6 @@ models: ## fetch the two models that the tests use
 
 conformance: build ## OpenAPI conformance (schemathesis) and the openai client against a running server
 	PYTHON=$(PYTHON) VENV=$(VENV) KINDRED=bin/kindred bash api/testdata/conformance.sh
-
-bench: ## every comparison with its rival, results into bench/results
-	bash bench/run.sh
 
 demo: ## the main job on a generated customer base
 	$(GO) run ./cmd/kindred demo

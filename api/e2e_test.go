@@ -214,10 +214,12 @@ func TestEmbeddingsInOtherClientsShapes(t *testing.T) {
 	c, _ := start(t)
 	type answer struct {
 		Data  []struct{ Embedding any }
-		Usage struct{ Prompt_tokens int } //nolint:revive // the wire's name
+		Usage struct {
+			PromptTokens int `json:"prompt_tokens"`
+		}
 	}
 	a := decode[answer](t, c.do("POST", "/v1/embeddings", asJSON, `{"model":"constant","input":["a b","c"],"encoding_format":"base64"}`, 200))
-	if len(a.Data) != 2 || a.Usage.Prompt_tokens != 7 {
+	if len(a.Data) != 2 || a.Usage.PromptTokens != 7 {
 		t.Fatalf("answer %+v", a)
 	}
 	raw, err := base64.StdEncoding.DecodeString(a.Data[0].Embedding.(string))
@@ -225,7 +227,9 @@ func TestEmbeddingsInOtherClientsShapes(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(raw), err)
 	}
 	for _, bad := range []string{`{"model":"constant","input":[]}`, `{"model":"constant","input":[1,"a"]}`, `{"input":"a"}`, `{"model":"constant","input":"a","dimensions":5}`, `{"model":"constant","input":"a b c d e f g h"}`, `nonsense`} {
-		e := decode[struct{ Error struct{ Message, Type string } }](t, c.do("POST", "/v1/embeddings", asJSON, bad, 400))
+		e := decode[struct {
+			Error struct{ Message, Type string }
+		}](t, c.do("POST", "/v1/embeddings", asJSON, bad, 400))
 		if e.Error.Message == "" || e.Error.Type == "" {
 			t.Errorf("%s: %+v", bad, e)
 		}
