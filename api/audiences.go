@@ -110,16 +110,28 @@ func rankOf(cursor string) (int, error) {
 	rank, aerr := strconv.Atoi(string(digits))
 	if err != nil || aerr != nil || !ok || rank < 0 {
 		p := newProblem(http.StatusUnprocessableEntity, "invalid", "the cursor is not one of this server's")
-		p.Errors = []collection.Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
+		p.Errors = []Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
 		return 0, p
 	}
 	return rank, nil
 }
 
+// finished returns an audience whose list is there.
+func (s *Server) finished(ctx context.Context, at *AtAudience) (*collection.AudienceInfo, error) {
+	info, err := s.opt.Service.Audience(ctx, at.Collection, at.Audience)
+	if err != nil {
+		return nil, err
+	}
+	if info.State != collection.JobDone || info.Result == nil {
+		return nil, fmt.Errorf("audience %q is %s: %w", at.Audience, info.State, errNotReady)
+	}
+	return info, nil
+}
+
 func (s *Server) audienceRoutes() {
 	svc := s.opt.Service
 	base := collectionPath + "/audiences"
-	create := operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
+	create := s.operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
 	create.DefaultStatus = http.StatusAccepted
 	huma.Register(s.api, create, func(ctx context.Context, in *struct {
 		InCollection
@@ -131,7 +143,7 @@ func (s *Server) audienceRoutes() {
 	type audienceList struct {
 		Audiences []collection.AudienceInfo `json:"audiences"`
 	}
-	huma.Register(s.api, operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
+	huma.Register(s.api, s.operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
 		func(ctx context.Context, in *InCollection) (*body[audienceList], error) {
 			all, err := svc.Audiences(ctx, in.Collection)
 			if all == nil {
@@ -140,20 +152,23 @@ func (s *Server) audienceRoutes() {
 			return &body[audienceList]{audienceList{all}}, problemOf(err)
 		})
 	at := base + "/{audience}"
-	huma.Register(s.api, operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),
+	huma.Register(s.api, s.operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),
 		func(ctx context.Context, in *AtAudience) (*body[*collection.AudienceInfo], error) {
 			info, err := svc.Audience(ctx, in.Collection, in.Audience)
 			return &body[*collection.AudienceInfo]{info}, problemOf(err)
 		})
-	huma.Register(s.api, operation("delete-audience", http.MethodDelete, at, "Delete an audience", "audiences", RoleWrite),
+	huma.Register(s.api, s.operation("delete-audience", http.MethodDelete, at, "Delete an audience", "audiences", RoleWrite),
 		func(ctx context.Context, in *AtAudience) (*struct{}, error) {
 			return nil, problemOf(svc.DropAudience(ctx, in.Collection, in.Audience))
 		})
-	huma.Register(s.api, operation("list-members", http.MethodGet, at+"/members", "Members by rank, in pages", "audiences", RoleRead),
+	huma.Register(s.api, s.operation("list-members", http.MethodGet, at+"/members", "Members by rank, in pages", "audiences", RoleRead),
 		func(ctx context.Context, in *membersInput) (*body[membersBody], error) {
 			after, err := rankOf(in.Cursor)
 			if err != nil {
 				return nil, err
+			}
+			if _, err := s.finished(ctx, &in.AtAudience); err != nil {
+				return nil, problemOf(err)
 			}
 			members, err := svc.Members(ctx, in.Collection, in.Audience, after, in.Limit)
 			if err != nil {
@@ -168,27 +183,27 @@ func (s *Server) audienceRoutes() {
 	type curve struct {
 		Curve []audience.Point `json:"curve"`
 	}
-	huma.Register(s.api, operation("get-curve", http.MethodGet, at+"/curve", "Size against score and expected precision", "audiences", RoleRead),
+	huma.Register(s.api, s.operation("get-curve", http.MethodGet, at+"/curve", "Size against score and expected precision", "audiences", RoleRead),
 		func(ctx context.Context, in *AtAudience) (*body[curve], error) {
-			info, err := svc.Audience(ctx, in.Collection, in.Audience)
+			info, err := s.finished(ctx, in)
 			if err != nil {
 				return nil, problemOf(err)
-			}
-			if info.Result == nil {
-				return nil, newProblem(http.StatusConflict, "not_ready", fmt.Sprintf("the audience is %s: its curve is there when the state is done", info.State))
 			}
 			return &body[curve]{curve{info.Result.Curve}}, nil
 		})
 	type checks struct {
 		Members []collection.Membership `json:"members"`
 	}
-	huma.Register(s.api, operation("check-members", http.MethodPost, at+"/members/check", "In or out, with the score", "audiences", RoleRead),
+	huma.Register(s.api, s.operation("check-members", http.MethodPost, at+"/members/check", "In or out, with the score", "audiences", RoleRead),
 		func(ctx context.Context, in *struct {
 			AtAudience
 			Body struct {
 				IDs []string `json:"ids" minItems:"1" maxItems:"10000"`
 			}
 		}) (*body[checks], error) {
+			if _, err := s.finished(ctx, &in.AtAudience); err != nil {
+				return nil, problemOf(err)
+			}
 			got, err := svc.Check(ctx, in.Collection, in.Audience, in.Body.IDs)
 			if got == nil {
 				got = []collection.Membership{}
@@ -206,12 +221,15 @@ type exportInput struct {
 
 func (s *Server) exportRoute(at string) {
 	svc := s.opt.Service
-	export := operation("export-members", http.MethodGet, at+"/export", "The whole list as a file", "audiences", RoleRead)
+	export := s.operation("export-members", http.MethodGet, at+"/export", "The whole list as a file", "audiences", RoleRead)
 	text := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
 	export.Responses = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{
 		"text/csv": text, "application/x-ndjson": text, "application/vnd.apache.parquet": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
 	}}}
 	huma.Register(s.api, export, func(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
+		if _, err := s.finished(ctx, &in.AtAudience); err != nil {
+			return nil, problemOf(err)
+		}
 		// The first page is read before the status is sent, so that what is wrong
 		// can still be said.
 		page, err := svc.Members(ctx, in.Collection, in.Audience, 0, maxPage)

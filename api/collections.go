@@ -1,12 +1,12 @@
 package api
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -15,7 +15,6 @@ import (
 
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
-	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/profile"
 )
 
@@ -34,6 +33,7 @@ type body[T any] struct{ Body T }
 
 type putCollection struct {
 	InCollection
+	Preconditions
 	Body struct {
 		Model     string          `json:"model,omitempty" doc:"encoder; empty for columns only or brought vectors" example:"all-MiniLM-L6-v2"`
 		Dim       int             `json:"dim,omitempty" minimum:"0" maximum:"32768" doc:"of brought vectors"`
@@ -51,8 +51,9 @@ type fieldBody struct {
 	Weight    float64 `json:"weight,omitempty" minimum:"0"`
 }
 
-type putAnswer struct {
+type collectionAnswer struct {
 	Status int
+	ETag   string `header:"ETag" doc:"changes with the collection's settings, not with its customers"`
 	Body   collection.Config
 }
 
@@ -67,25 +68,30 @@ const collectionPath = "/v1/collections/{collection}"
 
 func (s *Server) collectionRoutes() {
 	svc := s.opt.Service
-	put := operation("put-collection", http.MethodPut, collectionPath, "Create a collection, or add fields to it", "collections", RoleAdmin)
+	put := s.operation("put-collection", http.MethodPut, collectionPath, "Create a collection, or add fields to it", "collections", RoleAdmin)
 	put.Responses = map[string]*huma.Response{"201": {Description: "created"}}
-	huma.Register(s.api, put, func(ctx context.Context, in *putCollection) (*putAnswer, error) {
+	put.Errors = append(put.Errors, http.StatusPreconditionFailed)
+	huma.Register(s.api, put, func(ctx context.Context, in *putCollection) (*collectionAnswer, error) {
 		cfg := collection.Config{Name: in.Collection, Model: in.Body.Model, Dim: in.Body.Dim, Precision: in.Body.Precision}
 		cfg.Schema.Template = in.Body.Template
 		for _, f := range in.Body.Fields {
 			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Weight: f.Weight})
 		}
-		got, created, err := svc.Put(ctx, cfg)
+		var out *collectionAnswer
+		err := s.unchanged(ctx, in.Collection, in.Preconditions, func() error {
+			got, created, err := svc.Put(ctx, cfg)
+			out = &collectionAnswer{Status: http.StatusOK, ETag: etag(got), Body: got}
+			if created {
+				out.Status = http.StatusCreated
+			}
+			return err
+		})
 		if err != nil {
 			return nil, problemOf(err)
 		}
-		out := &putAnswer{Status: http.StatusOK, Body: got}
-		if created {
-			out.Status = http.StatusCreated
-		}
 		return out, nil
 	})
-	huma.Register(s.api, operation("list-collections", http.MethodGet, "/v1/collections", "All collections", "collections", RoleRead),
+	huma.Register(s.api, s.operation("list-collections", http.MethodGet, "/v1/collections", "All collections", "collections", RoleRead),
 		func(ctx context.Context, _ *struct{}) (*listAnswer, error) {
 			all, err := svc.List(ctx)
 			if err != nil {
@@ -100,15 +106,27 @@ func (s *Server) collectionRoutes() {
 			}
 			return out, nil
 		})
-	huma.Register(s.api, operation("get-collection", http.MethodGet, collectionPath, "One collection", "collections", RoleRead),
-		func(ctx context.Context, in *InCollection) (*body[collection.Config], error) {
-			cfg, err := svc.Collection(ctx, in.Collection)
-			return &body[collection.Config]{cfg}, problemOf(err)
-		})
-	huma.Register(s.api, operation("delete-collection", http.MethodDelete, collectionPath, "Delete a collection with all in it", "collections", RoleAdmin),
-		func(ctx context.Context, in *InCollection) (*struct{}, error) {
-			return nil, problemOf(svc.Drop(ctx, in.Collection))
-		})
+	get := s.operation("get-collection", http.MethodGet, collectionPath, "One collection", "collections", RoleRead)
+	get.Responses = map[string]*huma.Response{"304": {Description: "still the same"}}
+	huma.Register(s.api, get, func(ctx context.Context, in *struct {
+		InCollection
+		IfNoneMatch string `header:"If-None-Match" doc:"an ETag seen before"`
+	}) (*collectionAnswer, error) {
+		cfg, err := svc.Collection(ctx, in.Collection)
+		out := &collectionAnswer{Status: http.StatusOK, ETag: etag(cfg), Body: cfg}
+		if err == nil && named(in.IfNoneMatch, out.ETag) {
+			out.Status = http.StatusNotModified
+		}
+		return out, problemOf(err)
+	})
+	drop := s.operation("delete-collection", http.MethodDelete, collectionPath, "Delete a collection with all in it", "collections", RoleAdmin)
+	drop.Errors = append(drop.Errors, http.StatusPreconditionFailed)
+	huma.Register(s.api, drop, func(ctx context.Context, in *struct {
+		InCollection
+		Preconditions
+	}) (*struct{}, error) {
+		return nil, problemOf(s.unchanged(ctx, in.Collection, in.Preconditions, func() error { return svc.Drop(ctx, in.Collection) }))
+	})
 	s.customerRoutes()
 }
 
@@ -116,8 +134,7 @@ func (s *Server) collectionRoutes() {
 // broken line must not refuse the others.
 type upsertInput struct {
 	InCollection
-	ContentType string `header:"Content-Type" hidden:"true"`
-	RawBody     []byte
+	Stream
 }
 
 type customerPatch struct {
@@ -135,14 +152,6 @@ type deleteAnswer struct {
 	Body   *collection.Receipt
 }
 
-type importInput struct {
-	InCollection
-	Body struct {
-		Path    string         `json:"path" minLength:"1" doc:"below the server's import root"`
-		Options ingest.Options `json:"options,omitempty"`
-	}
-}
-
 type jobAnswer struct {
 	Location string `header:"Location"`
 	Body     collection.Job
@@ -154,36 +163,42 @@ func accepted(job collection.Job) *jobAnswer {
 
 func (s *Server) customerRoutes() {
 	svc := s.opt.Service
-	up := operation("upsert-customers", http.MethodPost, collectionPath+"/customers", "Take customers in: valid ones are kept, the others are named", "customers", RoleWrite)
+	up := s.operation("upsert-customers", http.MethodPost, collectionPath+"/customers", "Take customers in: valid ones are kept, the others are named", "customers", RoleWrite)
 	customer := &huma.Schema{Type: "object", Required: []string{"id"}, Properties: map[string]*huma.Schema{
 		"id":     {Type: "string", Description: "1 to 256 bytes of UTF-8"},
 		"fields": {Type: "object", AdditionalProperties: true, Description: "by the collection's schema"},
 		"texts":  {Type: "array", Items: &huma.Schema{Type: "string"}},
 		"vector": {Type: "array", Items: &huma.Schema{Type: "number"}},
 	}}
-	up.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"application/json":     {Schema: &huma.Schema{Type: "array", Items: customer}},
-		"application/x-ndjson": {Schema: &huma.Schema{Type: "string", Description: "one customer a line"}},
-	}}
-	up.SkipValidateBody = true // a broken line must not refuse the others
 	huma.Register(s.api, up, func(ctx context.Context, in *upsertInput) (*body[collection.Outcome], error) {
 		cfg, err := svc.Collection(ctx, in.Collection)
 		if err != nil {
 			return nil, problemOf(err)
 		}
-		lines, err := splitCustomers(in.RawBody, in.ContentType)
-		if err != nil {
-			return nil, err
+		u := &upserter{srv: s, cfg: cfg, total: collection.Outcome{Refused: []collection.Verdict{}}}
+		switch in.contentType {
+		case "application/x-ndjson", "application/ndjson", "application/jsonl":
+			err = u.takeLines(ctx, in.body)
+		case "application/json":
+			err = u.takeArray(ctx, in.body)
+		default:
+			return nil, unsupported(in.contentType, "application/json", "application/x-ndjson")
 		}
-		out, err := s.upsert(ctx, cfg, lines)
-		return &body[collection.Outcome]{out}, problemOf(err)
+		if err != nil {
+			return nil, u.broken(err)
+		}
+		return &body[collection.Outcome]{u.total}, nil
 	})
-	huma.Register(s.api, operation("get-customer", http.MethodGet, collectionPath+"/customers/{id}", "One customer", "customers", RoleRead),
+	s.takes(up.Path, map[string]*huma.Schema{
+		"application/json":     {Type: "array", Items: customer},
+		"application/x-ndjson": {Type: "string", Description: "one customer a line"},
+	})
+	huma.Register(s.api, s.operation("get-customer", http.MethodGet, collectionPath+"/customers/{id}", "One customer", "customers", RoleRead),
 		func(ctx context.Context, in *AtCustomer) (*body[*collection.Customer], error) {
 			c, err := svc.Customer(ctx, in.Collection, in.ID)
 			return &body[*collection.Customer]{c}, problemOf(err)
 		})
-	huma.Register(s.api, operation("patch-customer", http.MethodPatch, collectionPath+"/customers/{id}", "Change some fields of a customer", "customers", RoleWrite),
+	huma.Register(s.api, s.operation("patch-customer", http.MethodPatch, collectionPath+"/customers/{id}", "Change some fields of a customer", "customers", RoleWrite),
 		func(ctx context.Context, in *struct {
 			AtCustomer
 			Body customerPatch
@@ -198,7 +213,7 @@ func (s *Server) customerRoutes() {
 			c, err := svc.Patch(ctx, in.Collection, in.ID, in.Body.Fields, texts)
 			return &body[*collection.Customer]{c}, problemOf(err)
 		})
-	del := operation("delete-customer", http.MethodDelete, collectionPath+"/customers/{id}", "Delete a customer, or erase with a receipt", "customers", RoleWrite)
+	del := s.operation("delete-customer", http.MethodDelete, collectionPath+"/customers/{id}", "Delete a customer, or erase with a receipt", "customers", RoleWrite)
 	del.Responses = map[string]*huma.Response{"204": {Description: "deleted"}}
 	huma.Register(s.api, del, func(ctx context.Context, in *deleteInput) (*deleteAnswer, error) {
 		if !in.Erase {
@@ -210,7 +225,7 @@ func (s *Server) customerRoutes() {
 		receipt, err := svc.Erase(ctx, in.Collection, in.ID)
 		return &deleteAnswer{Status: http.StatusOK, Body: &receipt}, problemOf(err)
 	})
-	huma.Register(s.api, operation("list-audiences-of-customer", http.MethodGet, collectionPath+"/customers/{id}/audiences", "The audiences a customer is in", "customers", RoleRead),
+	huma.Register(s.api, s.operation("list-audiences-of-customer", http.MethodGet, collectionPath+"/customers/{id}/audiences", "The audiences a customer is in", "customers", RoleRead),
 		func(ctx context.Context, in *AtCustomer) (*body[struct {
 			Audiences []string `json:"audiences"`
 		}], error) {
@@ -221,75 +236,62 @@ func (s *Server) customerRoutes() {
 			out.Body.Audiences = names
 			return out, problemOf(err)
 		})
-	imp := operation("import-customers", http.MethodPost, collectionPath+"/imports", "Read a file into the collection, as a job", "customers", RoleWrite)
-	imp.DefaultStatus = http.StatusAccepted
-	huma.Register(s.api, imp, func(ctx context.Context, in *importInput) (*jobAnswer, error) {
-		job, err := svc.StartImport(ctx, in.Collection, collection.ImportRequest{Path: in.Body.Path, Options: in.Body.Options})
-		return accepted(job), problemOf(err)
-	})
+	s.importRoute()
 }
 
-// splitCustomers cuts a body into customers, by its type: a JSON array or lines.
-func splitCustomers(raw []byte, contentType string) ([]json.RawMessage, error) {
-	kind, _, _ := strings.Cut(contentType, ";")
-	switch strings.TrimSpace(strings.ToLower(kind)) {
-	case "application/x-ndjson", "application/ndjson", "application/jsonl":
-		var out []json.RawMessage
-		for line := range bytes.Lines(raw) {
-			out = append(out, json.RawMessage(bytes.TrimSpace(line)))
-		}
-		return out, nil
-	case "application/json", "":
-		var out []json.RawMessage
-		dec := json.NewDecoder(bytes.NewReader(raw))
-		if err := dec.Decode(&out); err != nil || out == nil {
-			return nil, newProblem(http.StatusBadRequest, "bad_json", "the body is not a JSON array of customers: send [{\"id\": ...}, ...], or lines as application/x-ndjson")
-		}
-		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-			return nil, newProblem(http.StatusBadRequest, "bad_json", "there is more after the JSON array")
-		}
-		return out, nil
+// Preconditions make a change happen only to what the caller has seen.
+type Preconditions struct {
+	IfMatch     string `header:"If-Match" doc:"the ETag it must have"`
+	IfNoneMatch string `header:"If-None-Match" doc:"* to create only"`
+}
+
+// unchanged makes a change to a collection if it is as the preconditions say.
+func (s *Server) unchanged(ctx context.Context, name string, pre Preconditions, change func() error) error {
+	if pre == (Preconditions{}) {
+		return change()
 	}
-	return nil, newProblem(http.StatusUnsupportedMediaType, "unsupported_media_type", fmt.Sprintf("content type %q: send application/json or application/x-ndjson", contentType))
-}
-
-// upsertBatch is how many customers of a body are stored at a time.
-const upsertBatch = 1000
-
-func (s *Server) upsert(ctx context.Context, cfg collection.Config, lines []json.RawMessage) (collection.Outcome, error) {
-	total := collection.Outcome{Refused: []collection.Verdict{}}
-	var batch []collection.Input
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		out, err := s.opt.Service.Upsert(ctx, cfg.Name, batch)
-		total.Accepted += out.Accepted
-		total.Refused = append(total.Refused, out.Refused...)
-		batch = batch[:0]
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	tag := ""
+	cfg, err := s.opt.Service.Collection(ctx, name)
+	switch {
+	case err == nil:
+		tag = etag(cfg)
+	case !errors.Is(err, index.ErrNotFound):
 		return err
 	}
-	for i, raw := range lines {
-		if len(raw) == 0 {
-			continue
-		}
-		rec, err := s.opt.Service.ParseRecord(cfg.Schema, raw)
-		if err != nil {
-			var why []string
-			for _, f := range collection.Faults(err) {
-				why = append(why, strings.TrimPrefix(f.Location+": "+f.Message, ": "))
-			}
-			total.Refused = append(total.Refused, collection.Verdict{Line: i + 1, ID: rec.ID, Reason: strings.Join(why, "; ")})
-			continue
-		}
-		batch = append(batch, collection.Input{Line: i + 1, Record: rec})
-		if len(batch) == upsertBatch {
-			if err := flush(); err != nil {
-				return total, err
-			}
+	if pre.IfMatch != "" && !named(pre.IfMatch, tag) {
+		return fmt.Errorf("collection %q has the ETag %s, If-Match asks for %s: %w", name, tag, pre.IfMatch, errChanged)
+	}
+	if pre.IfNoneMatch != "" && named(pre.IfNoneMatch, tag) {
+		return fmt.Errorf("collection %q is there, with the ETag %s: %w", name, tag, errChanged)
+	}
+	return change()
+}
+
+// etag is of a collection's settings.
+func etag(cfg collection.Config) string {
+	cfg.Customers = 0
+	raw, err := json.Marshal(cfg)
+	if err != nil {
+		return "" // settings came from JSON: they go back
+	}
+	sum := sha256.Sum256(raw)
+	return `"` + hex.EncodeToString(sum[:8]) + `"`
+}
+
+// named says whether a list of ETags has one (RFC 9110, 13.1); "" is nothing's.
+func named(list, tag string) bool {
+	if tag == "" {
+		return false
+	}
+	for one := range strings.SplitSeq(list, ",") {
+		one = strings.TrimPrefix(strings.TrimSpace(one), "W/")
+		if one == "*" || one == tag {
+			return true
 		}
 	}
-	return total, flush()
+	return false
 }
 
 // hostname is for the console; a failure is no reason not to show it.

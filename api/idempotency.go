@@ -73,6 +73,11 @@ func (s *Server) idempotent(c *gin.Context) {
 	// One caller's keys are not another's.
 	scope := sha256.Sum256([]byte(c.GetHeader("Authorization") + "\n" + key))
 	at := idemPrefix + hex.EncodeToString(scope[:])
+	if _, twin := s.running.LoadOrStore(at, true); twin {
+		s.writeProblem(c, newProblem(http.StatusConflict, "idempotency_running", "the first request with this Idempotency-Key has no answer yet: wait for it, or ask again later"))
+		return
+	}
+	defer s.running.Delete(at)
 	stored, err := s.opt.KV.Get(at)
 	var had idemAnswer
 	if err == nil && json.Unmarshal(stored, &had) == nil && time.Since(had.Answered) < idemLife {
@@ -113,5 +118,32 @@ func (s *Server) idempotent(c *gin.Context) {
 	}
 	if err != nil {
 		s.opt.Logger.Warn("keeping an idempotent answer", "error", err)
+	}
+}
+
+// forgetAnswers removes kept answers that are past their time.
+func (s *Server) forgetAnswers() error {
+	if s.opt.KV == nil {
+		return nil
+	}
+	after := ""
+	for {
+		page, err := s.opt.KV.List(idemPrefix, 16, after) // each may hold a megabyte
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		var old []string
+		for _, p := range page {
+			after = p.Key
+			var a idemAnswer
+			if json.Unmarshal(p.Value, &a) != nil || time.Since(a.Answered) >= idemLife {
+				old = append(old, p.Key)
+			}
+		}
+		if len(old) > 0 {
+			if err := s.opt.KV.Delete(context.Background(), old...); err != nil {
+				return err
+			}
+		}
 	}
 }

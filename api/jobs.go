@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
 )
 
 type atJob struct {
@@ -21,7 +22,7 @@ func (s *Server) jobRoutes() {
 	type jobList struct {
 		Jobs []collection.Job `json:"jobs"`
 	}
-	huma.Register(s.api, operation("list-jobs", http.MethodGet, "/v1/jobs", "All jobs, newest first", "jobs", RoleRead),
+	huma.Register(s.api, s.operation("list-jobs", http.MethodGet, "/v1/jobs", "All jobs, newest first", "jobs", RoleRead),
 		func(ctx context.Context, _ *struct{}) (*body[jobList], error) {
 			out := &body[jobList]{jobList{Jobs: []collection.Job{}}}
 			for _, j := range svc.Jobs() {
@@ -34,16 +35,17 @@ func (s *Server) jobRoutes() {
 	one := func(ctx context.Context, id string) (collection.Job, error) {
 		job, err := svc.Job(id)
 		if err == nil && !visible(ctx, job.Collection) {
-			err = newProblem(http.StatusForbidden, "collection", "the key is not for this job's collection")
+			// As if it were not there: that it is, is another's business.
+			job, err = collection.Job{}, fmt.Errorf("job %q: %w", id, index.ErrNotFound)
 		}
 		return job, err
 	}
-	huma.Register(s.api, operation("get-job", http.MethodGet, "/v1/jobs/{job}", "One job", "jobs", RoleRead),
+	huma.Register(s.api, s.operation("get-job", http.MethodGet, "/v1/jobs/{job}", "One job", "jobs", RoleRead),
 		func(ctx context.Context, in *atJob) (*body[collection.Job], error) {
 			job, err := one(ctx, in.Job)
 			return &body[collection.Job]{job}, problemOf(err)
 		})
-	huma.Register(s.api, operation("cancel-job", http.MethodDelete, "/v1/jobs/{job}", "Cancel a job at its next checkpoint", "jobs", RoleWrite),
+	huma.Register(s.api, s.operation("cancel-job", http.MethodDelete, "/v1/jobs/{job}", "Cancel a job at its next checkpoint", "jobs", RoleWrite),
 		func(ctx context.Context, in *atJob) (*body[collection.Job], error) {
 			if _, err := one(ctx, in.Job); err != nil {
 				return nil, problemOf(err)
@@ -51,7 +53,7 @@ func (s *Server) jobRoutes() {
 			job, err := svc.Cancel(in.Job)
 			return &body[collection.Job]{job}, problemOf(err)
 		})
-	events := operation("job-events", http.MethodGet, "/v1/jobs/{job}/events", "A job's states as server-sent events, until it ends", "jobs", RoleRead)
+	events := s.operation("job-events", http.MethodGet, "/v1/jobs/{job}/events", "A job's states as server-sent events, until it ends", "jobs", RoleRead)
 	events.Responses = map[string]*huma.Response{"200": {Description: "events named job, each with the job as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{}}}}}
 	huma.Register(s.api, events, func(ctx context.Context, in *atJob) (*huma.StreamResponse, error) {
 		if _, err := one(ctx, in.Job); err != nil {

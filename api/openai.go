@@ -10,11 +10,11 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/gin-gonic/gin"
 
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/embed"
@@ -29,15 +29,6 @@ type openaiError struct {
 		Param   *string `json:"param"`
 		Code    string  `json:"code"`
 	} `json:"error"`
-}
-
-func writeOpenAI(c *gin.Context, status int, kind, code, message string) {
-	var e openaiError
-	e.Error.Message, e.Error.Type, e.Error.Code = message, kind, code
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
-		c.Header("Retry-After", "1")
-	}
-	c.JSON(status, e)
 }
 
 // rawAnswer is a body written by hand, with its type and status.
@@ -92,8 +83,21 @@ type embeddingsRequest struct {
 
 // invalid is a fault of an embedding request.
 func invalid(at, format string, args ...any) error {
-	p := newProblem(http.StatusUnprocessableEntity, "invalid", at+": "+fmt.Sprintf(format, args...))
-	p.Errors = []collection.Fault{{Location: at, Message: fmt.Sprintf(format, args...)}}
+	return refused("invalid", at, format, args...)
+}
+
+// at names one of a request's texts. Clients know no more than "input" of one.
+func at[T any](list []T, i int) string {
+	if len(list) == 1 {
+		return "input"
+	}
+	return fmt.Sprintf("input[%d]", i)
+}
+
+// refused is invalid with a code of its own.
+func refused(code, at, format string, args ...any) error {
+	p := newProblem(http.StatusUnprocessableEntity, code, at+": "+fmt.Sprintf(format, args...))
+	p.Errors = []Fault{{Location: at, Message: fmt.Sprintf(format, args...)}}
 	return p
 }
 
@@ -103,11 +107,15 @@ type tokenEncoder interface {
 	EncodeTokens(ctx context.Context, ids [][]int32, opt embed.EncodeOptions) (*embed.Result, error)
 }
 
+func (s *Server) noModel(name string) *Problem {
+	p := newProblem(http.StatusNotFound, "model_not_found", fmt.Sprintf("model %q is not served here: have %q", name, s.opt.Models))
+	p.Errors = []Fault{{Location: "model", Message: "unknown"}}
+	return p
+}
+
 func (s *Server) encoder(ctx context.Context, model string) (collection.Encoder, error) {
 	if !slices.Contains(s.opt.Models, model) {
-		p := newProblem(http.StatusNotFound, "model_not_found", fmt.Sprintf("model %q is not served here: have %q", model, s.opt.Models))
-		p.Errors = []collection.Fault{{Location: "model", Message: "unknown"}}
-		return nil, p
+		return nil, s.noModel(model)
 	}
 	enc, err := s.opt.Service.Encoder(ctx, model)
 	if err != nil && errors.Is(err, models.ErrUnavailable) {
@@ -119,7 +127,7 @@ func (s *Server) encoder(ctx context.Context, model string) (collection.Encoder,
 func (s *Server) embeddings(ctx context.Context, raw []byte) (*rawAnswer, error) {
 	var req embeddingsRequest
 	if err := json.Unmarshal(raw, &req); err != nil {
-		return nil, newProblem(http.StatusBadRequest, "bad_json", "the body is not the JSON this route takes: "+err.Error())
+		return nil, newProblem(http.StatusBadRequest, "bad_request", "the body is not the JSON this route takes: "+err.Error())
 	}
 	if req.EncodingFormat != "" && req.EncodingFormat != "float" && req.EncodingFormat != "base64" {
 		return nil, invalid("encoding_format", "%q: want float or base64", req.EncodingFormat)
@@ -159,7 +167,7 @@ func (s *Server) embeddings(ctx context.Context, raw []byte) (*rawAnswer, error)
 	for i, cut := range res.Truncated {
 		n += res.Tokens[i]
 		if cut {
-			return nil, invalid(fmt.Sprintf("input[%d]", i), "longer than the %d tokens that %s takes: cut it into passages", enc.Info().MaxTokens, req.Model)
+			return nil, invalid(at(res.Truncated, i), "longer than the %d tokens that %s takes: cut it into passages", enc.Info().MaxTokens, req.Model)
 		}
 	}
 	s.metrics.tokens.WithLabelValues(req.Model).Add(float64(n))
@@ -178,7 +186,7 @@ func parseInput(raw json.RawMessage, most int) (texts []string, tokens [][]int32
 			return nil, nil, invalid("input", "want a string, a list of strings, a list of token ids or a list of such lists")
 		}
 		if len(list) == 0 {
-			return nil, nil, invalid("input", "empty: give at least one text")
+			return nil, nil, refused("empty", "input", "empty: give at least one text")
 		}
 		var ids []int32
 		var lists [][]int32
@@ -194,16 +202,16 @@ func parseInput(raw json.RawMessage, most int) (texts []string, tokens [][]int32
 		// null decodes as an empty string or zero: it is neither.
 		for i, e := range list {
 			if bytes.Equal(e, []byte("null")) {
-				return nil, nil, invalid(fmt.Sprintf("input[%d]", i), "null")
+				return nil, nil, invalid(at(list, i), "null")
 			}
 		}
 	}
 	if n := max(len(texts), len(tokens)); n > most {
-		return nil, nil, invalid("input", "%d texts: at most %d a request", n, most)
+		return nil, nil, refused("too_many", "input", "%d texts: at most %d a request", n, most)
 	}
 	for i, t := range texts {
 		if t == "" {
-			return nil, nil, invalid(fmt.Sprintf("input[%d]", i), "empty")
+			return nil, nil, refused("empty", at(texts, i), "empty")
 		}
 	}
 	return texts, tokens, nil
@@ -280,28 +288,44 @@ func cut(v []float32, dim int) []float32 {
 }
 
 func (s *Server) openaiRoutes() {
+	reg := s.api.OpenAPI().Components.Schemas
 	text := &huma.Schema{Type: "string"}
+	number := &huma.Schema{Type: "number"}
 	ids := &huma.Schema{Type: "array", Items: &huma.Schema{Type: "integer"}}
-	op := operation("create-embeddings", http.MethodPost, "/v1/embeddings", "Embeddings, as OpenAI's clients ask for them", "embeddings", RoleRead)
-	one := 1
-	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{
-		Type: "object", Required: []string{"model", "input"}, Properties: map[string]*huma.Schema{
-			"model":           {Type: "string"},
-			"input":           {OneOf: []*huma.Schema{text, {Type: "array", Items: text, MinItems: &one}, ids, {Type: "array", Items: ids}}},
-			"encoding_format": {Type: "string", Enum: []any{"float", "base64"}},
-			"dimensions":      {Type: "integer"},
-			"user":            text,
-		},
-	}}}}
-	op.SkipValidateBody = true // faults are told in the shape of this convention
-	s.setJSON(&op, 200, 400, 401, 403, 404, 413, 429, 500, 503)
-	huma.Register(s.api, op, func(ctx context.Context, in *struct{ RawBody []byte }) (*rawAnswer, error) {
-		out, err := s.embeddings(ctx, in.RawBody)
+	op := s.operation("create-embeddings", http.MethodPost, "/v1/embeddings", "Embeddings, as OpenAI's clients ask for them", "embeddings", RoleRead)
+	vector := &huma.Schema{OneOf: []*huma.Schema{{Type: "array", Items: number}, {Type: "string", ContentEncoding: "base64"}}}
+	count := &huma.Schema{Type: "integer"}
+	documented(&op, &huma.Schema{Type: "object", Required: []string{"object", "data", "model", "usage"}, Properties: map[string]*huma.Schema{
+		"object": text, "model": text,
+		"data": {Type: "array", Items: &huma.Schema{Type: "object", Required: []string{"object", "index", "embedding"}, Properties: map[string]*huma.Schema{
+			"object": text, "index": count, "embedding": vector,
+		}}},
+		"usage": {Type: "object", Required: []string{"prompt_tokens", "total_tokens"}, Properties: map[string]*huma.Schema{"prompt_tokens": count, "total_tokens": count}},
+	}}, reg.Schema(reflect.TypeFor[openaiError](), true, "OpenAIError"))
+	huma.Register(s.api, op, func(ctx context.Context, in *struct{ Stream }) (*rawAnswer, error) {
+		raw, err := readBody(in.body)
+		if err != nil {
+			return openaiProblem(err), nil
+		}
+		out, err := s.embeddings(ctx, raw)
 		if err != nil {
 			return openaiProblem(err), nil
 		}
 		return out, nil
 	})
+	s.takes(op.Path, map[string]*huma.Schema{"application/json": {
+		Type: "object", Required: []string{"model", "input"}, Properties: map[string]*huma.Schema{
+			"model": {Type: "string", Examples: []any{"all-MiniLM-L6-v2"}},
+			"input": {
+				Description: "a text, texts, one text's token ids or several texts'", Examples: []any{"good coffee"},
+				OneOf: []*huma.Schema{text, {Type: "array", Items: text}, ids, {Type: "array", Items: ids}},
+			},
+			"encoding_format": {Type: "string", Enum: []any{"float", "base64"}, Default: "float"},
+			"dimensions":      {Type: "integer", Description: "1 to the model's: the vectors' beginnings, at unit length again"},
+			"user":            {Type: "string", Description: "not used"},
+		},
+	}})
+
 	type servedModel struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
@@ -312,34 +336,39 @@ func (s *Server) openaiRoutes() {
 		Object string        `json:"object"`
 		Data   []servedModel `json:"data"`
 	}
-	huma.Register(s.api, operation("list-models", http.MethodGet, "/v1/models", "The models served", "embeddings", RoleRead),
-		func(context.Context, *struct{}) (*body[modelList], error) {
-			out := &body[modelList]{modelList{Object: "list", Data: []servedModel{}}}
-			for _, name := range s.opt.Models {
-				out.Body.Data = append(out.Body.Data, servedModel{ID: name, Object: "model", OwnedBy: "kindred"})
-			}
-			return out, nil
-		})
-	get := operation("get-model", http.MethodGet, "/v1/models/{model}", "One of the models served", "embeddings", RoleRead)
-	huma.Register(s.api, get, func(_ context.Context, in *struct {
-		Model string `path:"model" maxLength:"128"`
-	}) (*body[servedModel], error) {
-		if !slices.Contains(s.opt.Models, in.Model) {
-			return nil, newProblem(http.StatusNotFound, "model_not_found", fmt.Sprintf("model %q is not served here: have %q", in.Model, s.opt.Models))
+	list := s.operation("list-models", http.MethodGet, "/v1/models", "The models served", "embeddings", RoleRead)
+	documented(&list, reg.Schema(reflect.TypeFor[modelList](), true, "ModelList"), reg.Schema(reflect.TypeFor[openaiError](), true, "OpenAIError"))
+	huma.Register(s.api, list, func(context.Context, *struct{}) (*rawAnswer, error) {
+		out := modelList{Object: "list", Data: []servedModel{}}
+		for _, name := range s.opt.Models {
+			out.Data = append(out.Data, servedModel{ID: name, Object: "model", OwnedBy: "kindred"})
 		}
-		return &body[servedModel]{servedModel{ID: in.Model, Object: "model", OwnedBy: "kindred"}}, nil
+		return jsonAnswer(out)
+	})
+	get := s.operation("get-model", http.MethodGet, "/v1/models/{model}", "One of the models served", "embeddings", RoleRead)
+	documented(&get, reg.Schema(reflect.TypeFor[servedModel](), true, "ServedModel"), reg.Schema(reflect.TypeFor[openaiError](), true, "OpenAIError"))
+	huma.Register(s.api, get, func(_ context.Context, in *struct {
+		Model string `path:"model" example:"all-MiniLM-L6-v2"`
+	}) (*rawAnswer, error) {
+		if !slices.Contains(s.opt.Models, in.Model) {
+			return openaiProblem(s.noModel(in.Model)), nil
+		}
+		return jsonAnswer(servedModel{ID: in.Model, Object: "model", OwnedBy: "kindred"})
 	})
 }
 
-// setJSON documents the answers of a route whose bodies are written by hand.
-func (s *Server) setJSON(op *huma.Operation, statuses ...int) {
+func jsonAnswer(v any) (*rawAnswer, error) {
+	raw, err := json.Marshal(v)
+	return &rawAnswer{ContentType: "application/json", Status: http.StatusOK, Body: raw}, err
+}
+
+// documented describes the answers of a route of another convention: its body
+// when all is well, and its fault otherwise.
+func documented(op *huma.Operation, body, fault *huma.Schema) {
+	errs := op.Errors
 	op.Errors = nil
-	op.Responses = map[string]*huma.Response{}
-	for _, st := range statuses {
-		types := map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}}
-		if st >= 400 {
-			types["application/problem+json"] = types["application/json"]
-		}
-		op.Responses[strconv.Itoa(st)] = &huma.Response{Description: http.StatusText(st), Content: types}
+	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: body}}}}
+	for _, st := range append(errs, http.StatusFailedDependency) {
+		op.Responses[strconv.Itoa(st)] = &huma.Response{Description: http.StatusText(st), Content: map[string]*huma.MediaType{"application/json": {Schema: fault}}}
 	}
 }

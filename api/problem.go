@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,14 +25,21 @@ import (
 
 // Problem is an error answer (RFC 9457) with a stable code and all faults found.
 type Problem struct {
-	Type     string             `json:"type" doc:"a URI; about:blank when the title says it all"`
-	Title    string             `json:"title"`
-	Status   int                `json:"status"`
-	Detail   string             `json:"detail,omitempty"`
-	Instance string             `json:"instance,omitempty"`
-	Code     string             `json:"code" doc:"stable, for programs"`
-	Errors   []collection.Fault `json:"errors,omitempty"`
-	Fix      string             `json:"fix,omitempty"`
+	Type     string  `json:"type" doc:"a URI; about:blank when the title says it all"`
+	Title    string  `json:"title"`
+	Status   int     `json:"status"`
+	Detail   string  `json:"detail,omitempty"`
+	Instance string  `json:"instance,omitempty" doc:"the path asked for"`
+	Code     string  `json:"code" doc:"stable, for programs"`
+	Errors   []Fault `json:"errors,omitempty" doc:"all faults found"`
+	Fix      string  `json:"fix,omitempty"`
+}
+
+// Fault is one thing wrong with a request.
+type Fault struct {
+	Location string `json:"location,omitempty" doc:"such as body.fields[2].name"`
+	Message  string `json:"message"`
+	Value    any    `json:"value,omitempty" doc:"what was sent, where it is short"`
 }
 
 // Error is the detail.
@@ -52,6 +63,12 @@ func newProblem(status int, code, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
 }
 
+// Errors of this package that the table knows.
+var (
+	errNotReady = errors.New("not finished")
+	errChanged  = errors.New("not as the request expects")
+)
+
 // table is the one place where kinds of errors become answers; the first match
 // counts.
 var table = []struct {
@@ -69,6 +86,8 @@ var table = []struct {
 	{models.ErrUnavailable, http.StatusServiceUnavailable, "model_unavailable", "run `kindred models pull` on the server"},
 	{audience.ErrTooFewSeeds, http.StatusUnprocessableEntity, "too_few_seeds", ""},
 	{embed.ErrInput, http.StatusUnprocessableEntity, "invalid", ""},
+	{errNotReady, http.StatusConflict, "not_ready", "wait for its job: GET /v1/jobs/{job}/events says when"},
+	{errChanged, http.StatusPreconditionFailed, "changed", "read it again and decide anew"},
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},
 	{index.ErrNoSpace, http.StatusInsufficientStorage, "disk_full", "free space on the data directory's disk"},
@@ -97,7 +116,8 @@ func problemOf(err error) error {
 		}
 		p.Fix = t.fix
 		if t.status == http.StatusUnprocessableEntity || t.status == http.StatusConflict {
-			p.Errors = collection.Faults(err)
+			p.Errors = faultsOf(err)
+			p.Detail = detailOf(p.Errors)
 		}
 		return p
 	}
@@ -105,6 +125,64 @@ func problemOf(err error) error {
 		return newProblem(http.StatusUnprocessableEntity, "invalid", row.Error())
 	}
 	return newProblem(http.StatusInternalServerError, "internal", err.Error())
+}
+
+// placed is a message that begins with its place, as parts without a typed
+// place of their own write it: "seeds.ids[3]: the id is empty".
+var placed = regexp.MustCompile(`^([a-z_]+(?:\.[a-z_]+|\[[0-9]+\])*): (.+)$`)
+
+// faultsOf lists all faults of an error, without the words that only serve
+// errors.Is.
+func faultsOf(err error) []Fault {
+	var out []Fault
+	for _, f := range collection.Faults(err) {
+		msg := strings.TrimPrefix(f.Message, "query: ")
+		for _, kind := range []error{index.ErrInvalid, index.ErrExists} {
+			msg = strings.TrimPrefix(strings.TrimSuffix(msg, ": "+kind.Error()), kind.Error()+": ")
+		}
+		if m := placed.FindStringSubmatch(msg); m != nil && f.Location == "" {
+			f.Location, msg = m[1], strings.TrimPrefix(m[2], index.ErrInvalid.Error()+": ")
+		}
+		out = append(out, Fault{Location: f.Location, Message: msg})
+	}
+	return out
+}
+
+// detailOf says the faults in one line.
+func detailOf(faults []Fault) string {
+	var b strings.Builder
+	for i, f := range faults {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if f.Location != "" {
+			b.WriteString(f.Location + ": ")
+		}
+		b.WriteString(f.Message)
+	}
+	return b.String()
+}
+
+// short is a value worth repeating, nil for others.
+func short(v any) any {
+	switch x := v.(type) {
+	case bool, float64, int, int64, json.Number:
+		return x
+	case string:
+		if len(x) <= 80 {
+			return x
+		}
+	}
+	return nil
+}
+
+// setInstance tells a problem the path it is about; it is a huma.Transformer.
+func setInstance(ctx huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*Problem); ok && p.Instance == "" {
+		u := ctx.URL()
+		p.Instance = u.EscapedPath()
+	}
+	return v, nil
 }
 
 var problemsOnce sync.Once
@@ -126,13 +204,13 @@ func useProblems() {
 				}
 				var large *http.MaxBytesError
 				if errors.As(e, &large) {
-					p.Status, p.Code, p.Title = http.StatusRequestEntityTooLarge, "body_too_large", http.StatusText(http.StatusRequestEntityTooLarge)
+					return tooLarge(large.Limit)
 				}
-				fault := collection.Fault{Message: e.Error()}
+				fault := Fault{Message: e.Error()}
 				var d huma.ErrorDetailer
 				if errors.As(e, &d) {
 					detail := d.ErrorDetail()
-					fault = collection.Fault{Location: detail.Location, Message: detail.Message}
+					fault = Fault{Location: detail.Location, Message: detail.Message, Value: short(detail.Value)}
 				}
 				p.Errors = append(p.Errors, fault)
 			}
@@ -141,15 +219,36 @@ func useProblems() {
 	})
 }
 
-// writeProblem answers outside the framework and ends the request.
+func tooLarge(limit int64) *Problem {
+	p := newProblem(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body is above %d bytes", limit))
+	p.Fix = "send it in parts"
+	return p
+}
+
+// writeProblem answers outside the framework, in the shape that clients of the
+// route expect, and ends the request.
 func (s *Server) writeProblem(c *gin.Context, p *Problem) {
+	defer c.Abort()
 	for k, v := range p.GetHeaders() {
 		c.Header(k, v[0])
 	}
-	c.Header("Content-Type", p.ContentType(""))
-	c.Status(p.Status)
-	if err := json.NewEncoder(c.Writer).Encode(p); err != nil {
-		s.opt.Logger.Debug("writing a problem", "error", err)
+	var answer *rawAnswer
+	switch route := c.FullPath(); {
+	case route == "/v1/embeddings" || strings.HasPrefix(route, "/v1/models"):
+		answer = openaiProblem(p)
+	case slices.Contains(teiPaths, route):
+		answer = teiError(p)
+	default:
+		p.Instance = c.Request.URL.EscapedPath()
+		raw, err := json.Marshal(p)
+		if err != nil { // a value that JSON cannot hold
+			p.Errors = nil
+			raw, err = json.Marshal(p)
+		}
+		if err != nil {
+			s.opt.Logger.Error("writing a problem", "error", err)
+		}
+		answer = &rawAnswer{ContentType: p.ContentType(""), Status: p.Status, Body: raw}
 	}
-	c.Abort()
+	c.Data(answer.Status, answer.ContentType, answer.Body)
 }

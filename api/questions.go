@@ -74,14 +74,14 @@ func examplesOf(in []exampleRef) []collection.Example {
 
 func (s *Server) questionRoutes() {
 	svc := s.opt.Service
-	huma.Register(s.api, operation("search", http.MethodPost, collectionPath+"/search", "Customers nearest to a text, a vector or a customer", "questions", RoleRead),
+	huma.Register(s.api, s.operation("search", http.MethodPost, collectionPath+"/search", "Customers nearest to a text, a vector or a customer", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
 			InCollection
 			Body collection.SearchRequest
 		}) (*hitsAnswer, error) {
 			return hitsOf(svc.Search(ctx, in.Collection, in.Body))
 		})
-	huma.Register(s.api, operation("similar", http.MethodPost, collectionPath+"/similar", "Customers like some and unlike others", "questions", RoleRead),
+	huma.Register(s.api, s.operation("similar", http.MethodPost, collectionPath+"/similar", "Customers like some and unlike others", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
 			InCollection
 			Body similarBody
@@ -95,7 +95,7 @@ func (s *Server) questionRoutes() {
 	type countBody struct {
 		Count int `json:"count"`
 	}
-	huma.Register(s.api, operation("count", http.MethodPost, collectionPath+"/count", "Count customers exactly", "questions", RoleRead),
+	huma.Register(s.api, s.operation("count", http.MethodPost, collectionPath+"/count", "Count customers exactly", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
 			InCollection
 			Body collection.CountRequest

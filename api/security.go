@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -122,15 +123,23 @@ func (k *KeyStore) Remove(ctx context.Context, name string) error {
 	return fmt.Errorf("key %q: %w", name, index.ErrNotFound)
 }
 
-// lookup finds a secret's key by its hash. Comparing hashes of random secrets
-// leaks nothing that could be used to guess one.
+// lookup finds a secret's key by its hash. How long that takes says something
+// about hashes, not about secrets; the last word is a comparison in constant
+// time.
 func (k *KeyStore) lookup(secret string) (*Key, error) {
-	raw, err := k.kv.Get(keyPrefix + hashKey(secret))
+	hash := hashKey(secret)
+	raw, err := k.kv.Get(keyPrefix + hash)
 	if err != nil {
 		return nil, err
 	}
 	var key Key
-	return &key, json.Unmarshal(raw, &key)
+	if err := json.Unmarshal(raw, &key); err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare([]byte(key.Hash), []byte(hash)) != 1 {
+		return nil, fmt.Errorf("key %q: %w", key.Name, index.ErrCorrupt)
+	}
+	return &key, nil
 }
 
 func hashKey(secret string) string {
@@ -170,8 +179,15 @@ func needed(method, route string) string {
 	return RoleWrite
 }
 
-// authenticate checks the bearer key. With no key set at all, the server is
-// bound to loopback and everything is allowed.
+// guarded says whether requests need a key: when there is one, and always when
+// others can reach the server, so that removing the last key locks the door
+// and does not open it.
+func (s *Server) guarded() (bool, error) {
+	keys, err := s.opt.Keys.List()
+	return len(keys) > 0 || !isLoopback(s.opt.Listen), err
+}
+
+// authenticate checks the bearer key.
 func (s *Server) authenticate(c *gin.Context) {
 	route := c.FullPath()
 	if route == "" || slices.Contains(open, route) {
@@ -182,24 +198,19 @@ func (s *Server) authenticate(c *gin.Context) {
 		if status == http.StatusUnauthorized {
 			c.Header("WWW-Authenticate", "Bearer")
 		}
-		if strings.HasPrefix(route, "/v1/embeddings") || route == "/v1/models" {
-			writeOpenAI(c, status, "invalid_request_error", code, why)
-			c.Abort()
-			return
-		}
 		s.writeProblem(c, newProblem(status, code, why))
 	}
-	secret, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
-	keys, err := s.opt.Keys.List()
+	guarded, err := s.guarded()
 	if err != nil {
 		deny(http.StatusServiceUnavailable, "keys_unreadable", err.Error())
 		return
 	}
-	if len(keys) == 0 {
+	if !guarded {
 		c.Next()
 		return
 	}
-	if !ok {
+	scheme, secret, _ := strings.Cut(c.GetHeader("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		deny(http.StatusUnauthorized, "key_missing", "send the API key as Authorization: Bearer KEY")
 		return
 	}
@@ -210,6 +221,10 @@ func (s *Server) authenticate(c *gin.Context) {
 	}
 	if role := needed(c.Request.Method, route); slices.Index(roles, key.Role) < slices.Index(roles, role) {
 		deny(http.StatusForbidden, "role", fmt.Sprintf("the key has the role %s, this needs %s", key.Role, role))
+		return
+	}
+	if route == "/metrics" && len(key.Collections) > 0 {
+		deny(http.StatusForbidden, "collection", "the metrics count the customers of all collections: use a key for all of them")
 		return
 	}
 	if name := c.Param("collection"); len(key.Collections) > 0 && name != "" && !slices.Contains(key.Collections, name) {
@@ -231,7 +246,7 @@ type keyInContext struct{}
 // checkHost refuses foreign Host headers while no key protects the server: a web
 // page could otherwise reach it under a name of its own (DNS rebinding).
 func (s *Server) checkHost(c *gin.Context) {
-	if !isLoopback(s.opt.Listen) {
+	if guarded, err := s.guarded(); err == nil && guarded {
 		c.Next()
 		return
 	}
@@ -247,22 +262,24 @@ func (s *Server) checkHost(c *gin.Context) {
 	c.Next()
 }
 
-func (s *Server) decompress(r *http.Request) error {
+// decompress makes a gzip body plain.
+func decompress(r *http.Request) *Problem {
 	switch enc := strings.ToLower(r.Header.Get("Content-Encoding")); enc {
 	case "", "identity":
 		return nil
 	case "gzip":
 		z, err := gzip.NewReader(r.Body)
 		if err != nil {
-			return fmt.Errorf("the body is not gzip as its Content-Encoding says: %w", err)
+			return newProblem(http.StatusBadRequest, "bad_encoding", "the body is not gzip as its Content-Encoding says: "+err.Error())
 		}
 		r.Body = struct {
 			io.Reader
 			io.Closer
 		}{z, r.Body}
 		r.Header.Del("Content-Encoding")
+		r.ContentLength = -1
 		return nil
 	default:
-		return fmt.Errorf("Content-Encoding %q is not known: send gzip or nothing", enc)
+		return newProblem(http.StatusUnsupportedMediaType, "unsupported_encoding", fmt.Sprintf("Content-Encoding %q is not known: send gzip or nothing", enc))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,8 +46,12 @@ type Options struct {
 	// DefaultModel serves text-embeddings-inference routes; "": the first of Models.
 	DefaultModel string
 	MaxBody      int64         // bytes of a request body, decompressed; default 64 MiB
+	MaxUpload    int64         // bytes of a body with a file to import; default 4 GiB
+	UploadDir    string        // where such files wait for their job, below the Service's import root; "": none are taken
 	MaxInputs    int           // texts of an embedding request; default 2,048
+	Batch        int           // customers of a body that are stored at a time; default 1,000; at most the Service's MaxBatch
 	HeaderTime   time.Duration // to send the headers; default 10 s
+	BodyTime     time.Duration // to send the body; default 10 min
 	IdleTime     time.Duration // between requests; default 2 min
 	Grace        time.Duration // for requests in flight at shutdown; default 20 s
 	TLS          *tls.Config   // nil: plain HTTP
@@ -62,6 +67,9 @@ type Server struct {
 	metrics *metrics
 	closing atomic.Bool
 	hosts   map[string]bool
+
+	changing sync.Mutex // serialises requests with a precondition on a collection
+	running  sync.Map   // Idempotency-Keys whose first request is being answered
 }
 
 // New checks the options and registers all routes.
@@ -72,8 +80,17 @@ func New(opt Options) (*Server, error) {
 	if opt.MaxBody <= 0 {
 		opt.MaxBody = 64 << 20
 	}
+	if opt.MaxUpload <= 0 {
+		opt.MaxUpload = 4 << 30
+	}
 	if opt.MaxInputs <= 0 {
 		opt.MaxInputs = 2048
+	}
+	if opt.Batch <= 0 {
+		opt.Batch = 1000
+	}
+	if opt.BodyTime <= 0 {
+		opt.BodyTime = 10 * time.Minute
 	}
 	if opt.HeaderTime <= 0 {
 		opt.HeaderTime = 10 * time.Second
@@ -102,7 +119,7 @@ func New(opt Options) (*Server, error) {
 		s.hosts[strings.ToLower(h)] = true
 	}
 	s.routes()
-	return s, nil
+	return s, errors.Join(s.forgetAnswers(), s.forgetUploads())
 }
 
 // Handler is the server's handler, for tests and for embedding.
@@ -129,6 +146,7 @@ func (s *Server) routes() {
 	cfg.Info.Description = "Customers' search, similarity and lookalike audiences, and text embeddings."
 	cfg.DocsPath, cfg.SchemasPath = "", ""
 	cfg.CreateHooks = nil
+	cfg.Transformers = []huma.Transformer{setInstance}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
 	s.api = humagin.New(s.engine, cfg)
 	s.collectionRoutes()
@@ -141,14 +159,14 @@ func (s *Server) routes() {
 }
 
 // operation fills in what all of our routes share.
-func operation(id, method, path, summary, tag, role string) huma.Operation {
+func (s *Server) operation(id, method, path, summary, tag, role string) huma.Operation {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		Errors:   []int{400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507},
 		Security: []map[string][]string{{"key": {}}, {}},
 		Metadata: map[string]any{"role": role},
-		// The body is limited by a middleware, after decompression.
-		MaxBodyBytes: -1,
+		// A middleware limits the body, after decompression, in bytes and time.
+		MaxBodyBytes: -1, BodyReadTimeout: -1,
 	}
 	return op
 }
@@ -190,14 +208,52 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// limitBody bounds the body, undoing gzip first.
+// limitBody bounds the body in bytes, as sent and decompressed, and in time.
 func (s *Server) limitBody(c *gin.Context) {
-	if err := s.decompress(c.Request); err != nil {
-		s.writeProblem(c, newProblem(http.StatusBadRequest, "bad_encoding", err.Error()))
+	if c.Request.Body == nil || c.Request.Body == http.NoBody {
+		c.Next()
 		return
 	}
-	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.opt.MaxBody)
+	limit := s.opt.MaxBody
+	if strings.HasSuffix(c.FullPath(), "/imports") && c.GetHeader("Idempotency-Key") == "" && strings.HasPrefix(c.ContentType(), "multipart/") {
+		limit = s.opt.MaxUpload // it goes to disk as it comes in
+	}
+	timed := &timedBody{ReadCloser: c.Request.Body, conn: http.NewResponseController(c.Writer), until: time.Now().Add(s.opt.BodyTime)}
+	defer timed.end()
+	c.Request.Body = http.MaxBytesReader(c.Writer, timed, limit)
+	if err := decompress(c.Request); err != nil {
+		s.writeProblem(c, err)
+		return
+	}
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 	c.Next()
+}
+
+// timedBody is a body that must be there by a time. The deadline is lifted at
+// its end: while a handler works, the connection is read for the client's
+// leaving, and a deadline would look like that.
+type timedBody struct {
+	io.ReadCloser
+	conn  *http.ResponseController
+	until time.Time
+	set   bool
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	if !b.set {
+		b.set = b.conn.SetReadDeadline(b.until) == nil // a test's ResponseWriter has none
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.end()
+	}
+	return n, err
+}
+
+func (b *timedBody) end() {
+	if b.set {
+		b.set = b.conn.SetReadDeadline(time.Time{}) != nil
+	}
 }
 
 func (s *Server) recoverPanic(c *gin.Context) {
@@ -218,12 +274,8 @@ func (s *Server) recoverPanic(c *gin.Context) {
 // readBody reads a whole limited body; too large a one is a problem.
 func readBody(r io.Reader) ([]byte, error) {
 	raw, err := io.ReadAll(r)
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return nil, newProblem(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body is above %d bytes: send it in parts", large.Limit))
-	}
 	if err != nil {
-		return nil, newProblem(http.StatusBadRequest, "bad_body", "the body could not be read: "+err.Error())
+		return nil, bodyProblem(err)
 	}
 	return raw, nil
 }

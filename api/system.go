@@ -99,7 +99,7 @@ func (s *Server) systemRoutes() {
 		return &body[health]{health{Status: "ok"}}, nil
 	}
 	plain := func(id, path, summary string) huma.Operation {
-		op := operation(id, http.MethodGet, path, summary, "system", "")
+		op := s.operation(id, http.MethodGet, path, summary, "system", "")
 		op.Errors, op.Security = []int{403}, nil
 		return op
 	}

@@ -4,110 +4,196 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"reflect"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kindred-search/kindred/embed"
+	"github.com/kindred-search/kindred/embed/tokenize"
 )
 
 // The routes of text-embeddings-inference: same bodies, same codes. They serve
 // Options.DefaultModel.
 
+// teiPaths are the routes whose errors have that convention's shape.
+var teiPaths = []string{"/embed", "/tokenize", "/info"}
+
 type teiRequest struct {
 	Inputs     json.RawMessage `json:"inputs"`
 	Truncate   bool            `json:"truncate"`
 	Normalize  *bool           `json:"normalize"`
-	PromptName string          `json:"prompt_name"`
+	PromptName *string         `json:"prompt_name"`
 	Dimensions *int            `json:"dimensions"`
+	// AddSpecial is of /tokenize only.
+	AddSpecial *bool `json:"add_special_tokens"`
 }
 
-func teiProblem(status int, kind, message string) *rawAnswer {
-	raw, err := json.Marshal(map[string]string{"error": message, "error_type": kind})
-	if err != nil {
-		raw = []byte(`{"error":"internal fault","error_type":"Backend"}`)
-	}
-	out := &rawAnswer{ContentType: "application/json", Status: status, Body: raw}
-	if status == http.StatusTooManyRequests {
-		out.RetryAfter = "1"
-	}
-	return out
+// teiFault is the shape of an error.
+type teiFault struct {
+	Error     string `json:"error"`
+	ErrorType string `json:"error_type" enum:"Unhealthy,Backend,Overloaded,Validation,Tokenizer,Empty"`
 }
 
 func teiError(err error) *rawAnswer {
 	var p *Problem
 	if !errors.As(problemOf(err), &p) {
-		return teiProblem(http.StatusInternalServerError, "Backend", err.Error())
+		p = newProblem(http.StatusInternalServerError, "internal", err.Error())
 	}
-	switch p.Status {
-	case http.StatusTooManyRequests:
-		return teiProblem(p.Status, "Overloaded", p.Detail)
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
-		return teiProblem(p.Status, "Validation", p.Detail)
+	fault := teiFault{Error: p.Detail}
+	status := p.Status
+	switch {
+	case p.Code == "empty":
+		fault.ErrorType = "Empty"
+	case status == http.StatusTooManyRequests:
+		fault.ErrorType = "Overloaded"
+	case status == http.StatusServiceUnavailable:
+		fault.ErrorType = "Unhealthy"
+	case status >= 500:
+		fault.ErrorType, status = "Backend", http.StatusFailedDependency
+	default:
+		fault.ErrorType = "Validation"
 	}
-	return teiProblem(p.Status, "Backend", p.Detail)
+	raw, merr := json.Marshal(fault)
+	if merr != nil {
+		raw = []byte(`{"error":"internal fault","error_type":"Backend"}`)
+	}
+	return &rawAnswer{ContentType: "application/json", Status: status, Body: raw, RetryAfter: p.GetHeaders().Get("Retry-After")}
 }
 
-// tei encodes a request's inputs and says whether any was cut.
-func (s *Server) tei(ctx context.Context, raw []byte) (*embed.Result, embed.Info, error) {
-	var req teiRequest
+// teiInput reads the request and its texts.
+func (s *Server) teiInput(in *Stream) (req teiRequest, texts []string, err error) {
+	raw, err := readBody(in.body)
+	if err != nil {
+		return req, nil, err
+	}
 	if err := json.Unmarshal(raw, &req); err != nil {
-		return nil, embed.Info{}, newProblem(http.StatusUnprocessableEntity, "invalid", "the body is not the JSON this route takes: "+err.Error())
+		return req, nil, newProblem(http.StatusUnprocessableEntity, "invalid", "the body is not the JSON this route takes: "+err.Error())
 	}
 	texts, tokens, err := parseInput(req.Inputs, s.opt.MaxInputs)
-	if err != nil {
-		return nil, embed.Info{}, err
+	var p *Problem
+	switch {
+	case errors.As(err, &p) && p.Code == "too_many":
+		p.Status = http.StatusRequestEntityTooLarge
+	case errors.As(err, &p) && p.Code == "empty":
+		p.Status = http.StatusBadRequest
+	case err == nil && tokens != nil:
+		err = invalid("inputs", "want a text or a list of texts")
 	}
-	if tokens != nil {
-		return nil, embed.Info{}, invalid("inputs", "want a text or a list of texts")
+	return req, texts, err
+}
+
+// tei encodes a request's inputs.
+func (s *Server) tei(ctx context.Context, in *Stream) (*embed.Result, int, error) {
+	req, texts, err := s.teiInput(in)
+	if err != nil {
+		return nil, 0, err
 	}
 	if req.Normalize != nil && !*req.Normalize {
-		return nil, embed.Info{}, invalid("normalize", "false: the vectors of this server have unit length")
+		return nil, 0, invalid("normalize", "false: the vectors of this server have unit length")
 	}
 	enc, err := s.encoder(ctx, s.opt.DefaultModel)
 	if err != nil {
-		return nil, embed.Info{}, err
+		return nil, 0, err
 	}
-	opt := embed.EncodeOptions{}
-	switch req.PromptName {
-	case "":
-	case "query":
-		opt.Prompt = enc.Info().QueryPrompt
-	default:
-		return nil, embed.Info{}, invalid("prompt_name", "%q: this model has only query", req.PromptName)
+	info, opt := enc.Info(), embed.EncodeOptions{}
+	if name := req.PromptName; name != nil {
+		if *name != "query" || info.QueryPrompt == "" {
+			have := "none"
+			if info.QueryPrompt != "" {
+				have = "query"
+			}
+			return nil, 0, invalid("prompt_name", "%q: this model has %s", *name, have)
+		}
+		opt.Prompt = info.QueryPrompt
+	}
+	if d := req.Dimensions; d != nil && (*d < 1 || *d > info.Dim) {
+		return nil, 0, invalid("dimensions", "%d: want 1 to %d", *d, info.Dim)
 	}
 	res, err := enc.Encode(ctx, texts, opt)
 	if err != nil {
-		return nil, embed.Info{}, err
+		return nil, 0, err
 	}
+	n := 0
 	for i, was := range res.Truncated {
 		if was && !req.Truncate {
-			return nil, embed.Info{}, newProblem(http.StatusRequestEntityTooLarge, "too_long", "`inputs` must have less than "+itoa(enc.Info().MaxTokens)+" tokens: text "+itoa(i)+" is longer; set truncate to cut it")
+			return nil, 0, newProblem(http.StatusRequestEntityTooLarge, "too_long", fmt.Sprintf("Input validation error: `inputs` must have at most %d tokens: text %d has more. Set `truncate` to cut it", info.MaxTokens, i))
 		}
-		s.metrics.tokens.WithLabelValues(s.opt.DefaultModel).Add(float64(res.Tokens[i]))
+		n += res.Tokens[i]
 	}
-	return res, enc.Info(), nil
+	s.metrics.tokens.WithLabelValues(s.opt.DefaultModel).Add(float64(n))
+	dim := info.Dim
+	if req.Dimensions != nil {
+		dim = *req.Dimensions
+	}
+	return res, dim, nil
+}
+
+// teiToken is one token of a text. Start and Stop count characters; special
+// tokens have none.
+type teiToken struct {
+	ID      int32  `json:"id"`
+	Text    string `json:"text"`
+	Special bool   `json:"special"`
+	Start   *int   `json:"start"`
+	Stop    *int   `json:"stop"`
+}
+
+// tokenizerOf returns an encoder's tokenizer, nil when it shows none.
+func tokenizerOf(enc any) *tokenize.Tokenizer {
+	if q, ok := enc.(interface{ Model() *embed.Model }); ok {
+		enc = q.Model()
+	}
+	if m, ok := enc.(interface{ Tokenizer() *tokenize.Tokenizer }); ok {
+		return m.Tokenizer()
+	}
+	return nil
+}
+
+// tokensOf cuts one text, without a limit.
+func tokensOf(tok *tokenize.Tokenizer, text string, special bool) []teiToken {
+	ids, spans, _ := tok.EncodeOffsets(text, 0, nil, nil)
+	names := tok.Tokens(ids)
+	out := make([]teiToken, 0, len(ids))
+	at, chars := 0, 0 // spans ascend: characters are counted on from the last
+	count := func(to int) int {
+		if to < at {
+			return utf8.RuneCountInString(text[:to])
+		}
+		chars += utf8.RuneCountInString(text[at:to])
+		at = to
+		return chars
+	}
+	for i, id := range ids {
+		if i == 0 || i == len(ids)-1 { // [CLS] and [SEP]
+			if special {
+				out = append(out, teiToken{ID: id, Text: names[i], Special: true})
+			}
+			continue
+		}
+		span := spans[i]
+		start, stop := count(span.Start), count(span.End)
+		out = append(out, teiToken{ID: id, Text: text[span.Start:span.End], Start: &start, Stop: &stop})
+	}
+	return out
 }
 
 func (s *Server) teiRoutes() {
+	reg := s.api.OpenAPI().Components.Schemas
+	fault := reg.Schema(reflect.TypeFor[teiFault](), true, "TEIFault")
 	text := &huma.Schema{Type: "string"}
-	requestBody := &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{
-		Type: "object", Required: []string{"inputs"}, Properties: map[string]*huma.Schema{
-			"inputs":      {OneOf: []*huma.Schema{text, {Type: "array", Items: text}}},
-			"truncate":    {Type: "boolean"},
-			"normalize":   {Type: "boolean"},
-			"prompt_name": text,
-		},
-	}}}}
-	op := operation("tei-embed", http.MethodPost, "/embed", "Embeddings, as text-embeddings-inference gives them", "embeddings", RoleRead)
-	op.RequestBody = requestBody
-	op.SkipValidateBody = true // faults are told in the shape of this convention
-	s.setJSON(&op, 400, 401, 403, 404, 413, 422, 429, 500, 503)
-	op.Responses["200"] = &huma.Response{Description: "a vector a text", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{
-		Type: "array", Items: &huma.Schema{Type: "array", Items: &huma.Schema{Type: "number"}},
-	}}}}
-	huma.Register(s.api, op, func(ctx context.Context, in *struct{ RawBody []byte }) (*rawAnswer, error) {
-		res, info, err := s.tei(ctx, in.RawBody)
+	flag := &huma.Schema{Type: "boolean"}
+	inputs := &huma.Schema{Description: "a text or texts", OneOf: []*huma.Schema{text, {Type: "array", Items: text}}, Examples: []any{"good coffee"}}
+	takes := func(path string, props map[string]*huma.Schema) {
+		props["inputs"] = inputs
+		s.takes(path, map[string]*huma.Schema{"application/json": {Type: "object", Required: []string{"inputs"}, Properties: props}})
+	}
+	op := s.operation("tei-embed", http.MethodPost, "/embed", "Embeddings, as text-embeddings-inference gives them", "embeddings", RoleRead)
+	documented(&op, &huma.Schema{Type: "array", Items: &huma.Schema{Type: "array", Items: &huma.Schema{Type: "number"}}}, fault)
+	huma.Register(s.api, op, func(ctx context.Context, in *struct{ Stream }) (*rawAnswer, error) {
+		res, dim, err := s.tei(ctx, &in.Stream)
 		if err != nil {
 			return teiError(err), nil
 		}
@@ -116,26 +202,79 @@ func (s *Server) teiRoutes() {
 			if i > 0 {
 				out = append(out, ',')
 			}
-			out = appendFloats(out, res.Vectors[i*info.Dim:(i+1)*info.Dim])
+			out = appendFloats(out, cut(res.Row(i), dim))
 		}
 		return &rawAnswer{ContentType: "application/json", Status: http.StatusOK, Body: append(out, ']')}, nil
 	})
-	type infoBody struct {
-		ModelID        string `json:"model_id"`
-		ModelDtype     string `json:"model_dtype"`
-		MaxInputLength int    `json:"max_input_length"`
-		MaxClientBatch int    `json:"max_client_batch_size"`
-		Version        string `json:"version"`
+	takes(op.Path, map[string]*huma.Schema{
+		"truncate":    {Type: "boolean", Description: "cut what is too long, instead of refusing it"},
+		"normalize":   {Type: "boolean", Description: "only true: all vectors have unit length"},
+		"prompt_name": {Type: "string", Description: "query, where the model has such an instruction"},
+		"dimensions":  {Type: "integer"},
+	})
+
+	op = s.operation("tei-tokenize", http.MethodPost, "/tokenize", "The tokens of texts, as text-embeddings-inference gives them", "embeddings", RoleRead)
+	token := reg.Schema(reflect.TypeFor[teiToken](), true, "Token")
+	documented(&op, &huma.Schema{Type: "array", Items: &huma.Schema{Type: "array", Items: token}}, fault)
+	huma.Register(s.api, op, func(ctx context.Context, in *struct{ Stream }) (*rawAnswer, error) {
+		out, err := s.tokens(ctx, &in.Stream)
+		if err != nil {
+			return teiError(err), nil
+		}
+		return jsonAnswer(out)
+	})
+	takes(op.Path, map[string]*huma.Schema{"add_special_tokens": flag, "prompt_name": text})
+
+	type embedding struct {
+		Pooling string `json:"pooling"`
 	}
-	huma.Register(s.api, operation("tei-info", http.MethodGet, "/info", "The default model", "embeddings", RoleRead),
-		func(ctx context.Context, _ *struct{}) (*body[infoBody], error) {
-			if s.opt.DefaultModel == "" {
-				return nil, newProblem(http.StatusNotFound, "no_model", "this server has no model: run `kindred models pull`")
-			}
-			enc, err := s.encoder(ctx, s.opt.DefaultModel)
-			if err != nil {
-				return nil, problemOf(err)
-			}
-			return &body[infoBody]{infoBody{enc.Info().Name, "float32", enc.Info().MaxTokens, s.opt.MaxInputs, s.opt.Version}}, nil
-		})
+	type modelType struct {
+		Embedding embedding `json:"embedding"`
+	}
+	type infoBody struct {
+		ModelID        string    `json:"model_id"`
+		ModelDtype     string    `json:"model_dtype"`
+		ModelType      modelType `json:"model_type"`
+		MaxInputLength int       `json:"max_input_length"`
+		MaxClientBatch int       `json:"max_client_batch_size"`
+		AutoTruncate   bool      `json:"auto_truncate"`
+		Version        string    `json:"version"`
+	}
+	op = s.operation("tei-info", http.MethodGet, "/info", "The default model, as text-embeddings-inference describes it", "embeddings", RoleRead)
+	documented(&op, reg.Schema(reflect.TypeFor[infoBody](), true, "ModelInfo"), fault)
+	huma.Register(s.api, op, func(ctx context.Context, _ *struct{}) (*rawAnswer, error) {
+		enc, err := s.encoder(ctx, s.opt.DefaultModel)
+		if err != nil {
+			return teiError(err), nil
+		}
+		i := enc.Info()
+		return jsonAnswer(infoBody{i.Name, "float32", modelType{embedding{i.Pooling}}, i.MaxTokens, s.opt.MaxInputs, false, s.opt.Version})
+	})
+}
+
+// tokens answers /tokenize.
+func (s *Server) tokens(ctx context.Context, in *Stream) ([][]teiToken, error) {
+	req, texts, err := s.teiInput(in)
+	if err != nil {
+		return nil, err
+	}
+	enc, err := s.encoder(ctx, s.opt.DefaultModel)
+	if err != nil {
+		return nil, err
+	}
+	tok := tokenizerOf(enc)
+	if tok == nil {
+		return nil, newProblem(http.StatusNotFound, "no_tokenizer", "this model shows no tokens")
+	}
+	prompt := ""
+	if req.PromptName != nil {
+		if prompt = enc.Info().QueryPrompt; *req.PromptName != "query" || prompt == "" {
+			return nil, invalid("prompt_name", "%q: this model has no such prompt", *req.PromptName)
+		}
+	}
+	out := make([][]teiToken, len(texts))
+	for i, t := range texts {
+		out[i] = tokensOf(tok, prompt+t, req.AddSpecial == nil || *req.AddSpecial)
+	}
+	return out, nil
 }
