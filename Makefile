@@ -6,7 +6,7 @@ LINT_VERSION ?= v2.15.0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.version=$(VERSION)
 # Packages with goroutines of their own.
-RACE     := ./index/... ./collection/... ./api/... ./embed ./internal/...
+RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build test race vet lint fuzz generate models conformance demo clean
