@@ -24,8 +24,9 @@ type comparison struct {
 	z       [][][]float64     // [base][fold][held out]: seeds first, standardised
 	heldPos []int             // held-out seeds in each fold
 	auc     []float64         // [base]
-	weights []float64         // [base], of the choice
-	blend   float64           // AUC of the choice
+	weights []float64         // [base], of the choice; they add up to 1
+	nested  [][]float64       // [fold][base], as chosen without that fold's seeds
+	blend   float64           // AUC of the choice, on the seeds that it was chosen on
 }
 
 // seedFold and backFold deal seeds and background out to folds. Both are in an
@@ -51,14 +52,16 @@ func (c *comparison) split(fold int) (train, held subset) {
 
 // compare fits and judges. Background rows are held out by fold like seeds: a
 // model has never seen the customers that its held-out seeds are ranked among.
-func compare(ctx context.Context, m *material, method string, folds int, progress func(done, total int)) (*comparison, error) {
+//
+// text is a description to go by beside the seeds, or nil.
+func compare(ctx context.Context, m *material, method string, text []float32, folds int, progress func(done, total int)) (*comparison, error) {
 	c := &comparison{m: m, folds: max(2, min(folds, m.seeds))}
 	var w *whitener
 	if method == Auto || method == Centroid {
 		w = newWhitener(m)
 	}
 	var err error
-	if c.bases, err = basesOf(method, m, w); err != nil {
+	if c.bases, err = basesOf(method, m, w, text); err != nil {
 		return nil, err
 	}
 	c.fitted = make([][]index.HeadSet, c.folds+1)
@@ -105,11 +108,17 @@ func compare(ctx context.Context, m *material, method string, folds int, progres
 	if err := <-done; err != nil {
 		return nil, err
 	}
+	every := span(0, c.folds)
 	c.auc = make([]float64, len(c.bases))
 	for b := range c.bases {
-		c.auc[b] = c.mix(single(len(c.bases), b))
+		c.auc[b] = c.mix(single(len(c.bases), b), every)
 	}
-	c.choose()
+	c.weights, c.blend = c.choose(every)
+	c.nested = make([][]float64, c.folds)
+	for fold := range c.folds {
+		others := slices.DeleteFunc(slices.Clone(every), func(f int) bool { return f == fold })
+		c.nested[fold], _ = c.choose(others)
+	}
 	return c, nil
 }
 
@@ -162,23 +171,29 @@ func moments(v []float64) (mean, sd float64) {
 	return mean, math.Sqrt(sd / float64(len(v)))
 }
 
+// held is a weighted sum of the bases' scores on what a fold held out, seeds first.
+func (c *comparison) held(w []float64, fold int) []float64 {
+	var sum []float64
+	for b := range c.bases {
+		if w[b] == 0 {
+			continue
+		}
+		if sum == nil {
+			sum = make([]float64, len(c.z[b][fold]))
+		}
+		for i, z := range c.z[b][fold] {
+			sum[i] += w[b] * z
+		}
+	}
+	return sum
+}
+
 // mix is the AUC of a weighted sum of bases, the mean over folds weighted by
 // held-out seeds.
-func (c *comparison) mix(w []float64) float64 {
+func (c *comparison) mix(w []float64, folds []int) float64 {
 	total, n := 0.0, 0.0
-	for fold := range c.folds {
-		var sum []float64
-		for b := range c.bases {
-			if w[b] == 0 {
-				continue
-			}
-			if sum == nil {
-				sum = make([]float64, len(c.z[b][fold]))
-			}
-			for i, z := range c.z[b][fold] {
-				sum[i] += w[b] * z
-			}
-		}
+	for _, fold := range folds {
+		sum := c.held(w, fold)
 		k := c.heldPos[fold]
 		if k == 0 || k == len(sum) {
 			continue
@@ -211,21 +226,18 @@ func aucOf(pos, neg []float64) float64 {
 }
 
 // choose blends by forward selection with replacement (Caruana and others, ICML
-// 2004) on the held-out scores. It begins with several of the best, the more of
-// them the fewer seeds there are, because the single best of a few held-out
-// seeds is best by luck. A set of several heads cannot be added to another: it
-// wins alone, and only when clearly ahead.
-func (c *comparison) choose() {
+// 2004) on the scores that some folds held out, and returns the weights and
+// their AUC there. It begins with several of the best, the more of them the
+// fewer seeds there are, because the single best of a few held-out seeds is best
+// by luck. A description has its least share whatever hold-out says.
+func (c *comparison) choose(folds []int) ([]float64, float64) {
 	n := len(c.bases)
-	var sums []int
+	skill := make([]float64, n)
 	for b := range n {
-		if len(c.fitted[c.folds][b].Heads) == 1 {
-			sums = append(sums, b)
-		}
+		skill[b] = c.mix(single(n, b), folds)
 	}
-	bySkill := slices.Clone(sums)
-	slices.SortStableFunc(bySkill, func(a, b int) int { return cmp.Compare(c.auc[b], c.auc[a]) })
-	c.weights = make([]float64, n)
+	bySkill := span(0, n)
+	slices.SortStableFunc(bySkill, func(a, b int) int { return cmp.Compare(skill[b], skill[a]) })
 	start := 1
 	switch {
 	case c.m.seeds < 100:
@@ -233,110 +245,138 @@ func (c *comparison) choose() {
 	case c.m.seeds < 400:
 		start = 2
 	}
-	for _, b := range bySkill[:min(start, len(bySkill))] {
-		c.weights[b]++
+	weights := make([]float64, n)
+	for _, b := range bySkill[:min(start, n)] {
+		weights[b]++
 	}
-	if len(bySkill) > 0 {
-		c.blend = c.mix(c.weights)
-		for range 12 {
-			best, bestAUC := -1, c.blend+2e-4
-			for _, b := range sums {
-				c.weights[b]++
-				if auc := c.mix(c.weights); auc > bestAUC {
-					best, bestAUC = b, auc
-				}
-				c.weights[b]--
+	blend := c.mix(weights, folds)
+	for range 12 {
+		best, bestAUC := -1, blend+2e-4
+		for b := range n {
+			weights[b]++
+			if auc := c.mix(weights, folds); auc > bestAUC {
+				best, bestAUC = b, auc
 			}
-			if best < 0 {
-				break
-			}
-			c.weights[best]++
-			c.blend = bestAUC
+			weights[b]--
 		}
-	}
-	const clearly = 0.005
-	for b := range n {
-		if len(c.fitted[c.folds][b].Heads) > 1 && (len(sums) == 0 || c.auc[b] > c.blend+clearly) {
-			c.weights, c.blend = single(n, b), c.auc[b]
+		if best < 0 {
+			break
 		}
-	}
-	if len(sums) == 0 && c.blend == 0 { // a clusters fit that found one cluster
-		c.weights, c.blend = single(n, 0), c.auc[0]
+		weights[best]++
+		blend = bestAUC
 	}
 	total := 0.0
-	for _, w := range c.weights {
+	for _, w := range weights {
 		total += w
 	}
-	for b := range c.weights {
-		c.weights[b] /= total
+	for b := range weights {
+		weights[b] /= total
 	}
+	for b := range c.bases {
+		if short := leastDescription - weights[b]; c.bases[b].name == description && short > 0 {
+			rest := (1 - leastDescription) / (1 - weights[b])
+			for i := range weights {
+				weights[i] *= rest
+			}
+			weights[b] = leastDescription
+			blend = c.mix(weights, folds)
+		}
+	}
+	return weights, blend
 }
 
 // set is a weighted sum of bases as fitted on a fold, or on all seeds for fold
-// c.folds, ready to scan: on vectors as stored, not on deviations.
+// c.folds, ready to scan: on vectors as stored, not on deviations. A base of
+// several heads of which the best counts gets the sum of the others added to
+// each of its heads, which is the same; there is at most one such base.
 func (c *comparison) set(fold int, weights []float64) index.HeadSet {
-	f := c.m.f
-	for b, w := range weights {
-		if w == 1 && len(c.fitted[fold][b].Heads) > 1 {
-			out := index.HeadSet{Reduce: index.Max}
-			for _, h := range c.fitted[fold][b].Heads {
-				h.Bias -= float32(dot(h.Vector, f.center))
-				out.Heads = append(out.Heads, h)
-			}
-			return out
-		}
-	}
-	sum := index.Head{}
-	bias := 0.0
+	one := newSum(c.m.f)
+	var several []index.Head
+	scale := 0.0
 	for b, w := range weights {
 		if w == 0 {
 			continue
 		}
-		h := c.fitted[fold][b].Heads[0]
-		scale := w / c.spread[fold][b]
-		bias += scale * float64(h.Bias)
-		if h.Vector != nil {
-			if sum.Vector == nil {
-				sum.Vector = make([]float32, f.dim)
-			}
-			for j, x := range h.Vector {
-				sum.Vector[j] += float32(scale * float64(x))
-			}
+		heads, times := c.fitted[fold][b].Heads, w/c.spread[fold][b]
+		if len(heads) > 1 {
+			several, scale = heads, times
+			continue
 		}
-		if h.Tables != nil {
-			if sum.Tables == nil {
-				sum.Tables = make([][]float32, len(f.bins))
-				for i := range f.bins {
-					sum.Tables[i] = make([]float32, f.bins[i].Count())
-				}
-			}
-			for i, t := range h.Tables {
-				for j, x := range t {
-					sum.Tables[i][j] += float32(scale * float64(x))
-				}
-			}
+		one.add(&heads[0], times)
+	}
+	if several == nil {
+		return index.HeadSet{Heads: []index.Head{one.head()}}
+	}
+	out := index.HeadSet{Reduce: index.Max}
+	for i := range several {
+		s := one.clone()
+		s.add(&several[i], scale)
+		out.Heads = append(out.Heads, s.head())
+	}
+	return out
+}
+
+// sum is a weighted sum of heads on deviations.
+type sum struct {
+	f      *features
+	bias   float64
+	vector []float32
+	tables [][]float32
+}
+
+func newSum(f *features) *sum { return &sum{f: f} }
+
+func (s *sum) clone() *sum {
+	out := &sum{f: s.f, bias: s.bias, vector: slices.Clone(s.vector)}
+	for _, t := range s.tables {
+		out.tables = append(out.tables, slices.Clone(t))
+	}
+	return out
+}
+
+func (s *sum) add(h *index.Head, scale float64) {
+	s.bias += scale * float64(h.Bias)
+	if h.Vector != nil && s.vector == nil {
+		s.vector = make([]float32, s.f.dim)
+	}
+	for j, x := range h.Vector {
+		s.vector[j] += float32(scale * float64(x))
+	}
+	if h.Tables != nil && s.tables == nil {
+		s.tables = make([][]float32, len(s.f.bins))
+		for i := range s.f.bins {
+			s.tables[i] = make([]float32, s.f.bins[i].Count())
 		}
 	}
-	// Each table's mean over everyone moves into the intercept, so that a
-	// column's part of a score says how the customer differs from the average.
-	for i, t := range sum.Tables {
-		if f.bins[i].Kind == index.Set {
+	for i, t := range h.Tables {
+		for j, x := range t {
+			s.tables[i][j] += float32(scale * float64(x))
+		}
+	}
+}
+
+// head is the sum on vectors as stored. Each table's mean over everyone moves
+// into the intercept, so that a column's part of a score says how the customer
+// differs from the average.
+func (s *sum) head() index.Head {
+	bias := s.bias
+	for i, t := range s.tables {
+		if s.f.bins[i].Kind == index.Set {
 			continue
 		}
 		mean := 0.0
 		for j, x := range t {
-			mean += f.share[i][j] * float64(x)
+			mean += s.f.share[i][j] * float64(x)
 		}
 		for j := range t {
 			t[j] -= float32(mean)
 		}
 		bias += mean
 	}
-	if sum.Vector != nil {
-		bias -= dot(sum.Vector, f.center)
+	if s.vector != nil {
+		bias -= dot(s.vector, s.f.center)
 	}
-	sum.Bias = float32(bias)
-	return index.HeadSet{Heads: []index.Head{sum}}
+	return index.Head{Vector: s.vector, Tables: s.tables, Bias: float32(bias)}
 }
 
 // candidates is the table that the result reports.

@@ -15,11 +15,19 @@ type base struct {
 	fit  func(ctx context.Context, m *material, s subset) (index.HeadSet, error)
 }
 
+// description is the base that is the seeds' text, and leastDescription its
+// least weight: who describes and gives ids wants to see both.
+const (
+	description      = "description"
+	leastDescription = 0.25
+)
+
 // negativeWeight is how much of the negatives' centre is taken from the seeds'.
 const negativeWeight = 0.5
 
-// basesOf lists what a method compares, by what features there are.
-func basesOf(method string, m *material, w *whitener) ([]base, error) {
+// basesOf lists what a method compares, by what features there are, and the
+// description of the seeds where there is one.
+func basesOf(method string, m *material, w *whitener, described []float32) ([]base, error) {
 	f := m.f
 	text, columns := f.dim > 0, len(f.bins) > 0
 	var out []base
@@ -69,6 +77,9 @@ func basesOf(method string, m *material, w *whitener) ([]base, error) {
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("method %q needs text, and there is none: choose centroid, classifier or auto: %w", method, index.ErrInvalid)
+	}
+	if described != nil && text {
+		one(description, use{text: true}, func(*material, subset) index.Head { return index.Head{Vector: described} })
 	}
 	return out, nil
 }

@@ -47,6 +47,9 @@ func Build(ctx context.Context, pop Population, req Request, progress func(stage
 	if err != nil {
 		return nil, err
 	}
+	if r.text != nil && f.dim == 0 {
+		return nil, fmt.Errorf("seeds.text: the customers have no text to compare it with, or features leaves it out: %w", index.ErrInvalid)
+	}
 	b := &build{pop: pop, req: &req, r: r, f: f, progress: progress}
 	res, err := b.run(ctx)
 	if err != nil {
@@ -81,14 +84,14 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if len(b.r.seeds) == 0 {
 		return b.byText(ctx)
 	}
-	m, err := b.material(b.r.seeds)
+	m, err := b.material(b.r.seeds, b.r.negatives)
 	if err != nil {
 		return nil, err
 	}
 	if m.f.dim > 0 {
 		b.coherence(m)
 	}
-	c, err := compare(ctx, m, b.req.Method, b.req.Holdout.Folds, func(done, total int) { b.progress("comparing", done, total) })
+	c, err := compare(ctx, m, b.req.Method, b.r.text, b.req.Holdout.Folds, func(done, total int) { b.progress("comparing", done, total) })
 	if err != nil {
 		return nil, err
 	}
@@ -122,9 +125,6 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 // byText is an audience from a description alone: the text is the head, and
 // there is nothing to hold out.
 func (b *build) byText(ctx context.Context) (*Result, error) {
-	if b.f.dim == 0 {
-		return nil, fmt.Errorf("seeds.text: the customers have no text to compare it with: %w", index.ErrInvalid)
-	}
 	b.res.Manifest.Method = "text"
 	b.res.Manifest.Columns = []string{}
 	b.res.Model = Model{Bins: []index.Bins{}, Set: index.HeadSet{Heads: []index.Head{{Vector: b.r.text}}}, Center: b.f.center}
@@ -141,13 +141,13 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 
 // material reads the rows of training. Seeds are dealt out to folds by the hash
 // of their id, so that a list sorted by value does not make uneven folds.
-func (b *build) material(seeds []weightedRow) (*material, error) {
-	m := &material{f: b.f, seeds: len(seeds), negatives: len(b.r.negatives)}
+func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
+	m := &material{f: b.f, seeds: len(seeds), negatives: len(negatives)}
 	pool := b.r.everyone.Clone()
 	shuffled := slices.Clone(seeds)
 	key := func(w weightedRow) uint64 { return hashID(b.pop.Snap.ID(w.row), b.req.Seed+17) }
 	slices.SortFunc(shuffled, func(x, y weightedRow) int { return cmp.Compare(key(x), key(y)) })
-	for _, list := range [][]weightedRow{shuffled, b.r.negatives} {
+	for _, list := range [][]weightedRow{shuffled, negatives} {
 		for _, s := range list {
 			pool.Remove(s.row)
 			m.rows = append(m.rows, s.row)
@@ -177,14 +177,11 @@ func (b *build) null(ctx context.Context, n int) (*comparison, error) {
 		random[i] = weightedRow{row, 1}
 	}
 	random = byID(b.pop.Snap, random)
-	negatives := b.r.negatives
-	b.r.negatives = nil
-	m, err := b.material(random)
-	b.r.negatives = negatives
+	m, err := b.material(random, nil)
 	if err != nil {
 		return nil, err
 	}
-	return compare(ctx, m, b.req.Method, b.req.Holdout.Folds, func(done, total int) { b.progress("measuring", done, 2*total) })
+	return compare(ctx, m, b.req.Method, nil, b.req.Holdout.Folds, func(done, total int) { b.progress("measuring", done, 2*total) })
 }
 
 // coherence compares how near the seeds are to their centre with how near as
@@ -220,8 +217,7 @@ func (b *build) coherence(m *material) {
 		}
 	}
 	if d.Cold*5 >= m.seeds {
-		d.Verdict = "warn"
-		d.Notes = append(d.Notes, fmt.Sprintf("%d of %d seeds have no text: only their columns speak", d.Cold, m.seeds))
+		d.warn("%d of %d seeds have no text: only their columns speak", d.Cold, m.seeds)
 	}
 }
 

@@ -18,11 +18,14 @@ var shares = []float64{0.01, 0.02, 0.05, 0.10, 0.20}
 // draws is the number of bootstrap samples.
 const draws = 1000
 
-// ranked is one way of ranking: weights over bases, by name.
+// ranked is one way of ranking: weights over bases for each fold, by name.
 type ranked struct {
 	name    string
-	weights []float64
+	weights [][]float64
 }
+
+// alike is the same weights for each fold.
+func (c *comparison) alike(w []float64) [][]float64 { return slices.Repeat([][]float64{w}, c.folds) }
 
 // measure ranks each fold's held-out seeds among the population, in one scan of
 // it, and returns for each way the shares of the population ahead of each
@@ -45,7 +48,7 @@ func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone 
 	for fold := range c.folds {
 		req := index.ScanRequest{Bins: f.bins, Mask: all}
 		for _, w := range ways {
-			req.Sets = append(req.Sets, c.set(fold, w.weights))
+			req.Sets = append(req.Sets, c.set(fold, w.weights[fold]))
 		}
 		scores, err := snap.Scan(ctx, req)
 		if err != nil {
@@ -136,15 +139,15 @@ func interval(value float64, drawn []float64) Interval {
 // judge fills the sheet of a finished comparison.
 func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *comparison, null *comparison, asked float64) (Quality, error) {
 	q := Quality{Baselines: []Measure{}}
-	ways := []ranked{{"this audience", c.weights}}
+	ways := []ranked{{"this audience", c.nested}}
 	if w, ok := c.only(use{text: true}); ok {
-		ways = append(ways, ranked{"text only", w})
+		ways = append(ways, ranked{"text only", c.alike(w)})
 	}
 	if w, ok := c.only(use{columns: true}); ok {
-		ways = append(ways, ranked{"columns only", w})
+		ways = append(ways, ranked{"columns only", c.alike(w)})
 	}
 	if w, ok := c.plain(); ok {
-		ways = append(ways, ranked{"plain centroid", w})
+		ways = append(ways, ranked{"plain centroid", c.alike(w)})
 	}
 	got, err := c.measure(ctx, pop.Snap, r.everyone, ways)
 	if err != nil {
@@ -161,7 +164,7 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 	for i := 1; i < len(ways); i++ {
 		q.Baselines = append(q.Baselines, sheet(ways[i].name, got[i], asked, req.Seed))
 	}
-	noise, err := null.measure(ctx, pop.Snap, r.everyone, []ranked{{"null", null.weights}})
+	noise, err := null.measure(ctx, pop.Snap, r.everyone, []ranked{{"null", null.nested}})
 	if err != nil {
 		return q, err
 	}
@@ -185,19 +188,7 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 func (c *comparison) calibrate(scores []float32, sampleRows []int) Calibration {
 	var pos, neg []float64
 	for fold := range c.folds {
-		k := c.heldPos[fold]
-		var sum []float64
-		for b, w := range c.weights {
-			if w == 0 {
-				continue
-			}
-			if sum == nil {
-				sum = make([]float64, len(c.z[b][fold]))
-			}
-			for i, z := range c.z[b][fold] {
-				sum[i] += w * z
-			}
-		}
+		k, sum := c.heldPos[fold], c.held(c.nested[fold], fold)
 		mean, sd := moments(sum[k:])
 		if sd == 0 {
 			sd = 1

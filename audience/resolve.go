@@ -47,21 +47,9 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 	if err := r.resolveSeeds(ctx, pop, req); err != nil {
 		return nil, err
 	}
-	isSeed := map[uint32]bool{}
-	for _, s := range r.seeds {
-		isSeed[s.row] = true
+	if err := r.resolveNegatives(pop, req); err != nil {
+		return nil, err
 	}
-	for i, ref := range req.Negatives.IDs {
-		row, ok := pop.Snap.Find(ref.ID)
-		if !ok {
-			continue
-		}
-		if isSeed[row] {
-			return nil, fmt.Errorf("negatives.ids[%d]: %q is a seed too: take it out of one of the lists: %w", i, ref.ID, index.ErrInvalid)
-		}
-		r.negatives = append(r.negatives, weightedRow{row, weightOf(ref)})
-	}
-	r.negatives = byID(pop.Snap, r.negatives)
 	r.eligible = r.everyone.Clone()
 	if req.Exclude.Seeds == nil || *req.Exclude.Seeds {
 		for _, s := range r.seeds {
@@ -71,10 +59,16 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 	for _, n := range r.negatives {
 		r.eligible.Remove(n.row)
 	}
+	unknown := 0
 	for _, id := range req.Exclude.IDs {
 		if row, ok := pop.Snap.Find(id); ok {
 			r.eligible.Remove(row)
+		} else {
+			unknown++
 		}
+	}
+	if unknown > 0 {
+		r.doctor.note("%d of %d ids to exclude match no customer", unknown, len(req.Exclude.IDs))
 	}
 	for _, name := range req.Exclude.Audiences {
 		ids, err := membersOf(ctx, pop, name)
@@ -91,6 +85,37 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 		return nil, fmt.Errorf("nobody is left to choose from: the filter, the exclusions and the seeds cover all %d customers: %w", pop.Snap.Live().GetCardinality(), index.ErrInvalid)
 	}
 	return r, nil
+}
+
+func (r *resolved) resolveNegatives(pop Population, req *Request) error {
+	isSeed := map[uint32]bool{}
+	for _, s := range r.seeds {
+		isSeed[s.row] = true
+	}
+	weights := map[uint32]float64{}
+	var unknown []string
+	for i, ref := range req.Negatives.IDs {
+		row, ok := pop.Snap.Find(ref.ID)
+		if !ok {
+			unknown = append(unknown, ref.ID)
+			continue
+		}
+		if isSeed[row] {
+			return fmt.Errorf("negatives.ids[%d]: %q is a seed too: take it out of one of the lists: %w", i, ref.ID, index.ErrInvalid)
+		}
+		weights[row] = math.Max(weights[row], weightOf(ref))
+	}
+	if len(req.Negatives.IDs) > 0 && len(weights) == 0 {
+		return fmt.Errorf("negatives.ids: none of %d match a customer%s: %w", len(unknown), sample(unknown), index.ErrInvalid)
+	}
+	if len(unknown) > 0 {
+		r.doctor.warn("%d of %d negatives match no customer%s", len(unknown), len(req.Negatives.IDs), sample(unknown))
+	}
+	for row, w := range weights {
+		r.negatives = append(r.negatives, weightedRow{row, w})
+	}
+	r.negatives = byID(pop.Snap, r.negatives)
+	return nil
 }
 
 func weightOf(ref SeedRef) float64 {
@@ -154,6 +179,9 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 		if err != nil {
 			return fmt.Errorf("seeds.text: %w", err)
 		}
+		if pop.Spec.Dim > 0 && len(v) != pop.Spec.Dim {
+			return fmt.Errorf("seeds.text: the model gives vectors of %d, the collection has %d: open it with the model that it was made with: %w", len(v), pop.Spec.Dim, index.ErrInvalid)
+		}
 		r.text = v
 	}
 	d.Matched = len(weights)
@@ -194,25 +222,30 @@ func sample(ids []string) string {
 	return fmt.Sprintf(" (unknown, for instance: %q)", ids[:min(3, len(ids))])
 }
 
+func (d *Doctor) note(format string, args ...any) {
+	d.Notes = append(d.Notes, fmt.Sprintf(format, args...))
+}
+
+func (d *Doctor) warn(format string, args ...any) {
+	d.Verdict = "warn"
+	d.note(format, args...)
+}
+
 func (r *resolved) diagnose(matched int) {
 	d := &r.doctor
-	warn := func(format string, args ...any) {
-		d.Verdict = "warn"
-		d.Notes = append(d.Notes, fmt.Sprintf(format, args...))
-	}
 	if lost := d.Given - matched - d.Duplicates; lost > 0 {
 		note := fmt.Sprintf("%d of %d given ids match no customer", lost, d.Given)
 		if lost*10 >= d.Given {
-			warn("%s: check that they are ids of this collection", note)
+			d.warn("%s: check that they are ids of this collection", note)
 		} else {
-			d.Notes = append(d.Notes, note)
+			d.note("%s", note)
 		}
 	}
 	if d.Duplicates > 0 {
-		d.Notes = append(d.Notes, fmt.Sprintf("%d ids were given more than once and count once", d.Duplicates))
+		d.note("%d ids were given more than once and count once", d.Duplicates)
 	}
 	if matched > 0 && matched < 50 {
-		warn("%d seeds are few: expect wide intervals; 200 and more are better", matched)
+		d.warn("%d seeds are few: expect wide intervals; 200 and more are better", matched)
 	}
 }
 
