@@ -99,14 +99,14 @@ func generate(opt Options, i int) Customer {
 	r := rand.New(rand.NewPCG(opt.Seed, uint64(i)))
 	main := pickSegment(r)
 	second := main
-	if r.Float64() < 0.35 {
+	if r.Float64() < 0.6 {
 		second = segments[r.IntN(len(segments))]
 	}
 	zh := opt.Language == "zh" || opt.Language == "mixed" && r.IntN(2) == 1
 	rec := profile.Record{ID: fmt.Sprintf("gen-%06d", i+1), Fields: columns(r, main, second)}
 	for range 1 + r.IntN(4) {
 		from := main
-		if r.Float64() < 0.3 {
+		if r.Float64() < 0.4 {
 			from = second
 		}
 		rec.Texts = append(rec.Texts, text(r, from, zh))
@@ -131,15 +131,15 @@ func pickSegment(r *rand.Rand) segment {
 func columns(r *rand.Rand, main, second segment) map[string]index.Value {
 	number := func(v float64) index.Value { return index.Value{Kind: index.Number, Num: v} }
 	category := func(v string) index.Value { return index.Value{Kind: index.Category, Str: v} }
-	// lean takes the segment's habit three times in five.
+	// lean takes the segment's habit one time in four.
 	lean := func(own string, all []string) index.Value {
-		if own != "" && r.Float64() < 0.6 {
+		if own != "" && r.Float64() < 0.25 {
 			return category(own)
 		}
 		return category(all[r.IntN(len(all))])
 	}
-	age := math.Round(min(max(main.age+11*r.NormFloat64(), 18), 92))
-	spend := math.Round(100*main.spend*math.Exp(0.55*r.NormFloat64())) / 100
+	age := math.Round(min(max(main.age+14*r.NormFloat64(), 18), 92))
+	spend := math.Round(100*main.spend*math.Exp(0.9*r.NormFloat64())) / 100
 	gender := "f"
 	if r.Float64() < main.male {
 		gender = "m"
@@ -155,15 +155,15 @@ func columns(r *rand.Rand, main, second segment) map[string]index.Value {
 		"channel":       lean(main.channel, channels),
 		"tenure_months": number(math.Floor(min(main.tenure*r.ExpFloat64(), 240))),
 		"monthly_spend": number(spend),
-		"visits_90d":    number(math.Floor(main.visits * math.Exp(0.6*r.NormFloat64()))),
+		"visits_90d":    number(math.Floor(main.visits * math.Exp(0.8*r.NormFloat64()))),
 		"newsletter":    {Kind: index.Bool, Num: float64(r.IntN(2))},
 	}
 	interests := map[string]bool{}
 	for range 1 + r.IntN(3) {
 		switch x := r.Float64(); {
-		case x < 0.4:
+		case x < 0.18:
 			interests[main.interests[r.IntN(len(main.interests))]] = true
-		case x < 0.6:
+		case x < 0.33:
 			interests[second.interests[r.IntN(len(second.interests))]] = true
 		default:
 			s := segments[r.IntN(len(segments))]
@@ -196,9 +196,9 @@ func text(r *rand.Rand, s segment, zh bool) profile.Text {
 	}
 	pick := func(list []string) string { return list[r.IntN(len(list))] }
 	topic := pick(topics)
-	// A good third of what customers write is about delivery and prices,
-	// whoever they are.
-	if r.Float64() < 0.35 {
+	// Most of what customers write is about delivery and prices, whoever they
+	// are.
+	if r.Float64() < 0.65 {
 		topic = pick(w.generic)
 	}
 	body := pick(w.openers[field]) + topic + w.stop

@@ -1,19 +1,24 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/collection"
 )
 
 func (a *app) audienceCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "audience", Short: "Stored audiences: list, show, export", Example: "  kindred audience ls shop", Args: arguments(cobra.NoArgs),
+		Use: "audience", Short: "Stored audiences: create, list, show, export, delete", Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience ls shop", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	ls := &cobra.Command{
-		Use: "ls COLLECTION", Short: "List the audiences of a collection", Example: "  kindred audience ls shop --json", Args: arguments(cobra.ExactArgs(1)),
+		Use: "ls COLLECTION", Aliases: []string{"list"}, Short: "List the audiences of a collection", Example: "  kindred audience ls shop --json", Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withBackend(cmd.Context(), func(b backend) error {
 				list, err := b.Audiences(cmd.Context(), args[0])
@@ -40,13 +45,7 @@ func (a *app) audienceCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.cfg.JSON {
-					return a.json(info)
-				}
-				if info.Result != nil {
-					a.sheet(info.Result, nil)
-				}
-				return a.printf("%s: %s, %d members\n", info.Name, info.State, info.Size)
+				return a.showAudience(info)
 			})
 		},
 	}
@@ -69,6 +68,111 @@ func (a *app) audienceCommand() *cobra.Command {
 	}
 	export.Flags().StringVarP(&out, "out", "o", "-", ".csv, .ndjson or .parquet, or - for standard output")
 	export.Flags().IntVar(&smallest, "min-audience", 100, "refuse lists shorter than this")
-	cmd.AddCommand(ls, show, export)
+	rm := &cobra.Command{
+		Use: "rm COLLECTION AUDIENCE", Aliases: []string{"delete"}, Short: "Delete an audience", Example: "  kindred audience rm shop spring", Args: arguments(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withBackend(cmd.Context(), func(b backend) error { return b.DropAudience(cmd.Context(), args[0], args[1]) })
+		},
+	}
+	cmd.AddCommand(a.audienceCreate(), ls, show, export, rm)
 	return cmd
+}
+
+// audienceFlags are the settings of a stored audience.
+type audienceFlags struct {
+	seeds, text, size, method, filter string
+	columns                           []string
+	reasons, background               bool
+}
+
+func (a *app) audienceCreate() *cobra.Command {
+	var f audienceFlags
+	cmd := &cobra.Command{
+		Use: "create COLLECTION AUDIENCE", Short: "Build an audience from seeds and keep it",
+		Long:    "create builds the audience where the customers are, on the data directory or on --server, and shows how good it is.",
+		Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience create shop sailors --text 'sails every weekend' --size 500 --server http://127.0.0.1:7878",
+		Args:    arguments(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req, err := f.request(cmd.Context(), args[1])
+			if err != nil {
+				return err
+			}
+			return a.withBackend(cmd.Context(), func(b backend) error { return a.createAudience(cmd.Context(), b, args[0], req, f.background) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
+	flags.StringVar(&f.text, "text", "", "a description of who is wanted, beside or instead of --seeds")
+	flags.StringVar(&f.size, "size", "5%", sizeHelp)
+	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
+	flags.StringVar(&f.filter, "filter", "", `who may be a member, as JSON, such as '{"field":"age","gte":40}'`)
+	flags.StringSliceVar(&f.columns, "columns", nil, "score by these columns only (default: all that are not sensitive)")
+	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
+	flags.BoolVar(&f.background, "background", false, "with --server: do not wait, print the job's id")
+	return cmd
+}
+
+func (f *audienceFlags) request(ctx context.Context, name string) (audience.Request, error) {
+	req := audience.Request{Name: name, Method: f.method, Explain: audience.Explain{Members: &f.reasons}, Seeds: audience.Seeds{Text: f.text}, Features: audience.Features{Columns: f.columns}}
+	if f.seeds == "" && f.text == "" {
+		return req, usagef("--seeds or --text is missing: name a file with the ids of the customers to look like, or describe them")
+	}
+	var err error
+	if req.Size, err = parseSize(f.size); err != nil {
+		return req, err
+	}
+	if req.Filter, err = (&pageFlags{filter: f.filter}).tree(); err != nil {
+		return req, err
+	}
+	if f.seeds != "" {
+		req.Seeds.IDs, err = readSeeds(ctx, f.seeds)
+	}
+	return req, err
+}
+
+// createAudience builds and stores an audience and shows its sheet. One that
+// is not finished here, in this process, does not stay behind; a server goes on
+// building when nobody waits any more.
+func (a *app) createAudience(ctx context.Context, b backend, coll string, req audience.Request, background bool) error {
+	_, here := b.(direct)
+	if background && here {
+		return usagef("--background needs --server: a job of this process ends with it")
+	}
+	job, err := b.CreateAudience(ctx, coll, req)
+	if err != nil {
+		return err
+	}
+	if background {
+		if a.cfg.JSON {
+			return a.json(job)
+		}
+		return a.printf("%s\n", job.ID)
+	}
+	if err := a.follow(ctx, b, job.ID); err != nil {
+		if here {
+			return errors.Join(err, b.DropAudience(context.WithoutCancel(ctx), coll, req.Name))
+		}
+		if ctx.Err() != nil {
+			a.say("the server goes on: kindred jobs cancel %s stops it", job.ID)
+		}
+		return err
+	}
+	info, err := b.Audience(ctx, coll, req.Name)
+	if err != nil {
+		return err
+	}
+	return a.showAudience(info)
+}
+
+func (a *app) showAudience(info *collection.AudienceInfo) error {
+	if a.cfg.JSON {
+		return a.json(info)
+	}
+	if info.Result != nil {
+		a.sheet(info.Result, nil)
+	}
+	if info.Problem != "" {
+		a.say("problem: %s", info.Problem)
+	}
+	return a.printf("%s: %s, %d members\n", info.Name, info.State, info.Size)
 }

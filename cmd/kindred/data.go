@@ -19,7 +19,11 @@ type backend interface {
 	Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error)
 	Audience(ctx context.Context, coll, name string) (*collection.AudienceInfo, error)
 	Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error)
+	CreateAudience(ctx context.Context, coll string, req audience.Request) (collection.Job, error)
+	DropAudience(ctx context.Context, coll, name string) error
 	Jobs(ctx context.Context) ([]collection.Job, error)
+	Job(ctx context.Context, id string) (collection.Job, error)
+	Cancel(ctx context.Context, id string) (collection.Job, error)
 }
 
 // direct is the backend in this process.
@@ -27,6 +31,14 @@ type direct struct{ *collection.Service }
 
 // Jobs returns the jobs that the data directory knows.
 func (d direct) Jobs(context.Context) ([]collection.Job, error) { return d.Service.Jobs(), nil }
+
+// Job returns one job.
+func (d direct) Job(_ context.Context, id string) (collection.Job, error) { return d.Service.Job(id) }
+
+// Cancel asks a job to stop.
+func (d direct) Cancel(_ context.Context, id string) (collection.Job, error) {
+	return d.Service.Cancel(id)
+}
 
 // withBackend runs do on the server, where one is named, else on the data
 // directory.

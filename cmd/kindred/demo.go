@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,11 @@ import (
 	"iter"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +21,7 @@ import (
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/demo"
 	"github.com/kindred-search/kindred/embed/models"
+	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/profile"
 	"github.com/kindred-search/kindred/report"
@@ -44,12 +49,12 @@ func (a *app) demoCommand() *cobra.Command {
 		Use: "demo", Short: "A generated customer base, end to end, with a report to look at",
 		Long: "demo fetches a model, generates customers (clearly labelled), encodes and stores them, draws seeds from a\n" +
 			"planted segment, builds the audience and says how good it is, by held-out seeds and by the planted truth.",
-		Example: "  kindred demo\n  kindred demo --customers 20000 --out ./demo\n  kindred demo --data customers.csv --seeds seeds.csv",
+		Example: "  kindred demo\n  kindred demo --customers 20000 --out ./first-demo\n  kindred demo --data customers.csv --seeds seeds.csv",
 		Args:    arguments(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), f) },
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&f.customers, "customers", 3500, "customers to generate")
+	flags.IntVar(&f.customers, "customers", 8000, "customers to generate")
 	flags.StringVar(&f.dir, "out", "", "folder for data, audience and report (default: a new one in the system's temporary folder)")
 	// Here --data is a file of customers: the demo keeps its own data under --out.
 	flags.StringVar(&f.file, "data", "", "your own customers instead of generated ones")
@@ -60,7 +65,7 @@ func (a *app) demoCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) demo(ctx context.Context, f demoFlags) error {
+func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	opt := demo.Options{Customers: f.customers, Seed: f.seed}
 	if err := opt.Validate(); err != nil {
 		return usagef("--customers: %w", err)
@@ -68,12 +73,32 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 	if (f.file == "") != (f.look.seeds == "") {
 		return usagef("--data and --seeds go together: your customers and the ones to look like")
 	}
-	dir := f.dir
-	var err error
-	if dir == "" {
+	if f.keep && f.file != "" {
+		return usagef("--keep serves the generated customers: for your own, kindred import and then kindred serve")
+	}
+	if f.keep {
+		// A taken port is better said now than after a minute's work.
+		listener, err := a.listen(ctx)
+		if err != nil {
+			return err
+		}
+		if err := listener.Close(); err != nil {
+			return err
+		}
+	}
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		return err
+	}
+	if f.dir == "" {
 		if dir, err = os.MkdirTemp("", "kindred-demo-"); err != nil {
 			return err
 		}
+		defer func() {
+			if err != nil { // a folder that nobody knows the name of
+				err = errors.Join(err, os.RemoveAll(dir))
+			}
+		}()
 	} else if err = os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -85,33 +110,80 @@ func (a *app) demo(ctx context.Context, f demoFlags) error {
 		return a.lookalike(ctx, f.file, look)
 	}
 	start := time.Now()
-	if err := a.demoBase(ctx, dir, "en", "all-MiniLM-L6-v2", opt); err != nil {
-		return err
-	}
+	langs := []struct{ name, model string }{{"en", "all-MiniLM-L6-v2"}}
 	if _, here := models.Find("bge-small-zh-v1.5"); here || f.zh {
-		opt.Language = "zh"
-		if err := a.demoBase(ctx, dir, "zh", "bge-small-zh-v1.5", opt); err != nil {
+		langs = append(langs, struct{ name, model string }{"zh", "bge-small-zh-v1.5"})
+	}
+	for _, lang := range langs {
+		opt.Language = lang.name
+		if err := a.demoBase(ctx, dir, lang.model, opt); err != nil {
 			return err
 		}
 	}
-	a.say("done in %s. Try next:", time.Since(start).Round(time.Second))
-	a.say("  open %s in a browser", filepath.Join(dir, "report.html"))
-	a.say("  kindred search demo-en 'trains for a marathon' --data %s", filepath.Join(dir, "data"))
-	a.say("  kindred lookalike YOUR.csv --seeds SEEDS.csv --size 5%% -o audience.csv --report report.html")
-	if f.keep {
-		return a.serve(ctx, filepath.Join(dir, "data"), "")
+	if len(langs) == 1 {
+		a.say("Chinese customers too: %s demo --zh", program())
 	}
+	a.say("done in %s; the report to look at: %s", time.Since(start).Round(time.Second), filepath.Join(dir, "report.html"))
+	next := demoNext{program: program(), data: filepath.Join(dir, "data"), seeds: filepath.Join(dir, "seeds.csv")}
+	if f.keep {
+		return a.serve(ctx, next.data, "", func(url string) { a.say("%s", next.words(url)) })
+	}
+	a.say("%s", next.words(""))
 	return nil
 }
 
+// demoNext says what to try after a demo. Every line is a command to paste.
+type demoNext struct{ program, data, seeds string }
+
+func (d demoNext) words(url string) string {
+	if url == "" {
+		on := " --data " + quote(d.data)
+		return "Try next:\n" +
+			"  " + d.program + " search demo-en 'trains for a marathon' --limit 3" + on + "\n" +
+			"  " + d.program + " similar demo-en gen-000001 --limit 3" + on + "\n" +
+			"  " + d.program + " audience create demo-en mine --seeds " + quote(d.seeds) + " --size 2%" + on
+	}
+	return "Try next, in another terminal:\n" +
+		"  curl -s " + url + "/v1/collections/demo-en/search -H 'Content-Type: application/json' -d '{\"text\": \"trains for a marathon\", \"limit\": 3}'\n" +
+		"  curl -s '" + url + "/v1/collections/demo-en/audiences/" + demoSegment + "/members?limit=3'\n" +
+		"  " + d.program + " audience create demo-en mine --seeds " + quote(d.seeds) + " --size 2% --server " + url
+}
+
+// program is how this program was called, so that a command that is shown can
+// be pasted.
+func program() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "kindred"
+	}
+	if strings.Contains(exe, string(filepath.Separator)+"go-build") {
+		return "go run ./cmd/kindred"
+	}
+	if found, err := exec.LookPath("kindred"); err == nil {
+		if found, err = filepath.Abs(found); err == nil && found == exe {
+			return "kindred"
+		}
+	}
+	return quote(exe)
+}
+
+// quote makes one word of a path for a shell.
+func quote(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("/._-+:@%,=", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // demoBase makes one collection and its audience. The English one has the
-// plain names report.html and audience.csv.
-func (a *app) demoBase(ctx context.Context, dir, lang, model string, opt demo.Options) (err error) {
-	opt.Language = lang
+// plain names report.html, audience.csv and seeds.csv.
+func (a *app) demoBase(ctx context.Context, dir, model string, opt demo.Options) (err error) {
 	if _, err := a.pull(ctx, model, false); err != nil {
 		return err
 	}
-	store, err := flat.Open(filepath.Join(dir, "data"), flat.Options{})
+	store, err := openStore(filepath.Join(dir, "data"))
 	if err != nil {
 		return err
 	}
@@ -121,7 +193,10 @@ func (a *app) demoBase(ctx context.Context, dir, lang, model string, opt demo.Op
 		return err
 	}
 	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx))) }()
-	coll := "demo-" + lang
+	coll := "demo-" + opt.Language
+	if _, err := svc.Collection(ctx, coll); err == nil {
+		return fmt.Errorf("%s holds an earlier demo: choose another --out or delete that folder", dir)
+	}
 	if _, _, err := svc.Put(ctx, collection.Config{Name: coll, Model: model, Schema: demo.Schema()}); err != nil {
 		return err
 	}
@@ -136,17 +211,23 @@ func (a *app) demoBase(ctx context.Context, dir, lang, model string, opt demo.Op
 	if err != nil {
 		return err
 	}
-	return a.demoAudience(ctx, svc, store, demoRun{dir: dir, coll: coll, lang: lang, model: model, src: src})
+	suffix := ""
+	if opt.Language != "en" {
+		suffix = "-" + opt.Language
+	}
+	path := func(name, ext string) string { return filepath.Join(dir, name+suffix+ext) }
+	return a.demoAudience(ctx, svc, store, demoRun{coll: coll, model: model, src: src, seeds: path("seeds", ".csv"), out: path("audience", ".csv"), report: path("report", ".html")})
 }
 
 type demoRun struct {
-	dir, coll, lang, model string
-	src                    *generated
+	coll, model        string
+	src                *generated
+	seeds, out, report string
 }
 
 func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *flat.Store, d demoRun) error {
 	ids := d.src.positives
-	take := min(demoSeeds, 2*len(ids)/3)
+	take := min(demoSeeds, len(ids)/2)
 	if take < 20 {
 		return fmt.Errorf("only %d customers are in the planted segment: raise --customers to 1000 or more", len(ids))
 	}
@@ -156,43 +237,75 @@ func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *
 		seeds[id] = true
 		refs = append(refs, audience.SeedRef{ID: id})
 	}
+	if err := writeAtomic(d.seeds, func(w *os.File) error { return writeIDs(w, refs) }); err != nil {
+		return err
+	}
 	a.say("%d seeds drawn from the %d customers of the planted segment %q", take, len(ids), demoSegment)
-	everyone, share := 1.0, demoShare
-	bar := a.meter()
-	progress := func(stage string, done, total int) { bar.show(stage, int64(done), int64(total)) }
-	req := audience.Request{Name: d.coll, Seeds: audience.Seeds{IDs: refs}, Size: audience.Size{Ratio: &share}}
-	res, err := svc.Run(ctx, d.coll, req, progress)
+	share := demoShare
+	req := audience.Request{Name: demoSegment, Seeds: audience.Seeds{IDs: refs}, Size: audience.Size{Ratio: &share}}
+	job, err := svc.CreateAudience(ctx, d.coll, req)
 	if err != nil {
 		return err
 	}
-	// The truth judges the order of everyone: the same request, at full size.
-	no := false
-	req.Size, req.Explain = audience.Size{Ratio: &everyone}, audience.Explain{Members: &no}
-	full, err := svc.Run(ctx, d.coll, req, progress)
-	bar.end()
+	if err := a.follow(ctx, direct{svc}, job.ID); err != nil {
+		return err
+	}
+	info, err := svc.Audience(ctx, d.coll, demoSegment)
 	if err != nil {
 		return err
 	}
-	truth := judge(full.Members, d.src.truth, len(res.Members))
+	res := info.Result
+	if res.Members, err = svc.Members(ctx, d.coll, demoSegment, 0, math.MaxInt); err != nil {
+		return err
+	}
+	truth, err := judge(ctx, store, d, res, seeds)
+	if err != nil {
+		return err
+	}
 	meta := report.Meta{Title: fmt.Sprintf("Demo: customers like %d %s", len(refs), demoSegment), Notice: demo.Notice, Source: d.coll, Model: d.model, Tool: tool(), Created: time.Now(), Truth: truth}
 	if meta.Groups, err = groups(ctx, store, d.coll, demo.Schema(), res); err != nil {
 		return err
 	}
-	suffix := ""
-	if d.lang != "en" {
-		suffix = "-" + d.lang
-	}
-	return a.deliver(res, meta, lookalikeFlags{out: filepath.Join(d.dir, "audience"+suffix+".csv"), report: filepath.Join(d.dir, "report"+suffix+".html")})
+	return a.deliver(res, meta, lookalikeFlags{out: d.out, report: d.report})
 }
 
-// judge sets an order of everyone but the seeds against the truth.
-func judge(order []audience.Member, truth map[string]bool, size int) *report.Truth {
-	scores, is := make([]float32, len(order)), make([]bool, len(order))
-	for i, m := range order {
-		scores[i], is[i] = m.Score, truth[m.ID]
+func writeIDs(w io.Writer, refs []audience.SeedRef) error {
+	out := bufio.NewWriter(w)
+	_, err := fmt.Fprintln(out, "id")
+	for _, r := range refs {
+		if err == nil {
+			_, err = fmt.Fprintln(out, r.ID)
+		}
 	}
+	return errors.Join(err, out.Flush())
+}
+
+// judge sets the model's order of everyone but the seeds against the truth.
+func judge(ctx context.Context, store *flat.Store, d demoRun, res *audience.Result, seeds map[string]bool) (_ *report.Truth, err error) {
+	eng, err := store.Open(ctx, d.coll)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := eng.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	all, err := snap.Scan(ctx, index.ScanRequest{Bins: res.Model.Bins, Sets: []index.HeadSet{res.Model.Set}})
+	if err != nil {
+		return nil, err
+	}
+	var scores []float32
+	var is []bool
+	for it := snap.Live().Iterator(); it.HasNext(); {
+		row := it.Next()
+		if id := snap.ID(row); !seeds[id] {
+			scores, is = append(scores, all[0][row]), append(is, d.src.truth[id])
+		}
+	}
+	size := len(res.Members)
 	e := audience.Evaluate(scores, is, size)
-	return &report.Truth{What: "planted segment " + demoSegment, AUC: e.AUC, Lift5: e.Lift[5], Precision: e.Precision[size], Base: float64(e.Positives) / math.Max(float64(e.N), 1), Size: size}
+	return &report.Truth{What: "planted segment " + demoSegment, AUC: e.AUC, Lift5: e.Lift[5], Precision: e.Precision[size], Base: float64(e.Positives) / math.Max(float64(e.N), 1), Size: size}, nil
 }
 
 // generated is the generator as a source of records, noting the truth.

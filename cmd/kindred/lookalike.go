@@ -133,15 +133,21 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.file.add(flags)
 	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
-	flags.StringVar(&f.size, "size", "5%", "5% of the customers, 500 of them, or threshold=SCORE")
+	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output")
 	flags.StringVar(&f.report, "report", "", "HTML report")
-	flags.StringVar(&f.method, "method", audience.Auto, "auto, centroid, clusters or classifier")
+	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
 	flags.IntVar(&f.minSeeds, "min-seeds", 20, "fewest seeds that must match")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
 	flags.BoolVar(&f.plan, "plan", false, "only show how the file would be read")
 	return cmd
 }
+
+// What help says of flags that lookalike and audience create share.
+const (
+	sizeHelp   = "5% of the customers, 500 of them, or threshold=SCORE"
+	methodHelp = "auto, centroid, clusters or classifier"
+)
 
 // parseSize reads --size.
 func parseSize(s string) (audience.Size, error) {

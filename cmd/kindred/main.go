@@ -5,7 +5,7 @@
 // into a call of a package below and prints the answer. Settings are the
 // Config of config.go, taken from kindred.yaml, then KINDRED_ variables, then
 // flags. What a person reads goes to standard error, results to standard
-// output. Exit codes: 0 done, 1 failed, 2 wrong usage.
+// output. Exit codes: 0 done, 1 failed or stopped, 2 wrong usage.
 package main
 
 import (
@@ -33,6 +33,7 @@ func main() {
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	a := &app{out: os.Stdout, err: os.Stderr}
 	root := a.root()
 	root.SetArgs(args)
@@ -41,7 +42,7 @@ func run(args []string) int {
 		return 0
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		a.say("stopped: what was finished is kept")
+		a.say("stopped: files that were not finished are not there, rows that were stored are")
 		return 1
 	}
 	var usage *usageError
@@ -76,7 +77,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "kindred",
 		Short:         "Find the customers most like some",
-		Long:          "kindred finds, among your customers, the ones most like those you name, and says how good the list is and why each is on it.",
+		Long:          "kindred finds, among your customers, the ones most like those you name, and says how good the list is and why each is on it.\n\nExit codes: 0 done, 1 failed or stopped with Ctrl-C, 2 wrong usage. Results go to standard output, all else to standard error.",
 		Example:       "  kindred demo\n  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n  kindred models ls\n  kindred doctor",
 		Args:          arguments(cobra.NoArgs),
 		SilenceErrors: true,

@@ -28,8 +28,8 @@ func newRemote(base, key string) *remote {
 	return &remote{base: strings.TrimRight(base, "/"), key: key, client: &http.Client{Timeout: 5 * time.Minute}}
 }
 
-// call sends in (nil: nothing) and reads the answer into out: as it is
-// into a *[]byte, as JSON into anything else.
+// call sends in (nil: nothing) and reads the answer into out: not at all into
+// nil, as it is into a *[]byte, as JSON into anything else.
 func (r *remote) call(ctx context.Context, method, path string, in, out any) (err error) {
 	var body io.Reader
 	if in != nil {
@@ -67,6 +67,9 @@ func (r *remote) call(ctx context.Context, method, path string, in, out any) (er
 	}
 	if res.StatusCode/100 != 2 {
 		return problem(res.Status, raw)
+	}
+	if out == nil {
+		return nil
 	}
 	if plain, ok := out.(*[]byte); ok {
 		*plain = raw
@@ -164,4 +167,30 @@ func (r *remote) Jobs(ctx context.Context) ([]collection.Job, error) {
 	}
 	err := r.call(ctx, http.MethodGet, "/v1/jobs", nil, &out)
 	return out.Jobs, err
+}
+
+// CreateAudience asks POST /v1/collections/{c}/audiences.
+func (r *remote) CreateAudience(ctx context.Context, coll string, req audience.Request) (collection.Job, error) {
+	var out collection.Job
+	err := r.call(ctx, http.MethodPost, collectionPath(coll)+"/audiences", req, &out)
+	return out, err
+}
+
+// DropAudience asks DELETE /v1/collections/{c}/audiences/{a}.
+func (r *remote) DropAudience(ctx context.Context, coll, name string) error {
+	return r.call(ctx, http.MethodDelete, collectionPath(coll)+"/audiences/"+url.PathEscape(name), nil, nil)
+}
+
+// Job asks GET /v1/jobs/{id}.
+func (r *remote) Job(ctx context.Context, id string) (collection.Job, error) {
+	var out collection.Job
+	err := r.call(ctx, http.MethodGet, "/v1/jobs/"+url.PathEscape(id), nil, &out)
+	return out, err
+}
+
+// Cancel asks DELETE /v1/jobs/{id}.
+func (r *remote) Cancel(ctx context.Context, id string) (collection.Job, error) {
+	var out collection.Job
+	err := r.call(ctx, http.MethodDelete, "/v1/jobs/"+url.PathEscape(id), nil, &out)
+	return out, err
 }

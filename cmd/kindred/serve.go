@@ -30,20 +30,33 @@ func (a *app) serveCommand() *cobra.Command {
 			"Jobs that were running go on where they were at the next start.",
 		Example: "  kindred serve --data ./kindred-data\n  kindred serve --listen 0.0.0.0:7878   # after kindred keys add",
 		Args:    arguments(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), a.cfg.Data, importRoot) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.serve(cmd.Context(), a.cfg.Data, importRoot, func(string) {})
+		},
 	}
 	cmd.Flags().StringVar(&importRoot, "import-root", "", "folder from which files may be imported by path (default: none may)")
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, dir, importRoot string) (err error) {
-	// The address first: it is the likelier mistake, and cheap to see.
+// listen binds --listen.
+func (a *app) listen(ctx context.Context) (net.Listener, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is in use by another program: choose another with --listen, such as --listen 127.0.0.1:0 for any free port", a.cfg.Listen)
+		return nil, fmt.Errorf("%s is in use by another program: choose another with --listen, such as --listen 127.0.0.1:0 for any free port", a.cfg.Listen)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", a.cfg.Listen, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", a.cfg.Listen, err)
+	}
+	return listener, nil
+}
+
+// serve answers on --listen until ctx ends. ready hears the address once
+// requests are taken.
+func (a *app) serve(ctx context.Context, dir, importRoot string, ready func(url string)) (err error) {
+	// The address first: it is the likelier mistake, and cheap to see.
+	listener, err := a.listen(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() {
 		if cerr := listener.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) {
@@ -69,7 +82,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string) (err error) {
 	if err != nil {
 		return err
 	}
-	opt := api.Options{Service: svc, Keys: api.NewKeyStore(store.KV()), KV: store.KV(), Listen: listener.Addr().String(), Version: buildinfo.Read().Version, Logger: log}
+	opt := api.Options{Service: svc, Keys: api.NewKeyStore(store.KV()), KV: store.KV(), Listen: listener.Addr().String(), UploadDir: filepath.Join(dir, "uploads"), Version: buildinfo.Read().Version, Logger: log}
 	for _, m := range installed {
 		opt.Models = append(opt.Models, m.Manifest.Name)
 	}
@@ -82,6 +95,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string) (err error) {
 		return err
 	}
 	a.say("kindred serves %s on http://%s (stop with Ctrl-C)", abs, listener.Addr())
+	ready("http://" + listener.Addr().String())
 	err = server.Serve(ctx, listener)
 	a.say("stopped; unfinished jobs go on at the next start")
 	return err
