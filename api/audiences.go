@@ -122,6 +122,13 @@ func (s *Server) finished(ctx context.Context, at *AtAudience) (*collection.Audi
 	if err != nil {
 		return nil, err
 	}
+	if info.State == collection.JobFailed || info.State == collection.JobCancelled {
+		why := ""
+		if info.Problem != "" {
+			why = " (" + info.Problem + ")"
+		}
+		return nil, fmt.Errorf("audience %q is %s%s: %w", at.Audience, info.State, why, errNoList)
+	}
 	if info.State != collection.JobDone || info.Result == nil {
 		return nil, fmt.Errorf("audience %q is %s: %w", at.Audience, info.State, errNotReady)
 	}

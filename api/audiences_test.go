@@ -158,17 +158,37 @@ func TestAudienceRefusals(t *testing.T) {
 	f.do("POST", "/v1/collections/shop/audiences", `{"name":"a","seeds":{},"size":{"count":5,"ratio":0.1}}`).problem(422, "invalid")
 	f.do("POST", "/v1/collections/nope/audiences", `{"name":"a","seeds":{"ids":["x"]},"size":{"count":5}}`).problem(404, "not_found")
 
+	p = f.do("POST", "/v1/collections/shop/audiences", `{"name":"a","seeds":{"filter":{"must":[{"field":"nope","eq":1}]}},"filter":{"field":"age","gt":"x"},"size":{"count":0}}`).problem(422, "invalid")
+	for _, at := range []string{"seeds.filter.must[0]", "filter (age).gt", "size.count"} {
+		if !p.faultAt(at) {
+			t.Errorf("no fault at %s: %+v", at, p.Errors)
+		}
+	}
+
+	// Who matches and how many there are can only be seen with the data: the job
+	// fails and says it.
+	for body, says := range map[string]string{
+		`{"name":"none","seeds":{"ids":["x","y"]},"size":{"count":5}}`:                       "0 of 2 given ids match",
+		`{"name":"large","seeds":{"filter":{"field":"age","gte":50}},"size":{"count":1000}}`: "only 30 customers can be members",
+	} {
+		var job collection.Job
+		f.do("POST", "/v1/collections/shop/audiences", body).want(202).into(&job)
+		if end := f.finish(job.ID); end.State != collection.JobFailed || !strings.Contains(end.Problem, says) {
+			t.Errorf("%s ended as %+v, want %q", body, end, says)
+		}
+	}
+
 	// Too few seeds can only be seen with the data: the job fails and says why,
 	// and what needs its list is refused meanwhile.
 	var job collection.Job
 	f.do("POST", "/v1/collections/shop/audiences", `{"name":"few","seeds":{"ids":["c0000"]},"size":{"count":5}}`).want(202).into(&job)
-	if end := f.finish(job.ID); end.State != collection.JobFailed || !strings.Contains(end.Problem, "seed") {
+	if end := f.finish(job.ID); end.State != collection.JobFailed || !strings.Contains(end.Problem, "1 of 1 given ids match") || strings.HasSuffix(end.Problem, "invalid") {
 		t.Errorf("job %+v", end)
 	}
-	f.do("GET", "/v1/collections/shop/audiences/few/members", nil).problem(409, "not_ready")
-	f.do("GET", "/v1/collections/shop/audiences/few/export", nil).problem(409, "not_ready")
-	f.do("GET", "/v1/collections/shop/audiences/few/curve", nil).problem(409, "not_ready")
-	f.do("POST", "/v1/collections/shop/audiences/few/members/check", `{"ids":["x"]}`).problem(409, "not_ready")
+	f.do("GET", "/v1/collections/shop/audiences/few/members", nil).problem(409, "no_list")
+	f.do("GET", "/v1/collections/shop/audiences/few/export", nil).problem(409, "no_list")
+	f.do("GET", "/v1/collections/shop/audiences/few/curve", nil).problem(409, "no_list")
+	f.do("POST", "/v1/collections/shop/audiences/few/members/check", `{"ids":["x"]}`).problem(409, "no_list")
 	f.do("POST", "/v1/collections/shop/audiences", map[string]any{"name": "few", "seeds": map[string]any{"ids": sailors}, "size": map[string]any{"count": 5}}).problem(409, "conflict")
 }
 

@@ -187,7 +187,7 @@ func (s *Server) customerRoutes() {
 		if err != nil {
 			return nil, u.broken(err)
 		}
-		return &body[collection.Outcome]{u.total}, nil
+		return &body[collection.Outcome]{u.result()}, nil
 	})
 	s.takes(up.Path, map[string]*huma.Schema{
 		"application/json":     {Type: "array", Items: customer},

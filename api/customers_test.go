@@ -102,7 +102,6 @@ func TestUpsertVerdicts(t *testing.T) {
 				t.Errorf("line %d refused without a reason", v.Line)
 			}
 		}
-		slices.Sort(got)
 		if out.Accepted != accepted || !slices.Equal(got, want) {
 			t.Errorf("accepted %d, refused %v; want %d and %v: %+v", out.Accepted, got, accepted, want, out.Refused)
 		}
@@ -115,6 +114,27 @@ func TestUpsertVerdicts(t *testing.T) {
 		if v.Line == 4 && (v.ID != "b" || !strings.Contains(v.Reason, "fields.age") || !strings.Contains(v.Reason, "fields.nope")) {
 			t.Errorf("line 4 should name both its faults: %+v", v)
 		}
+	}
+	// What a line cannot hold: the reason has no names of Go's, and the id where
+	// it could be read.
+	vectors := map[string]string{
+		`{"id":"v","vector":[1,2,NaN]}`: "not JSON at byte", `{"id":"v","vector":[1e39]}`: "32-bit", `{"id":"v","vector":[1,null]}`: "vector[1]: null",
+		`{"id":"v","vector":["1"]}`: "vector: have string", `{"id":"v","vector":[1,2]}`: "the collection has 32", `{"id":"v","texts":[null]}`: "texts[0]",
+		"{\"id\":\"\xff\"}": "UTF-8", `{"id":"\ud800"}`: "surrogate", `{"id":"\udc00\ud800"}`: "surrogate", `null`: "id: missing", `[]`: "want an object",
+	}
+	for line, says := range vectors {
+		var out collection.Outcome
+		f.do("POST", "/v1/collections/shop/customers", line, nd).want(200).into(&out)
+		if len(out.Refused) != 1 || !strings.Contains(out.Refused[0].Reason, says) || strings.Contains(out.Refused[0].Reason, "rawRecord") {
+			t.Errorf("%s: %+v, want %q", line, out, says)
+		}
+		if strings.Contains(line, `"v"`) && !strings.Contains(line, "NaN") && out.Refused[0].ID != "v" {
+			t.Errorf("%s: the verdict has the id %q", line, out.Refused[0].ID)
+		}
+	}
+	f.do("POST", "/v1/collections/shop/customers", `{"id":"pair \ud83d\ude00 \\ud800"}`, nd).want(200).into(&out)
+	if out.Accepted != 1 {
+		t.Errorf("a whole surrogate pair: %+v", out)
 	}
 	f.do("GET", "/v1/collections/shop/customers/a", nil).want(200)
 	f.do("GET", "/v1/collections/shop/customers/b", nil).problem(404, "not_found")
@@ -289,13 +309,16 @@ func TestQuestions(t *testing.T) {
 	for _, bad := range []string{
 		`{}`, `{"text":"a","customer":"c0004"}`, `{"vector":[1,2]}`, `{"text":"a","limit":-1}`, `{"text":"a","limit":100000000}`,
 		`{"text":"a","limits":3}`, `{"text":"a","filter":{"field":"nope","eq":1}}`, `{"text":"a","filter":{"field":"age","eq":"x"}}`,
-		`{"text":7}`, `{"text":"a","filter":{"must":[{"felt":"age"}]}}`,
+		`{"text":7}`, `{"text":"a","filter":{"must":[{"felt":"age"}]}}`, `{"vector":[1e39]}`, `{"vector":[null]}`,
+		`{"vector":[` + strings.TrimSuffix(strings.Repeat("0,", fakeDim), ",") + `]}`,
 	} {
 		p := f.do("POST", "/v1/collections/shop/search", bad).problem(422, "invalid")
-		if len(p.Errors) == 0 {
-			t.Errorf("%s: no fault is named", bad)
+		if len(p.Errors) == 0 || p.Errors[0].Location == "" || strings.Contains(p.Errors[0].Message, "Go ") {
+			t.Errorf("%s: no fault is named, or without its place: %+v", bad, p.Errors)
 		}
 	}
+	f.do("POST", "/v1/collections/shop/search", "{\"text\":\"\xff\"}").problem(400, "bad_request")
+	f.do("POST", "/v1/collections/shop/search", `{"filter":`+strings.Repeat(`{"must":[`, 6000)).problem(400, "bad_request")
 	f.do("POST", "/v1/collections/shop/search", `{"customer":"nobody"}`).problem(404, "not_found")
 	f.do("POST", "/v1/collections/nope/search", `{"text":"a"}`).problem(404, "not_found")
 	f.do("POST", "/v1/collections/shop/search", `{"text":"busy"}`).problem(429, "encoder_busy")

@@ -83,6 +83,8 @@ func (s *Server) jobRoutes() {
 						return
 					}
 					_, err = fmt.Fprintf(w, "event: job\ndata: %s\n\n", raw)
+				case <-s.closing: // the client asks the next server
+					return
 				case <-beat.C: // keeps proxies from closing a quiet stream
 					_, err = fmt.Fprint(w, ": waiting\n\n")
 				}

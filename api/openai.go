@@ -126,7 +126,7 @@ func (s *Server) encoder(ctx context.Context, model string) (collection.Encoder,
 
 func (s *Server) embeddings(ctx context.Context, raw []byte) (*rawAnswer, error) {
 	var req embeddingsRequest
-	if err := json.Unmarshal(raw, &req); err != nil {
+	if err := unmarshal(raw, &req); err != nil {
 		return nil, newProblem(http.StatusBadRequest, "bad_request", "the body is not the JSON this route takes: "+err.Error())
 	}
 	if req.EncodingFormat != "" && req.EncodingFormat != "float" && req.EncodingFormat != "base64" {

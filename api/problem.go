@@ -66,6 +66,7 @@ func newProblem(status int, code, detail string) *Problem {
 // Errors of this package that the table knows.
 var (
 	errNotReady = errors.New("not finished")
+	errNoList   = errors.New("there is no list")
 	errChanged  = errors.New("not as the request expects")
 )
 
@@ -87,6 +88,7 @@ var table = []struct {
 	{audience.ErrTooFewSeeds, http.StatusUnprocessableEntity, "too_few_seeds", ""},
 	{embed.ErrInput, http.StatusUnprocessableEntity, "invalid", ""},
 	{errNotReady, http.StatusConflict, "not_ready", "wait for its job: GET /v1/jobs/{job}/events says when"},
+	{errNoList, http.StatusConflict, "no_list", "delete the audience and build it anew"},
 	{errChanged, http.StatusPreconditionFailed, "changed", "read it again and decide anew"},
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},
@@ -128,8 +130,9 @@ func problemOf(err error) error {
 }
 
 // placed is a message that begins with its place, as parts without a typed
-// place of their own write it: "seeds.ids[3]: the id is empty".
-var placed = regexp.MustCompile(`^([a-z_]+(?:\.[a-z_]+|\[[0-9]+\])*): (.+)$`)
+// place of their own write it: "seeds.ids[3]: the id is empty", "size.count 0:
+// want 1 or more".
+var placed = regexp.MustCompile(`^((?:[a-z_]+(?:\.[a-z_]+|\[[0-9]+\])+(?: \([^)]*\)\S*| \S+)?)|[a-z_]+(?: \([^)]*\)\S*)?): (.+)$`)
 
 // faultsOf lists all faults of an error, without the words that only serve
 // errors.Is.
@@ -137,11 +140,11 @@ func faultsOf(err error) []Fault {
 	var out []Fault
 	for _, f := range collection.Faults(err) {
 		msg := strings.TrimPrefix(f.Message, "query: ")
-		for _, kind := range []error{index.ErrInvalid, index.ErrExists} {
-			msg = strings.TrimPrefix(strings.TrimSuffix(msg, ": "+kind.Error()), kind.Error()+": ")
-		}
 		if m := placed.FindStringSubmatch(msg); m != nil && f.Location == "" {
-			f.Location, msg = m[1], strings.TrimPrefix(m[2], index.ErrInvalid.Error()+": ")
+			f.Location, msg = m[1], m[2]
+			if place, value, has := strings.Cut(m[1], " "); has && value[0] != '(' { // not a column's name
+				f.Location, msg = place, value+": "+msg
+			}
 		}
 		out = append(out, Fault{Location: f.Location, Message: msg})
 	}

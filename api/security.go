@@ -262,6 +262,23 @@ func (s *Server) checkHost(c *gin.Context) {
 	c.Next()
 }
 
+// crossOrigin tells a browser's requests on behalf of another page.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// checkOrigin refuses changes that another web page makes a browser send while
+// no key protects the server: a form needs no permission to post.
+func (s *Server) checkOrigin(c *gin.Context) {
+	if guarded, err := s.guarded(); err == nil && guarded {
+		c.Next()
+		return
+	}
+	if err := crossOrigin.Check(c.Request); err != nil {
+		s.writeProblem(c, newProblem(http.StatusForbidden, "origin", "a page of another origin may not change anything here: "+err.Error()))
+		return
+	}
+	c.Next()
+}
+
 // decompress makes a gzip body plain.
 func decompress(r *http.Request) *Problem {
 	switch enc := strings.ToLower(r.Header.Get("Content-Encoding")); enc {

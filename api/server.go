@@ -3,14 +3,16 @@
 // renders; what happens lives in package collection.
 //
 // Files: server.go (life of the server), security.go (keys, the loopback rule),
-// problem.go (the one table of errors), collections.go, audiences.go, jobs.go
-// (our own routes), openai.go and tei.go (other clients' conventions),
-// idempotency.go, metrics.go and console.go.
+// problem.go (the one table of errors), collections.go, questions.go,
+// audiences.go, jobs.go (our own routes), stream.go, upload.go, export.go (bodies
+// too long to hold), openai.go and tei.go (other clients' conventions),
+// idempotency.go, system.go (health, metrics, the console).
 package api
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +21,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
@@ -47,7 +49,7 @@ type Options struct {
 	DefaultModel string
 	MaxBody      int64         // bytes of a request body, decompressed; default 64 MiB
 	MaxUpload    int64         // bytes of a body with a file to import; default 4 GiB
-	UploadDir    string        // where such files wait for their job, below the Service's import root; "": none are taken
+	UploadDir    string        // where such files wait for their job; "": none are taken
 	MaxInputs    int           // texts of an embedding request; default 2,048
 	Batch        int           // customers of a body that are stored at a time; default 1,000; at most the Service's MaxBatch
 	HeaderTime   time.Duration // to send the headers; default 10 s
@@ -65,7 +67,7 @@ type Server struct {
 	engine  *gin.Engine
 	api     huma.API
 	metrics *metrics
-	closing atomic.Bool
+	closing chan struct{} // closed when the server begins to stop
 	hosts   map[string]bool
 
 	changing sync.Mutex // serialises requests with a precondition on a collection
@@ -114,7 +116,7 @@ func New(opt Options) (*Server, error) {
 	if len(keys) == 0 && !isLoopback(opt.Listen) {
 		return nil, fmt.Errorf("refusing to listen on %q without an API key: anyone could read the customers. Add a key with `kindred keys add`, or listen on 127.0.0.1", opt.Listen)
 	}
-	s := &Server{opt: opt, metrics: newMetrics(opt.Service), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
+	s := &Server{opt: opt, metrics: newMetrics(opt.Service), closing: make(chan struct{}), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
 	for _, h := range opt.AllowedHosts {
 		s.hosts[strings.ToLower(h)] = true
 	}
@@ -134,7 +136,7 @@ func (s *Server) routes() {
 	s.engine.HandleMethodNotAllowed = true
 	s.engine.RedirectTrailingSlash = false
 	s.engine.UseRawPath, s.engine.UnescapePathValues = true, true
-	s.engine.Use(s.metrics.observe, s.recoverPanic, s.checkHost, s.limitBody, s.authenticate, s.idempotent)
+	s.engine.Use(s.metrics.observe, s.recoverPanic, s.checkHost, s.checkOrigin, s.limitBody, s.authenticate, s.idempotent)
 	s.engine.NoRoute(func(c *gin.Context) {
 		s.writeProblem(c, newProblem(http.StatusNotFound, "route_not_found", "there is no such route: see /openapi.json"))
 	})
@@ -146,6 +148,8 @@ func (s *Server) routes() {
 	cfg.Info.Description = "Customers' search, similarity and lookalike audiences, and text embeddings."
 	cfg.DocsPath, cfg.SchemasPath = "", ""
 	cfg.CreateHooks = nil
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
+	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}
 	cfg.Transformers = []huma.Transformer{setInstance}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
 	s.api = humagin.New(s.engine, cfg)
@@ -172,7 +176,8 @@ func (s *Server) operation(id, method, path, summary, tag, role string) huma.Ope
 }
 
 // Serve answers on a listener until ctx ends, then stops taking requests,
-// gives those in flight the grace period, and returns. Nil means a clean end.
+// gives those in flight the grace period, and returns. Nil means a clean end. A
+// Server serves once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -195,11 +200,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	case <-ctx.Done():
 	}
-	s.closing.Store(true)
-	// Streams of events would hold the shutdown up: they end with the base context
-	// a moment before the grace does.
-	stopStreams := time.AfterFunc(s.opt.Grace/2, cancel)
-	defer stopStreams.Stop()
+	close(s.closing) // ends the streams of events, which would hold the shutdown up
 	grace, done := context.WithTimeout(context.WithoutCancel(ctx), s.opt.Grace)
 	defer done()
 	if err := srv.Shutdown(grace); err != nil {
@@ -269,6 +270,21 @@ func (s *Server) recoverPanic(c *gin.Context) {
 		}
 	}()
 	c.Next()
+}
+
+// unmarshal is json.Unmarshal that takes only UTF-8 and says what is wrong
+// without the names of Go types. The decoder would put U+FFFD in place of broken
+// bytes, and the answer would be to another question.
+func unmarshal(raw []byte, into any) error {
+	if !utf8.Valid(raw) {
+		return errors.New("not valid UTF-8")
+	}
+	err := json.Unmarshal(raw, into)
+	var typ *json.UnmarshalTypeError
+	if errors.As(err, &typ) {
+		return fmt.Errorf("%s: %s does not fit here", typ.Field, typ.Value)
+	}
+	return err
 }
 
 // readBody reads a whole limited body; too large a one is a problem.

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -115,6 +117,12 @@ func (u *upserter) add(ctx context.Context, line int, raw []byte) error {
 		return nil
 	}
 	return u.flush(ctx)
+}
+
+// result is the total with its verdicts in the order of lines.
+func (u *upserter) result() collection.Outcome {
+	slices.SortStableFunc(u.total.Refused, func(a, b collection.Verdict) int { return cmp.Compare(a.Line, b.Line) })
+	return u.total
 }
 
 func (u *upserter) flush(ctx context.Context) error {

@@ -113,8 +113,10 @@ func (s *Server) systemRoutes() {
 	}
 	huma.Register(s.api, ready, func(ctx context.Context, _ *struct{}) (*answer, error) {
 		out := &answer{Status: http.StatusOK, Body: health{Status: "ok"}}
-		if s.closing.Load() {
+		select {
+		case <-s.closing:
 			out.Body.Missing = append(out.Body.Missing, "the server is shutting down")
+		default:
 		}
 		if _, err := s.opt.Service.List(ctx); err != nil {
 			out.Body.Missing = append(out.Body.Missing, "the store: "+err.Error())

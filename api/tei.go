@@ -69,7 +69,7 @@ func (s *Server) teiInput(in *Stream) (req teiRequest, texts []string, err error
 	if err != nil {
 		return req, nil, err
 	}
-	if err := json.Unmarshal(raw, &req); err != nil {
+	if err := unmarshal(raw, &req); err != nil {
 		return req, nil, newProblem(http.StatusUnprocessableEntity, "invalid", "the body is not the JSON this route takes: "+err.Error())
 	}
 	texts, tokens, err := parseInput(req.Inputs, s.opt.MaxInputs)

@@ -71,7 +71,7 @@ func (s *Server) importRoute() {
 // decode reads JSON that a schema describes; all faults come in one problem.
 func (s *Server) decode(raw []byte, schema *huma.Schema, into any) error {
 	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
+	if err := unmarshal(raw, &v); err != nil {
 		p := newProblem(http.StatusBadRequest, "bad_request", "the body is not JSON: "+err.Error())
 		p.Errors = []Fault{{Location: "body", Message: err.Error()}}
 		return p
@@ -98,7 +98,7 @@ const maxOptions = 1 << 20
 func (s *Server) upload(ctx context.Context, in *importInput, schema *huma.Schema) (job collection.Job, err error) {
 	if s.opt.UploadDir == "" {
 		p := newProblem(http.StatusUnprocessableEntity, "uploads_off", "this server takes no uploads")
-		p.Fix = "start it with --import-root, or send the customers to /customers"
+		p.Fix = "send the customers to /customers"
 		return job, p
 	}
 	if in.params["boundary"] == "" {
@@ -147,7 +147,7 @@ func (s *Server) upload(ctx context.Context, in *importInput, schema *huma.Schem
 		p.Errors = []Fault{{Location: "body.file", Message: "missing"}}
 		return job, p
 	}
-	if job, err = s.opt.Service.StartImport(ctx, in.Collection, collection.ImportRequest{Path: path, Options: opt}); err != nil {
+	if job, err = s.opt.Service.StartImport(ctx, in.Collection, collection.ImportRequest{Path: path, Options: opt, Uploaded: true}); err != nil {
 		return job, err
 	}
 	updates, err := s.opt.Service.Watch(context.WithoutCancel(ctx), job.ID)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/kindred-search/kindred/audience"
@@ -69,6 +70,11 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	if err := req.Validate(); err != nil {
 		faults = append(faults, err)
 	}
+	spec, err := s.spec(ctx, coll)
+	if err != nil {
+		return Job{}, err
+	}
+	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec))
 	if err := errors.Join(faults...); err != nil {
 		return Job{}, err
 	}
@@ -80,17 +86,34 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 		return Job{}, err
 	}
 	info := AudienceInfo{Name: req.Name, State: JobQueued, Request: req, Created: s.opt.Clock().UTC()}
-	if err := s.putInfo(ctx, coll, info); err != nil {
+	raw, err := json.Marshal(info)
+	if err != nil {
 		return Job{}, err
 	}
-	job, err := s.jobs.add(ctx, &storedJob{
+	// In one step with its job: an audience without one would wait for ever.
+	return s.jobs.add(ctx, &storedJob{
 		Job:      Job{Kind: "audience", Collection: coll, Target: req.Name},
 		Audience: &req,
-	})
-	if err != nil {
-		return Job{}, errors.Join(err, s.opt.KV.Delete(ctx, infoKey(coll, req.Name)))
+	}, map[string][]byte{infoKey(coll, req.Name): raw})
+}
+
+// filterFaults compiles a filter only to hear what is wrong with it.
+func filterFaults(at string, f *index.Filter, spec index.Spec) error {
+	_, err := f.Compile(spec.Columns)
+	var faults []error
+	for _, fault := range Faults(err) {
+		where, what, _ := strings.Cut(strings.TrimPrefix(fault.Message, "filter"), ": ")
+		faults = append(faults, faultf(at+where, "%s", what))
 	}
-	return job, nil
+	return errors.Join(faults...)
+}
+
+func (s *Service) spec(ctx context.Context, coll string) (index.Spec, error) {
+	eng, err := s.opt.Store.Open(ctx, coll)
+	if err != nil {
+		return index.Spec{}, err
+	}
+	return eng.Spec(), nil
 }
 
 func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) error {
@@ -106,6 +129,11 @@ func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) e
 // gives the same list.
 func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	coll, name := job.Collection, job.Target
+	// A process may die between the list's last write and the job's: then the
+	// list is whole and may have been read.
+	if info, err := s.info(coll, name); err == nil && info.State == JobDone && info.Job == job.ID {
+		return nil
+	}
 	stage := ""
 	start, last := s.opt.Clock(), s.opt.Clock()
 	res, err := s.Run(ctx, coll, *job.Audience, func(now string, done, total int) {

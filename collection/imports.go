@@ -33,23 +33,26 @@ func batchSize(cfg Config) int {
 	return 4096
 }
 
-// StartImport reads a file below the import root into a collection, as a job.
+// StartImport reads a file into a collection, as a job. The file is below the
+// import root, or one that the caller has made for an upload.
 func (s *Service) StartImport(ctx context.Context, coll string, req ImportRequest) (Job, error) {
 	if _, err := s.config(coll); err != nil {
 		return Job{}, err
 	}
-	path, err := s.underRoot(req.Path)
-	if err != nil {
-		return Job{}, err
+	if !req.Uploaded {
+		path, err := s.underRoot(req.Path)
+		if err != nil {
+			return Job{}, err
+		}
+		req.Path = path
 	}
-	req.Path = path
-	if _, err := ingest.Inspect(ctx, path, req.Options); err != nil {
+	if _, err := ingest.Inspect(ctx, req.Path, req.Options); err != nil {
 		return Job{}, faultf("path", "%v", err)
 	}
 	return s.jobs.add(ctx, &storedJob{
-		Job:    Job{Kind: "import", Collection: coll, Target: filepath.Base(path)},
+		Job:    Job{Kind: "import", Collection: coll, Target: filepath.Base(req.Path)},
 		Import: &req,
-	})
+	}, nil)
 }
 
 // underRoot resolves a path and refuses what lies outside the import root,

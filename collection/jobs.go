@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -77,8 +78,8 @@ func newJobs(s *Service) (*jobs, error) {
 	return j, nil
 }
 
-// add stores a job and queues it.
-func (j *jobs) add(ctx context.Context, job *storedJob) (Job, error) {
+// add stores a job, together with the pairs given, and queues it.
+func (j *jobs) add(ctx context.Context, job *storedJob, with map[string][]byte) (Job, error) {
 	j.mu.Lock()
 	if len(j.queue) >= j.svc.opt.Limits.MaxJobs {
 		j.mu.Unlock()
@@ -89,7 +90,7 @@ func (j *jobs) add(ctx context.Context, job *storedJob) (Job, error) {
 	job.ID = uuid.NewString()
 	job.State = JobQueued
 	job.Created, job.Updated = now, now
-	if err := j.save(ctx, job); err != nil {
+	if err := j.save(ctx, job, with); err != nil {
 		return Job{}, err
 	}
 	j.mu.Lock()
@@ -103,12 +104,15 @@ func (j *jobs) add(ctx context.Context, job *storedJob) (Job, error) {
 	return job.Job, nil
 }
 
-func (j *jobs) save(ctx context.Context, job *storedJob) error {
+// save writes a job and the pairs given in one durable step.
+func (j *jobs) save(ctx context.Context, job *storedJob, with map[string][]byte) error {
 	raw, err := json.Marshal(job)
 	if err != nil {
 		return err
 	}
-	return j.svc.opt.KV.Put(ctx, map[string][]byte{jobPrefix + job.ID: raw})
+	pairs := map[string][]byte{jobPrefix + job.ID: raw}
+	maps.Copy(pairs, with)
+	return j.svc.opt.KV.Put(ctx, pairs)
 }
 
 func (j *jobs) loop(ctx context.Context) {
@@ -214,7 +218,7 @@ func (j *jobs) checkpoint(job *storedJob) {
 	j.mu.Lock()
 	copied := *job
 	j.mu.Unlock()
-	if err := j.save(context.Background(), &copied); err != nil {
+	if err := j.save(context.Background(), &copied, nil); err != nil {
 		j.svc.log.Error("a job's state could not be stored", "job", job.ID, "error", err)
 	}
 }

@@ -36,6 +36,10 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) ([]H
 	}
 	query := index.Query{Vector: q.Vector, Filter: q.Filter, Limit: limit, Offset: q.Offset}
 	switch {
+	case q.Vector != nil:
+		if len(q.Vector) != cfg.Dim || !finite(q.Vector) || isZero(q.Vector) {
+			return nil, faultf("vector", "want %d finite numbers, not all zero; have %d", cfg.Dim, len(q.Vector))
+		}
 	case q.Text != "":
 		if query.Vector, err = s.encodeQuery(ctx, cfg, q.Text); err != nil {
 			return nil, err

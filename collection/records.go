@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/kindred-search/kindred/index"
@@ -35,34 +38,50 @@ func faultf(at, format string, args ...any) error {
 	return &located{at: at, msg: fmt.Sprintf(format, args...)}
 }
 
-// Faults flattens joined errors into one entry each, in order.
+// Faults flattens joined errors into one entry each, in order, without the
+// words that only serve errors.Is.
 func Faults(err error) []Fault {
-	if err == nil {
+	switch e := any(err).(type) {
+	case nil:
+		return nil
+	case *located:
+		return []Fault{{Location: e.at, Message: e.msg}}
+	case *index.RowError:
+		return []Fault{{Location: fmt.Sprintf("customers[%d]", e.Row), Message: e.Reason}}
+	}
+	parts := joined(err)
+	if parts == nil { // a message above a join: the parts say more
+		parts = joined(errors.Unwrap(err))
+	}
+	if parts == nil {
+		msg := err.Error()
+		for _, kind := range []error{index.ErrInvalid, index.ErrExists} {
+			msg = strings.TrimPrefix(strings.TrimSuffix(msg, ": "+kind.Error()), kind.Error()+": ")
+		}
+		return []Fault{{Message: msg}}
+	}
+	var out []Fault
+	for _, e := range parts {
+		out = append(out, Faults(e)...)
+	}
+	return out
+}
+
+// joined returns the parts of an errors.Join. A sentence of fmt.Errorf with
+// several %w unwraps to a list as well, but is one fault.
+func joined(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // this very error
+	if !ok {
 		return nil
 	}
-	var loc *located
-	var row *index.RowError
-	switch joined := any(err).(type) {
-	case interface{ Unwrap() []error }:
-		var out []Fault
-		for _, e := range joined.Unwrap() {
-			out = append(out, Faults(e)...)
-		}
-		return out
-	case *located:
-		loc = joined
-		return []Fault{{Location: loc.at, Message: loc.msg}}
-	case *index.RowError:
-		row = joined
-		return []Fault{{Location: fmt.Sprintf("customers[%d]", row.Row), Message: row.Reason}}
+	lines := make([]string, len(many.Unwrap()))
+	for i, e := range many.Unwrap() {
+		lines[i] = e.Error()
 	}
-	// A joined error below a message keeps the message of each part.
-	if inner := errors.Unwrap(err); inner != nil {
-		if _, many := inner.(interface{ Unwrap() []error }); many {
-			return Faults(inner)
-		}
+	if strings.Join(lines, "\n") != err.Error() {
+		return nil
 	}
-	return []Fault{{Message: err.Error()}}
+	return many.Unwrap()
 }
 
 // rawRecord is a customer as JSON brings it.
@@ -70,26 +89,41 @@ type rawRecord struct {
 	ID     json.RawMessage            `json:"id"`
 	Fields map[string]json.RawMessage `json:"fields"`
 	Texts  []json.RawMessage          `json:"texts"`
-	Vector []float32                  `json:"vector"`
+	Vector []*float32                 `json:"vector"`
 }
 
 // ParseRecord reads one customer `{"id", "fields", "texts", "vector"}` against
-// a schema. A field of type text joins the texts. All faults come joined.
+// a schema. A field of type text joins the texts. All faults come joined; the
+// record's id is there with them, where it could be read.
 func (s *Service) ParseRecord(schema profile.Schema, raw []byte) (profile.Record, error) {
 	if !utf8.Valid(raw) {
 		return profile.Record{}, faultf("body", "not valid UTF-8: send JSON as UTF-8")
+	}
+	if loneSurrogate(raw) {
+		return profile.Record{}, faultf("body", "a \\u escape is half of a surrogate pair: such text is not Unicode")
 	}
 	var in rawRecord
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&in); err != nil {
-		return profile.Record{}, faultf("body", "%s", jsonProblem(err))
+		var known struct{ ID string }
+		if json.Unmarshal(raw, &known) != nil {
+			known.ID = ""
+		}
+		return profile.Record{ID: known.ID}, faultf("body", "%s", jsonProblem(err))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return profile.Record{}, faultf("body", "more than one JSON value: send one customer a line")
 	}
-	rec := profile.Record{Vector: in.Vector}
+	var rec profile.Record
 	var faults []error
+	for i, x := range in.Vector {
+		if x == nil {
+			faults = append(faults, faultf(fmt.Sprintf("vector[%d]", i), "null: want a number"))
+			continue
+		}
+		rec.Vector = append(rec.Vector, *x)
+	}
 	if err := json.Unmarshal(in.ID, &rec.ID); err != nil {
 		// Numbers are common as ids in exports; their text is the id.
 		var n json.Number
@@ -117,8 +151,8 @@ func (s *Service) ParseRecord(schema profile.Schema, raw []byte) (profile.Record
 	rec.Texts = texts
 	for i, t := range in.Texts {
 		var text profile.Text
-		if err := json.Unmarshal(t, &text.Body); err != nil {
-			if err := json.Unmarshal(t, &text); err != nil {
+		if err := json.Unmarshal(t, &text.Body); err != nil || string(t) == "null" {
+			if err := json.Unmarshal(t, &text); err != nil || string(t) == "null" {
 				faults = append(faults, faultf(fmt.Sprintf("texts[%d]", i), "neither a string nor {\"field\", \"body\"}"))
 				continue
 			}
@@ -133,7 +167,66 @@ func jsonProblem(err error) string {
 	if errors.As(err, &syn) {
 		return fmt.Sprintf("not JSON at byte %d: %v", syn.Offset, err)
 	}
+	var typ *json.UnmarshalTypeError
+	if errors.As(err, &typ) {
+		at := "the customer"
+		if typ.Field != "" {
+			at = typ.Field
+		}
+		return fmt.Sprintf("%s: have %s, want %s", at, typ.Value, wanted(typ.Type))
+	}
 	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// wanted names a Go type as JSON's users know it.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return wanted(t.Elem())
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.String:
+		return "a string"
+	case reflect.Float32:
+		return "a finite 32-bit number"
+	}
+	return "a number"
+}
+
+// loneSurrogate says whether JSON has a \u escape of half a surrogate pair. The
+// decoder would replace it, and different ids would become one.
+func loneSurrogate(raw []byte) bool {
+	unit := func(at int) (uint64, bool) { // the escape at a place, if there is one
+		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
+			return 0, false
+		}
+		u, err := strconv.ParseUint(string(raw[at+2:at+6]), 16, 16)
+		return u, err == nil
+	}
+	for at := bytes.IndexByte(raw, '\\'); at >= 0 && at < len(raw); {
+		step := 2
+		if u, ok := unit(at); ok {
+			step = 6
+			if utf16.IsSurrogate(rune(u)) {
+				low, _ := unit(at + 6)
+				if utf16.DecodeRune(rune(u), rune(low)) == utf8.RuneError {
+					return true
+				}
+				step = 12
+			}
+		}
+		next := -1
+		if at+step < len(raw) {
+			next = bytes.IndexByte(raw[at+step:], '\\')
+		}
+		if next < 0 {
+			break
+		}
+		at += step + next
+	}
+	return false
 }
 
 // DecodeFields types the values of a JSON object by a schema, in order of name.

@@ -184,4 +184,7 @@ type Job struct {
 type ImportRequest struct {
 	Path    string         `json:"path"`
 	Options ingest.Options `json:"options"`
+	// Uploaded says that the path is the server's own: it may lie outside the
+	// import root. Never take it from a client.
+	Uploaded bool `json:"uploaded,omitempty"`
 }
