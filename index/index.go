@@ -47,7 +47,9 @@ type Engine interface {
 	Upsert(ctx context.Context, rows []Row) error
 	// Delete removes ids and returns how many existed.
 	Delete(ctx context.Context, ids []string) (int, error)
-	// Get returns one entry per id, nil where absent. The caller owns them.
+	// Get returns one entry per id, nil where absent, all of one state: that
+	// which a Search begun at the same time sees, or a later one. The caller
+	// owns them.
 	Get(ctx context.Context, ids []string) ([]*Row, error)
 	// Search returns the best Limit rows after Offset, ordered by score
 	// descending, then id.
@@ -79,8 +81,10 @@ type Scanner interface {
 	// The caller owns the result.
 	Match(f *Filter) (*roaring.Bitmap, error)
 	// Scan scores every row of req.Mask with every head set in one pass over
-	// memory. Result: one slice per set, [Len()], row by row; rows outside the
-	// mask hold -Inf. The caller owns the result.
+	// memory; a set's scores are the same bytes alone and beside others. Result:
+	// one slice per set, [Len()], row by row; rows outside the mask hold -Inf,
+	// the others a finite number. The caller owns the result. When ctx ends, so
+	// does the scan, within a few thousand rows, with its error.
 	Scan(ctx context.Context, req ScanRequest) ([][]float32, error)
 	// Version changes whenever the collection's content does.
 	Version() uint64
@@ -235,8 +239,10 @@ type HeadSet struct {
 
 // ScanRequest is one pass over the population.
 type ScanRequest struct {
-	Bins     []Bins
-	Sets     []HeadSet
-	Mask     *roaring.Bitmap       // nil: all live rows
-	Progress func(done, total int) // may be nil; called from one goroutine at a time
+	Bins []Bins
+	Sets []HeadSet
+	Mask *roaring.Bitmap // nil: all live rows
+	// Progress, where given, hears how many of the Len() rows are done: from one
+	// goroutine at a time, ascending, ending with all of them.
+	Progress func(done, total int)
 }

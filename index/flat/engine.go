@@ -28,6 +28,7 @@ type engine struct {
 	turn    sync.Mutex // batches reach the table in order of version
 	next    *sync.Cond
 	applied uint64
+	doubt   map[string]bool // rows of batches that failed on their way to disk
 }
 
 func newEngine(s *Store, c stored, version uint64) *engine {
@@ -57,8 +58,8 @@ func (e *engine) Spec() index.Spec {
 
 // write commits one batch with the next version, and applies it to the table
 // once it is on disk. Batches wait for their sync together but are applied in
-// the order in which they entered.
-func (e *engine) write(build func(b *pebble.Batch) error, apply func(version uint64) error) error {
+// the order in which they entered. ids are the rows it changes.
+func (e *engine) write(ids []string, build func(b *pebble.Batch) error, apply func(version uint64) error) error {
 	b := e.store.db.NewBatch()
 	if err := build(b); err != nil {
 		closeQuietly(b)
@@ -71,11 +72,16 @@ func (e *engine) write(build func(b *pebble.Batch) error, apply func(version uin
 		return e.gone()
 	}
 	version := e.version + 1
-	err := setNumber(b, collKey(tagVersion, e.number, ""), version)
+	begun, err := false, setNumber(b, collKey(tagVersion, e.number, ""), version)
 	if err == nil {
-		err = e.store.enter(b)
+		begun, err = e.store.enter(b)
 	}
 	if err != nil {
+		if begun {
+			e.turn.Lock()
+			e.distrust(ids)
+			e.turn.Unlock()
+		}
 		e.mu.Unlock()
 		return fmt.Errorf("collection %q: %w", e.name, err)
 	}
@@ -91,6 +97,8 @@ func (e *engine) write(build func(b *pebble.Batch) error, apply func(version uin
 	}
 	if err == nil {
 		err = apply(version)
+	} else {
+		e.distrust(ids)
 	}
 	e.applied = version
 	e.next.Broadcast()
@@ -98,6 +106,17 @@ func (e *engine) write(build func(b *pebble.Batch) error, apply func(version uin
 		return fmt.Errorf("collection %q: %w", e.name, err)
 	}
 	return nil
+}
+
+// distrust remembers rows whose batch failed on its way to disk. It runs under
+// e.turn.
+func (e *engine) distrust(ids []string) {
+	if e.doubt == nil {
+		e.doubt = map[string]bool{}
+	}
+	for _, id := range ids {
+		e.doubt[id] = true
+	}
 }
 
 func (e *engine) Upsert(ctx context.Context, batch []index.Row) error {
@@ -112,14 +131,14 @@ func (e *engine) Upsert(ctx context.Context, batch []index.Row) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	prepared := make([]rows.Prepared, len(batch))
+	prepared, ids := make([]rows.Prepared, len(batch)), make([]string, len(batch))
 	for i := range batch {
-		prepared[i] = rows.Prepare(&spec, &batch[i])
+		prepared[i], ids[i] = rows.Prepare(&spec, &batch[i]), batch[i].ID
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return e.write(func(b *pebble.Batch) error {
+	return e.write(ids, func(b *pebble.Batch) error {
 		for i := range prepared {
 			key := collKey(tagRow, e.number, batch[i].ID)
 			if err := b.Set(key, encodeRow(key, &prepared[i]), nil); err != nil {
@@ -152,7 +171,7 @@ func (e *engine) Delete(ctx context.Context, ids []string) (int, error) {
 		return 0, nil
 	}
 	deleted := 0
-	err := e.write(func(b *pebble.Batch) error {
+	err := e.write(ids, func(b *pebble.Batch) error {
 		for _, id := range ids {
 			err := errors.Join(
 				b.Delete(collKey(tagRow, e.number, id), nil),
@@ -169,15 +188,33 @@ func (e *engine) Delete(ctx context.Context, ids []string) (int, error) {
 	return deleted, err
 }
 
-// Get reads rows and records from one state of the database.
+// Get reads rows and records from one state of the database, one that is on
+// disk and in the table. A batch that is being written is waited for: the
+// database would show it before it is safe.
 func (e *engine) Get(ctx context.Context, ids []string) ([]*index.Row, error) {
 	if err := e.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer e.store.ops.RUnlock()
-	snap := e.store.db.NewSnapshot()
-	out := make([]*index.Row, len(ids))
+	e.mu.Lock()
+	if e.dropped.Load() {
+		e.mu.Unlock()
+		return nil, e.gone()
+	}
+	snap, version := e.store.db.NewSnapshot(), e.version
+	e.mu.Unlock()
+	e.turn.Lock()
+	for e.applied < version {
+		e.next.Wait()
+	}
 	var errs []error
+	for _, id := range ids {
+		if e.doubt[id] {
+			errs = append(errs, fmt.Errorf("collection %q: row %q: its last write failed and may or may not be on disk; start the process again", e.name, id))
+		}
+	}
+	e.turn.Unlock()
+	out := make([]*index.Row, len(ids))
 	for i, id := range ids {
 		row, err := e.get(snap, id)
 		if err != nil {

@@ -205,18 +205,19 @@ func (s *Store) writable() error {
 }
 
 // enter hands a batch to the database. Its order is that of the calls. The
-// caller waits with b.SyncWait.
-func (s *Store) enter(b *pebble.Batch) (err error) {
+// caller waits with synced. Of a batch that was begun readers of the database
+// may see something, whatever the error.
+func (s *Store) enter(b *pebble.Batch) (begun bool, err error) {
 	if err := s.writable(); err != nil {
-		return err
+		return false, err
 	}
 	if b.Len() > maxBatch {
-		return fmt.Errorf("%w: the batch takes %d MB; at most %d; split it", index.ErrInvalid, b.Len()>>20, maxBatch>>20)
+		return false, fmt.Errorf("%w: the batch takes %d MB; at most %d; split it", index.ErrInvalid, b.Len()>>20, maxBatch>>20)
 	}
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	if f := s.failure.Load(); f != nil {
-		return *f
+		return false, *f
 	}
 	defer func() { // the database panics when its log cannot be written
 		if r := recover(); r != nil {
@@ -228,13 +229,14 @@ func (s *Store) enter(b *pebble.Batch) (err error) {
 			err = *s.failure.Load()
 		}
 	}()
+	begun = true
 	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		return s.wrap("write", err)
+		return begun, s.wrap("write", err)
 	}
 	if f := s.failure.Load(); f != nil {
-		return *f
+		return begun, *f
 	}
-	return nil
+	return begun, nil
 }
 
 // synced waits until a batch that entered is on disk.
@@ -247,7 +249,7 @@ func (s *Store) synced(b *pebble.Batch) error {
 }
 
 func (s *Store) commit(b *pebble.Batch) error {
-	if err := s.enter(b); err != nil {
+	if _, err := s.enter(b); err != nil {
 		return err
 	}
 	return s.synced(b)
@@ -409,7 +411,7 @@ func (s *Store) Alter(ctx context.Context, name string, add []index.Column) erro
 	}
 	add = slices.Clone(add)
 	spec.Columns = append(slices.Clone(spec.Columns), add...)
-	return e.write(func(b *pebble.Batch) error {
+	return e.write(nil, func(b *pebble.Batch) error {
 		return setJSON(b, nameKey(tagCollection, name), stored{e.number, spec})
 	}, func(version uint64) error {
 		e.table.Alter(add, version)

@@ -39,8 +39,13 @@ func Run(t *testing.T, cfg Config) {
 			t.Run("model", func(t *testing.T) { testModel(t, cfg, p) })
 			t.Run("permuted", func(t *testing.T) { testPermuted(t, cfg, p) })
 			t.Run("concurrent", func(t *testing.T) { testConcurrent(t, cfg, p) })
+			t.Run("scan", func(t *testing.T) { testScan(t, cfg, p) })
+			t.Run("roundtrip", func(t *testing.T) { testRoundTrip(t, cfg, p) })
+			t.Run("oldsnapshot", func(t *testing.T) { testOldSnapshot(t, cfg, p) })
+			t.Run("together", func(t *testing.T) { testTogether(t, cfg, p) })
 		})
 	}
+	t.Run("progress", func(t *testing.T) { testProgress(t, cfg) })
 	t.Run("refusals", func(t *testing.T) { testRefusals(t, cfg) })
 }
 

@@ -119,6 +119,22 @@ func (v *Vector) Decode(dst []float32) {
 	}
 }
 
+// scaleHead divides a head by the power of two that brings its largest number
+// to [0.5, 1), so that no product or sum with unit vectors overflows a float32.
+// Nothing is rounded but numbers 2^100 times smaller than the largest.
+func scaleHead(h []float32) (f []float32, scale float64) {
+	top := 0.0
+	for _, x := range h {
+		top = max(top, math.Abs(float64(x)))
+	}
+	_, exp := math.Frexp(top)
+	f = make([]float32, len(h))
+	for i, x := range h {
+		f[i] = float32(math.Ldexp(float64(x), -exp))
+	}
+	return f, math.Ldexp(1, exp)
+}
+
 // quantiseHead rounds a head to int16 with one scale, such that
 // 127 * sum|q| < 2^31: no sum over int8 codes can overflow an int32.
 func quantiseHead(h []float32) (q []int16, scale float64) {

@@ -37,7 +37,7 @@ type setPlan struct {
 }
 
 type headPlan struct {
-	scale  float64 // of the quantised vector
+	scale  float64 // what the vector was divided by
 	bias   float64
 	tables []tablePlan
 }
@@ -140,7 +140,9 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 					hp.scale = scale
 					p.int8s = append(p.int8s, q)
 				} else {
-					p.floats = append(p.floats, h.Vector)
+					f, scale := scaleHead(h.Vector)
+					hp.scale = scale
+					p.floats = append(p.floats, f)
 				}
 			}
 			for k, table := range h.Tables {
@@ -297,7 +299,7 @@ func (w *worker) vectors(ch *chunk, base, rows int, dense bool) {
 			simd.DotFp32(src.full[at*dim:(at+rows)*dim], dim, w.floats[k], flts)
 		}
 		for j := range w.idx {
-			w.acc[h][j] = float64(flts[place(j)])
+			w.acc[h][j] = float64(flts[place(j)]) * w.heads[h].scale
 		}
 	}
 }
@@ -366,14 +368,26 @@ func (w *worker) reduce(first int) {
 		heads := w.acc[set.first : set.first+set.count]
 		if len(heads) == 1 {
 			for j, i := range w.idx {
-				out[i] = float32(heads[0][j])
+				out[i] = toScore(heads[0][j])
 			}
 			continue
 		}
 		for j, i := range w.idx {
-			out[i] = float32(reduceOne(heads, j, set.reduce))
+			out[i] = toScore(reduceOne(heads, j, set.reduce))
 		}
 	}
+}
+
+// toScore rounds a sum to a score. Sums beyond a float32 become the largest:
+// -Inf would say that the row is masked.
+func toScore(x float64) float32 {
+	if x > math.MaxFloat32 {
+		return math.MaxFloat32
+	}
+	if x < -math.MaxFloat32 {
+		return -math.MaxFloat32
+	}
+	return float32(x)
 }
 
 func reduceOne(heads [][]float64, j int, how index.Reduce) float64 {

@@ -110,35 +110,56 @@ func TestImageIsMonotone(t *testing.T) {
 	}
 }
 
-func TestCountsAndCurve(t *testing.T) {
+func TestCountAbove(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	scores := makeScores(50000, "masked", rng)
-	h := NewHistogram(scores)
-	if want := len(oracle(scores, len(scores), cmp.Compare[uint32])); h.Total() != want {
-		t.Fatalf("total %d, want %d", h.Total(), want)
-	}
-	for _, s := range []float32{-1, 0, 0.25, 0.3, 0.77, 1, 2} {
-		want := 0
-		for _, x := range scores {
-			if x >= s {
-				want++
+	for _, shape := range []string{"masked", "infs", "ties", "zeros"} {
+		scores := makeScores(50000, shape, rng)
+		for _, s := range []float32{float32(math.Inf(-1)), -1, 0, 0.25, 0.3, 0.77, 1, 2, float32(math.Inf(1))} {
+			want := 0
+			for _, x := range scores {
+				if x >= s && !math.IsInf(float64(x), -1) {
+					want++
+				}
+			}
+			if got := CountAbove(scores, s); got != want {
+				t.Errorf("%s: CountAbove(%v) = %d, want %d", shape, s, got, want)
 			}
 		}
-		if got := CountAbove(scores, s); got != want {
-			t.Errorf("CountAbove(%v) = %d, want %d", s, got, want)
-		}
-		if lo, hi := h.AtLeast(s); lo > want || hi < want {
-			t.Errorf("AtLeast(%v) = [%d, %d], want %d inside", s, lo, hi, want)
+	}
+}
+
+// Every point of the curve against the sort: the score of a size is that of its
+// last member, for every shape of scores and number of points.
+func TestCurveAgainstSort(t *testing.T) {
+	const seed = 11
+	rng := rand.New(rand.NewPCG(seed, 1))
+	compared := 0
+	for _, n := range []int{1, 2, 300, 20000, 70001} {
+		for _, shape := range []string{"normal", "ties", "equal", "zeros", "infs", "masked", "close"} {
+			scores := makeScores(n, shape, rng)
+			all := oracle(scores, n, cmp.Compare[uint32])
+			for _, points := range []int{0, 1, 2, 200} {
+				curve := Curve(scores, points)
+				if len(all) == 0 || points == 0 {
+					if curve != nil {
+						t.Errorf("seed %d: n=%d %s points=%d: a curve of nobody: %v", seed, n, shape, points, curve)
+					}
+					continue
+				}
+				if last := curve[len(curve)-1].Size; last != len(all) || points > 1 && curve[0].Size != 1 || len(curve) > points {
+					t.Fatalf("seed %d: n=%d %s points=%d: %d points, from %d to %d of %d", seed, n, shape, points, len(curve), curve[0].Size, last, len(all))
+				}
+				for i, p := range curve {
+					if want := scores[all[p.Size-1]]; p.Score != want || i > 0 && p.Size <= curve[i-1].Size {
+						t.Fatalf("seed %d: n=%d %s points=%d: point %d is %v, the sort's score of that size is %v", seed, n, shape, points, i, p, want)
+					}
+					compared++
+				}
+			}
 		}
 	}
-	curve := Curve(scores, 20)
-	if len(curve) < 10 || curve[0].Size != 1 || curve[len(curve)-1].Size != h.Total() {
-		t.Fatalf("curve %v", curve)
-	}
-	for i, p := range curve {
-		if got := CountAbove(scores, p.Score); got < p.Size {
-			t.Errorf("point %d: %d customers score %v, want at least %d", i, got, p.Score, p.Size)
-		}
+	if compared < 2000 {
+		t.Fatalf("only %d points compared", compared)
 	}
 }
 
@@ -147,5 +168,32 @@ func BenchmarkSelect100k(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		Select(scores, 100_000, Options{})
+	}
+}
+
+func BenchmarkCurve200(b *testing.B) {
+	scores := makeScores(1_000_000, "normal", rand.New(rand.NewPCG(1, 1)))
+	b.ResetTimer()
+	for range b.N {
+		Curve(scores, 200)
+	}
+}
+
+// BenchmarkCurveBySort is what Curve would cost as a selection of everyone.
+func BenchmarkCurveBySort(b *testing.B) {
+	scores := makeScores(1_000_000, "normal", rand.New(rand.NewPCG(1, 1)))
+	b.ResetTimer()
+	for range b.N {
+		Select(scores, len(scores), Options{})
+	}
+}
+
+// BenchmarkCount is the pass that a histogram made while scoring would save.
+func BenchmarkCount(b *testing.B) {
+	scores := makeScores(1_000_000, "normal", rand.New(rand.NewPCG(1, 1)))
+	parts := split(len(scores), 0)
+	b.ResetTimer()
+	for range b.N {
+		count(scores, parts)
 	}
 }
