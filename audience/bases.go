@@ -36,9 +36,9 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			return index.HeadSet{Heads: []index.Head{fit(m, s)}}, nil
 		}})
 	}
-	logit := func(name string, u use, p penalty) {
+	logit := func(name string, u use, p penalty, lines bool) {
 		out = append(out, base{name, u, func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
-			h, err := newLogistic(m, s, u, p).fit(ctx)
+			h, err := newLogistic(m, s, u, p, lines).fit(ctx)
 			return index.HeadSet{Heads: []index.Head{h}}, err
 		}})
 	}
@@ -61,15 +61,16 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 	}
 	if method == Auto || method == Classifier {
 		if text {
-			logit("classifier on text, penalty 100", use{text: true}, penalty{text: 100})
-			logit("classifier on text, penalty 1000", use{text: true}, penalty{text: 1000})
+			logit("classifier on text, penalty 100", use{text: true}, penalty{text: 100}, false)
+			logit("classifier on text, penalty 1000", use{text: true}, penalty{text: 1000}, false)
 		}
 		if columns {
-			logit("classifier on columns, penalty 1", use{columns: true}, penalty{columns: 1})
-			logit("classifier on columns, penalty 8", use{columns: true}, penalty{columns: 8})
+			logit("curves of columns, penalty 4", use{columns: true}, penalty{columns: 4}, false)
+			logit("curves of columns, penalty 20", use{columns: true}, penalty{columns: 20}, false)
+			logit("lines of columns", use{columns: true}, penalty{columns: 10}, true)
 		}
 		if text && columns {
-			logit("classifier on both", use{true, true}, penalty{text: 300, columns: 2})
+			logit("classifier on both", use{true, true}, penalty{text: 300, columns: 2}, false)
 		}
 	}
 	if text && (method == Auto || method == Clusters) {

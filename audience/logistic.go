@@ -1,0 +1,146 @@
+package audience
+
+import (
+	"context"
+	"math"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// penalty is the weight of the squared parameters: of the vector's, which are for
+// deviations of variance 1, and of the columns'.
+type penalty struct{ text, columns float64 }
+
+// logistic is positive-unlabelled regression: seeds against background, each
+// side with the same total weight, L2 penalty. A column's parameters become its
+// table by a basis.
+type logistic struct {
+	m      *material
+	s      subset
+	use    use
+	lambda penalty
+	basis  []basis
+	offset []int // of each column's parameters
+	params int   // dim or 0, then columns, then the intercept
+	wPos   float64
+	wNeg   float64
+}
+
+// newLogistic takes straight lines for numeric columns when lines is set, and
+// smooth curves otherwise.
+func newLogistic(m *material, s subset, u use, lambda penalty, lines bool) *logistic {
+	l := &logistic{m: m, s: s, use: u, lambda: lambda}
+	if u.text {
+		l.params = m.f.dim
+	}
+	if u.columns {
+		for c := range m.f.bins {
+			b := newBasis(&m.f.bins[c], m.f.share[c], lines)
+			l.basis = append(l.basis, b)
+			l.offset = append(l.offset, l.params)
+			l.params += b.params()
+		}
+	}
+	l.params++
+	pos, neg := 0.0, 0.0
+	for _, i := range s.pos {
+		pos += m.weight[i]
+	}
+	for _, i := range s.neg {
+		neg += m.weight[i]
+	}
+	// The seeds count as they are; the background counts as much in all.
+	l.wPos, l.wNeg = float64(len(s.pos))/pos, float64(len(s.pos))/neg
+	return l
+}
+
+// head turns parameters into a head on deviations.
+func (l *logistic) head(theta []float64) index.Head {
+	f := l.m.f
+	h := index.Head{Bias: float32(theta[l.params-1])}
+	if l.use.text {
+		h.Vector = make([]float32, f.dim)
+		for j := range h.Vector {
+			h.Vector[j] = float32(theta[j] * f.scale)
+		}
+	}
+	if l.use.columns {
+		h.Tables = make([][]float32, len(f.bins))
+		for c := range f.bins {
+			h.Tables[c] = make([]float32, f.bins[c].Count())
+			l.basis[c].table(theta[l.offset[c]:], h.Tables[c])
+		}
+	}
+	return h
+}
+
+// loss returns the penalised loss and its gradient.
+func (l *logistic) loss(theta, grad []float64) float64 {
+	m, f := l.m, l.m.f
+	h := l.head(theta)
+	for j := range grad {
+		grad[j] = 0
+	}
+	var gTables [][]float64
+	if l.use.columns {
+		gTables = make([][]float64, len(f.bins))
+		for c := range f.bins {
+			gTables[c] = make([]float64, f.bins[c].Count())
+		}
+	}
+	total := 0.0
+	row := func(i int, label, weight float64) {
+		z := f.score(&h, m.vec(i), m.rows[i])
+		// log(1 + exp(-yz)), without overflow on either side.
+		if label > 0 {
+			total += weight * softplus(-z)
+		} else {
+			total += weight * softplus(z)
+		}
+		p := 1 / (1 + math.Exp(-z))
+		g := weight * (p - label)
+		if l.use.text {
+			g2 := g * f.scale
+			for j, x := range m.vec(i) {
+				grad[j] += g2 * float64(x)
+			}
+		}
+		for c := range gTables {
+			codes := codesOf(f.codes[c], m.rows[i])
+			each := g / math.Sqrt(float64(len(codes)))
+			for _, code := range codes {
+				gTables[c][code] += each
+			}
+		}
+		grad[l.params-1] += g
+	}
+	for _, i := range l.s.pos {
+		row(i, 1, l.wPos*m.weight[i])
+	}
+	for _, i := range l.s.neg {
+		row(i, 0, l.wNeg*m.weight[i])
+	}
+	for c, g := range gTables {
+		l.basis[c].gradient(g, grad[l.offset[c]:])
+	}
+	for j := range l.params - 1 {
+		lambda := l.lambda.columns
+		if l.use.text && j < f.dim {
+			lambda = l.lambda.text
+		}
+		total += 0.5 * lambda * theta[j] * theta[j]
+		grad[j] += lambda * theta[j]
+	}
+	return total
+}
+
+func softplus(z float64) float64 {
+	return math.Max(z, 0) + math.Log1p(math.Exp(-math.Abs(z)))
+}
+
+// fit minimises the loss.
+func (l *logistic) fit(ctx context.Context) (index.Head, error) {
+	theta := make([]float64, l.params)
+	err := minimise(ctx, theta, l.loss)
+	return l.head(theta), err
+}
