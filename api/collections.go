@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -69,7 +70,8 @@ const collectionPath = "/v1/collections/{collection}"
 func (s *Server) collectionRoutes() {
 	svc := s.opt.Service
 	put := s.operation("put-collection", http.MethodPut, collectionPath, "Create a collection, or add fields to it", "collections", RoleAdmin)
-	put.Responses = map[string]*huma.Response{"201": {Description: "created"}}
+	config := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[collection.Config](), true, "Config")
+	put.Responses = map[string]*huma.Response{"201": {Description: "created", Content: map[string]*huma.MediaType{"application/json": {Schema: config}}}}
 	put.Errors = append(put.Errors, http.StatusPreconditionFailed)
 	huma.Register(s.api, put, func(ctx context.Context, in *putCollection) (*collectionAnswer, error) {
 		cfg := collection.Config{Name: in.Collection, Model: in.Body.Model, Dim: in.Body.Dim, Precision: in.Body.Precision}

@@ -9,14 +9,18 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/goleak"
 
 	"github.com/kindred-search/kindred/collection"
@@ -32,6 +36,9 @@ const (
 	fakeModel = "words"
 	fakeDim   = 32
 	fakeMax   = 16 // tokens of a text
+	// tinyModel is a real encoder with random weights, as the server runs one:
+	// behind a queue, with its tokenizer.
+	tinyModel = "tiny"
 )
 
 // fakeEncoder is an encoder whose vectors are sums of one fixed vector a word,
@@ -121,10 +128,17 @@ func newService(t testing.TB, enc *fakeEncoder, set setup) (*collection.Service,
 	svc, err := collection.New(context.Background(), collection.Options{
 		Store: store, KV: store.KV(), ImportRoot: set.importRoot, Limits: set.limits,
 		OpenModel: func(_ context.Context, name string) (collection.Encoder, error) {
-			if name != fakeModel {
-				return nil, fmt.Errorf("model %q: %w", name, models.ErrUnknown)
+			switch name {
+			case fakeModel:
+				return enc, nil
+			case tinyModel:
+				m, err := embed.Open("../embed/testdata/tiny", embed.Options{})
+				if err != nil {
+					return nil, err
+				}
+				return embed.NewQueue(m, embed.QueueOptions{}), nil
 			}
-			return enc, nil
+			return nil, fmt.Errorf("model %q: %w", name, models.ErrUnknown)
 		},
 	})
 	if err != nil {
@@ -222,7 +236,58 @@ func (f *fixture) do(method, path string, body any, headers ...header) *answer {
 	if err != nil {
 		f.t.Fatalf("%s %s: reading the answer: %v", method, path, err)
 	}
-	return &answer{t: f.t, what: method + " " + path, status: res.StatusCode, header: res.Header, body: raw}
+	a := &answer{t: f.t, what: method + " " + path, status: res.StatusCode, header: res.Header, body: raw}
+	f.documented(a, method, req.URL)
+	return a
+}
+
+// documented checks that the OpenAPI document names the answer's status and
+// type. Each request of each test passes here.
+func (f *fixture) documented(a *answer, method string, u *url.URL) {
+	f.t.Helper()
+	op := f.operationOf(method, u.EscapedPath())
+	if op == nil || a.status == http.StatusUnauthorized && op.Security == nil {
+		return
+	}
+	res := op.Responses[strconv.Itoa(a.status)]
+	if res == nil {
+		f.t.Errorf("%s: the document does not know of status %d: %.200s", a.what, a.status, a.body)
+		return
+	}
+	kind, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
+	if len(a.body) > 0 && (err != nil || res.Content[kind] == nil) {
+		f.t.Errorf("%s: the document does not know of %q with status %d", a.what, a.header.Get("Content-Type"), a.status)
+	}
+}
+
+// operationOf finds the operation of a path as sent; nil when there is none.
+func (f *fixture) operationOf(method, path string) *huma.Operation {
+	sent := strings.Split(path, "/")
+	for template, item := range f.srv.Document().Paths {
+		parts := strings.Split(template, "/")
+		if len(parts) != len(sent) {
+			continue
+		}
+		same := true
+		for i, p := range parts {
+			same = same && (p == sent[i] || strings.HasPrefix(p, "{") && sent[i] != "")
+		}
+		if same {
+			return operations(item)[method]
+		}
+	}
+	return nil
+}
+
+// operations are a path's by method.
+func operations(item *huma.PathItem) map[string]*huma.Operation {
+	out := map[string]*huma.Operation{}
+	for method, op := range map[string]*huma.Operation{"GET": item.Get, "PUT": item.Put, "POST": item.Post, "PATCH": item.Patch, "DELETE": item.Delete} {
+		if op != nil {
+			out[method] = op
+		}
+	}
+	return out
 }
 
 // want checks the status and, for our own errors, their shape.

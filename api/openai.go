@@ -368,7 +368,7 @@ func documented(op *huma.Operation, body, fault *huma.Schema) {
 	errs := op.Errors
 	op.Errors = nil
 	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: body}}}}
-	for _, st := range append(errs, http.StatusFailedDependency) {
+	for _, st := range append(errs, http.StatusFailedDependency, http.StatusInternalServerError) {
 		op.Responses[strconv.Itoa(st)] = &huma.Response{Description: http.StatusText(st), Content: map[string]*huma.MediaType{"application/json": {Schema: fault}}}
 	}
 }

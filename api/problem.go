@@ -26,13 +26,13 @@ import (
 // Problem is an error answer (RFC 9457) with a stable code and all faults found.
 type Problem struct {
 	Type     string  `json:"type" doc:"a URI; about:blank when the title says it all"`
-	Title    string  `json:"title"`
-	Status   int     `json:"status"`
-	Detail   string  `json:"detail,omitempty"`
+	Title    string  `json:"title" doc:"the status in words" example:"Not Found"`
+	Status   int     `json:"status" doc:"the HTTP status" example:"404"`
+	Detail   string  `json:"detail,omitempty" doc:"what is wrong, for people"`
 	Instance string  `json:"instance,omitempty" doc:"the path asked for"`
-	Code     string  `json:"code" doc:"stable, for programs"`
+	Code     string  `json:"code" doc:"stable, for programs" example:"not_found"`
 	Errors   []Fault `json:"errors,omitempty" doc:"all faults found"`
-	Fix      string  `json:"fix,omitempty"`
+	Fix      string  `json:"fix,omitempty" doc:"how to mend it"`
 }
 
 // Fault is one thing wrong with a request.

@@ -5,6 +5,7 @@ import (
 	_ "embed" // for the console's page
 	"html/template"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -107,6 +108,8 @@ func (s *Server) systemRoutes() {
 	huma.Register(s.api, plain("tei-health", "/health", "The process is alive, as text-embeddings-inference says it"), alive)
 	ready := plain("readyz", "/readyz", "Requests can be served, or what is missing")
 	ready.Errors = nil
+	state := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[health](), true, "Health")
+	ready.Responses = map[string]*huma.Response{"503": {Description: "not ready, and why", Content: map[string]*huma.MediaType{"application/json": {Schema: state}}}}
 	type answer struct {
 		Status int
 		Body   health
@@ -126,7 +129,9 @@ func (s *Server) systemRoutes() {
 		}
 		return out, nil
 	})
+	s.page("metrics", "/metrics", "Prometheus metrics", "text/plain")
 	s.engine.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
+	s.page("console", "/", "A page about this server", "text/html")
 	page := template.Must(template.New("console").Parse(consolePage))
 	s.engine.GET("/", func(c *gin.Context) {
 		all, err := s.opt.Service.List(c.Request.Context())
@@ -146,4 +151,15 @@ func (s *Server) systemRoutes() {
 			s.opt.Logger.Debug("writing the console", "error", err)
 		}
 	})
+}
+
+// page documents a GET that the framework does not carry.
+func (s *Server) page(id, path, summary, kind string) {
+	op := s.operation(id, http.MethodGet, path, summary, "system", RoleRead)
+	fault := &huma.Schema{Ref: "#/components/schemas/Problem"}
+	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: "string"}}}}}
+	for _, status := range []int{401, 403, 500, 503} {
+		op.Responses[itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/problem+json": {Schema: fault}}}
+	}
+	s.api.OpenAPI().AddOperation(&op)
 }
