@@ -33,9 +33,9 @@ func best() variant {
 	switch {
 	case !x.HasAVX2 || !x.HasFMA || !hasF16C():
 		return variantGo
-	case !x.HasAVX512F:
+	case !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512DQ || !x.HasAVX512VL:
 		return variantAVX2
-	case !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512VNNI:
+	case !x.HasAVX512VNNI:
 		return variantAVX512
 	}
 	return variantVNNI
@@ -49,6 +49,8 @@ func choose(wish string, have variant) variant {
 		return variantGo
 	case "avx2":
 		return min(have, variantAVX2)
+	case "avx512":
+		return min(have, variantAVX512)
 	}
 	return have
 }
@@ -80,6 +82,50 @@ func runTile(t *tile) {
 		tileAVX512((*byte)(unsafe.Pointer(t)))
 	default:
 		tileAVX2((*byte)(unsafe.Pointer(t)))
+	}
+}
+
+// int8Format is the form [PackInt8] gives its operands.
+func int8Format() intFormat {
+	if impl == variantVNNI {
+		return formatUint8
+	}
+	return formatInt16
+}
+
+func runIntTile(t *intTile) {
+	p := (*byte)(unsafe.Pointer(t))
+	switch {
+	case impl == variantGo:
+		runIntTileGo(t)
+	case t.format == formatUint8:
+		tileInt8VNNI(p)
+	case t.width != 32:
+		tileInt16AVX2(p)
+	case impl == variantVNNI:
+		tileInt16VNNI(p)
+	default:
+		tileInt16AVX512(p)
+	}
+}
+
+func absMax(x []float32) uint32 {
+	if impl == variantGo || len(x) == 0 {
+		return absMaxGo(x)
+	}
+	return absMaxAVX2(&x[0], len(x))
+}
+
+// quantBody quantises len(x) elements, a multiple of 16.
+func quantBody(dst []uint32, x []float32, f intFormat, inv float32) {
+	switch {
+	case len(x) == 0:
+	case impl == variantGo:
+		quantGo(dst, x, f, inv)
+	case f == formatUint8:
+		quantUint8AVX512(&dst[0], &x[0], len(x), inv)
+	default:
+		quantInt16AVX2(&dst[0], &x[0], len(x), inv)
 	}
 }
 

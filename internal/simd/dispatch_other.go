@@ -9,6 +9,12 @@ func panelWidth() int  { return goPanelWidth }
 func tileRows(int) int { return goTileRows }
 func runTile(t *tile)  { runTileGo(t) }
 
+func int8Format() intFormat     { return formatInt16 }
+func runIntTile(t *intTile)     { runIntTileGo(t) }
+func absMax(x []float32) uint32 { return absMaxGo(x) }
+
+func quantBody(dst []uint32, x []float32, f intFormat, inv float32) { quantGo(dst, x, f, inv) }
+
 func packTransposed(dst, src []float32, stride, cols, depth int) {
 	packTransposedGo(dst, src, stride, cols, depth)
 }

@@ -90,6 +90,19 @@ type Epilogue struct {
 	Residual Matrix
 }
 
+// check holds the epilogue's shapes against C's.
+func (epi *Epilogue) check(c Matrix) {
+	if epi.Bias != nil && len(epi.Bias) < c.Cols {
+		panic(fmt.Sprintf("simd: MatMul: bias holds %d elements, C has %d columns", len(epi.Bias), c.Cols))
+	}
+	if epi.Residual.Data != nil {
+		epi.Residual.check("Residual")
+		if epi.Residual.Rows != c.Rows || epi.Residual.Cols != c.Cols {
+			panic(fmt.Sprintf("simd: MatMul: residual [%d, %d] for C [%d, %d]", epi.Residual.Rows, epi.Residual.Cols, c.Rows, c.Cols))
+		}
+	}
+}
+
 // Row and depth blocking of MatMul. 120 rows of A at depth 384 are 180 KiB and
 // stay in L2 while panels pass over them; a panel of depth 384 is 24 KiB (16
 // columns) and stays in L1 while the rows pass over it. Neither changes a bit
@@ -108,15 +121,7 @@ func MatMul(c, a Matrix, b *PackedB, epi Epilogue) {
 	if a.Cols != b.k || c.Cols != b.n || a.Rows != c.Rows {
 		panic(fmt.Sprintf("simd: MatMul: C [%d, %d] = A [%d, %d] x B [%d, %d]", c.Rows, c.Cols, a.Rows, a.Cols, b.k, b.n))
 	}
-	if epi.Bias != nil && len(epi.Bias) < b.n {
-		panic(fmt.Sprintf("simd: MatMul: bias holds %d elements, C has %d columns", len(epi.Bias), b.n))
-	}
-	if epi.Residual.Data != nil {
-		epi.Residual.check("Residual")
-		if epi.Residual.Rows != c.Rows || epi.Residual.Cols != c.Cols {
-			panic(fmt.Sprintf("simd: MatMul: residual [%d, %d] for C [%d, %d]", epi.Residual.Rows, epi.Residual.Cols, c.Rows, c.Cols))
-		}
-	}
+	epi.check(c)
 	for i := 0; i < c.Rows; i += blockRows {
 		end := min(i+blockRows, c.Rows)
 		e := epi

@@ -14,6 +14,41 @@ func tileAVX2(t *byte)
 //go:noescape
 func tileAVX512(t *byte)
 
+// tileInt16AVX2 computes an int16 tile of up to 6 rows and 16 columns; t points to an intTile.
+//
+//go:noescape
+func tileInt16AVX2(t *byte)
+
+// tileInt16AVX512 computes an int16 tile of up to 12 rows and 32 columns; t points to an intTile.
+//
+//go:noescape
+func tileInt16AVX512(t *byte)
+
+// tileInt16VNNI is tileInt16AVX512 by vpdpwssd.
+//
+//go:noescape
+func tileInt16VNNI(t *byte)
+
+// tileInt8VNNI computes a tile of unsigned bytes of A by signed bytes of B, up to 12 rows and 32 columns.
+//
+//go:noescape
+func tileInt8VNNI(t *byte)
+
+// absMaxAVX2 returns the largest of the bits of |x| over n elements, a multiple of 8 above 0.
+//
+//go:noescape
+func absMaxAVX2(x *float32, n int) uint32
+
+// quantInt16AVX2 writes x·inv, rounded to nearest even, as int16; n is a multiple of 16 above 0 and |x·inv| at most 32767.
+//
+//go:noescape
+func quantInt16AVX2(dst *uint32, x *float32, n int, inv float32)
+
+// quantUint8AVX512 writes 128 + x·inv, rounded to nearest even, as bytes; n is a multiple of 16 above 0 and |x·inv| at most 127.
+//
+//go:noescape
+func quantUint8AVX512(dst *uint32, x *float32, n int, inv float32)
+
 // packTransposedAVX2 writes src[j*stride+l] to dst[l*16+j] for j < 16 and l < depth, a multiple of 8.
 //
 //go:noescape

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -88,23 +87,12 @@ func dotInt8() {
 	}
 	wide := int8Kernel{
 		name: "dotInt8VNNI", step: 32, vec: ZMM,
-		multiply: func(h, v, acc reg.VecVirtual) { vpdpwssd(h, v, acc) },
+		multiply: func(h, v, acc reg.VecVirtual) { vnni("VPDPWSSD", h, v, acc) },
 		zero:     func(v reg.VecVirtual) { VPXORD(v, v, v) },
 	}
 	narrow.emit()
 	wide.emit()
 	wide.emitHeads()
-}
-
-// vpdpwssd is written out because avo does not know AVX512_VNNI; the Go
-// assembler does.
-func vpdpwssd(h, v, acc reg.VecVirtual) {
-	Instruction(&ir.Instruction{
-		Opcode:   "VPDPWSSD",
-		Operands: []Op{h, v, acc},
-		Inputs:   []Op{h, v, acc},
-		Outputs:  []Op{acc},
-	})
 }
 
 func (k int8Kernel) emit() {

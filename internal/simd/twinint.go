@@ -1,0 +1,73 @@
+package simd
+
+import "math"
+
+// The plain Go twins of the integer kernels: the same bits as the assembly.
+
+func runIntTileGo(t *intTile) {
+	w := t.width
+	var acc [32]int32
+	for r := range t.rows {
+		s := acc[:w]
+		clear(s)
+		if len(t.start) > 0 {
+			copy(s, t.start)
+		}
+		for l, g := range t.a[r*t.lda : r*t.lda+t.groups] {
+			row := t.b[l*w : l*w+w]
+			if t.format == formatUint8 {
+				a0, a1, a2, a3 := int32(uint8(g)), int32(uint8(g>>8)), int32(uint8(g>>16)), int32(uint8(g>>24))
+				for j, b := range row {
+					s[j] += a0*int32(int8(b)) + a1*int32(int8(b>>8)) + a2*int32(int8(b>>16)) + a3*int32(int8(b>>24))
+				}
+				continue
+			}
+			a0, a1 := int32(int16(g)), int32(int16(g>>16))
+			for j, b := range row {
+				s[j] += a0*int32(int16(b)) + a1*int32(int16(b>>16))
+			}
+		}
+		sa := t.scaleA[r*t.lds]
+		c := t.c[r*t.ldc : r*t.ldc+w]
+		for j, v := range s {
+			var base float32
+			if len(t.bias) > 0 {
+				base = t.bias[j]
+			}
+			if len(t.init) > 0 {
+				base += t.init[r*t.ldi+j]
+			}
+			// The conversions keep a compiler from fusing the last two steps.
+			c[j] = base + float32(float32(float32(v)*t.scaleB[j])*sa)
+		}
+	}
+}
+
+func absMaxGo(x []float32) uint32 {
+	var top uint32
+	for _, v := range x {
+		top = max(top, math.Float32bits(v)&0x7fffffff)
+	}
+	return top
+}
+
+// quantGo writes x·inv rounded to nearest even; the last group is filled up
+// with zeros.
+func quantGo(dst []uint32, x []float32, f intFormat, inv float32) {
+	per := f.perGroup()
+	for i := 0; i < len(x); i += per {
+		var g uint32
+		for l := range per {
+			var q int32
+			if i+l < len(x) {
+				q = int32(math.RoundToEven(float64(x[i+l] * inv)))
+			}
+			if f == formatUint8 {
+				g |= uint32(uint8(q+128)) << (8 * l)
+			} else {
+				g |= uint32(uint16(q)) << (16 * l)
+			}
+		}
+		dst[i/per] = g
+	}
+}
