@@ -18,6 +18,7 @@ type scanner struct {
 	ids   []int32
 	base  int // ids from here on belong to the text
 	limit int // of ids of the text
+	most  int // len(ids) beyond which the fast pass stops for check
 
 	track    bool // spans are wanted
 	spans    []Span
@@ -26,7 +27,7 @@ type scanner struct {
 
 	counting bool
 	counted  int
-	count    []int32 // buffer for one word when counting
+	own      []int32 // buffer for ids when the caller gave none
 
 	word      []byte // the folded word so far, at most maxChars characters of it
 	chars     int    // its characters, also beyond maxChars
@@ -42,9 +43,31 @@ type pendingMark struct {
 	src   Span
 }
 
+// countBatch is how many ids pile up before a count takes them.
+const countBatch = 4096
+
+// begin appends what stands before the text.
+func (s *scanner) begin(ids ...int32) {
+	s.ids = append(s.ids, ids...)
+	s.base = len(s.ids)
+	switch {
+	case s.counting:
+		s.most = countBatch
+	case s.limit == noLimit:
+		s.most = noLimit
+	default:
+		s.most = s.base + s.limit
+	}
+}
+
 func (s *scanner) run(text string) {
 	t, f := s.t, s.t.fold
 	for i := 0; i < len(text) && !s.stop; {
+		if s.chars == 0 && len(s.pending) == 0 && !s.track {
+			if i = s.fast(text, i); i == len(text) || s.stop {
+				break
+			}
+		}
 		b := text[i]
 		if t.first[b] {
 			if n := s.addedAt(text, i); n > 0 {
@@ -201,28 +224,21 @@ func (s *scanner) endWord() {
 	if s.chars > t.maxChars {
 		s.unknown(at)
 	} else {
-		m, limit := t.start, t.maxStart
-		for len(w) > 0 {
-			end := min(len(w), limit)
-			for ; end > 0; end-- {
-				if end < len(w) && !utf8.RuneStart(w[end]) {
-					continue
-				}
-				if id, ok := m[string(w[:end])]; ok {
-					s.ids = append(s.ids, id)
-					break
-				}
+		for node := uint32(0); len(w) > 0; node = t.cont {
+			id, end := int32(0), 0
+			if node != noNode {
+				id, end = t.trie.longest(node, w)
 			}
 			if end == 0 {
 				s.unknown(at)
 				break
 			}
+			s.ids = append(s.ids, id)
 			if s.track {
 				k := len(s.word) - len(w)
 				s.spans = append(s.spans, Span{s.from[k].Start, s.from[k+end-1].End})
 			}
 			w = w[end:]
-			m, limit = t.cont, t.maxCont
 		}
 	}
 	s.word, s.chars = s.word[:0], 0

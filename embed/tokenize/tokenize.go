@@ -21,12 +21,19 @@
 //  7. a word becomes the longest pieces of the vocabulary from left to right, or [UNK].
 //
 // All steps run in one pass over the bytes, so a text that is cut at the token limit is not read to
-// its end. A Tokenizer is immutable and safe for concurrent use.
+// its end. What is common has a shortcut with the same answer: a run of ASCII letters and digits is
+// classified and lowered eight bytes at a time and looked up as a whole, an ideograph or a punctuation
+// mark is one load from a table (fast.go). The rest goes character by character (scan.go), and a word that
+// is no token is cut by a double-array trie (trie.go). Nothing is remembered from text to text.
+//
+// A Tokenizer is immutable and safe for concurrent use: many goroutines may share one, and Encode
+// into a reused buffer allocates nothing.
 package tokenize
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -39,11 +46,9 @@ type Span struct {
 
 // Tokenizer is a WordPiece tokenizer. The zero value is not usable: see [Load].
 type Tokenizer struct {
-	start    map[string]int32 // pieces that begin a word
-	cont     map[string]int32 // pieces that continue one, without the prefix
-	maxStart int              // bytes of the longest key of start
-	maxCont  int              // bytes of the longest key of cont
-	tokens   []string         // id -> token
+	trie     *trie
+	cont     uint32   // the trie's node behind the prefix: pieces that continue a word lie below it
+	tokens   []string // id -> token
 	prefix   string
 	maxChars int
 	unk      int32
@@ -54,6 +59,7 @@ type Tokenizer struct {
 	special  map[int32]bool
 	cleanup  bool
 	fold     *foldTable
+	fast     *fastTable
 	scanners sync.Pool // of *scanner, so that a call allocates nothing
 }
 
@@ -94,7 +100,6 @@ func build(s settings) (*Tokenizer, error) {
 		return nil, fmt.Errorf("tokenizer: max_input_chars_per_word is %d, wanted 1 to %d: %w", s.maxChars, maxWordChars, ErrUnsupported)
 	}
 	t := &Tokenizer{
-		start: make(map[string]int32, len(s.vocab)), cont: make(map[string]int32),
 		prefix: s.prefix, maxChars: s.maxChars, cleanup: s.cleanup,
 		special: map[int32]bool{}, fold: newFoldTable(s.fold),
 	}
@@ -119,13 +124,14 @@ func build(s settings) (*Tokenizer, error) {
 		if old := t.tokens[id]; old == "" || tok < old { // two tokens of one id: the answer must not depend on map order
 			t.tokens[id] = tok
 		}
-		t.start[tok] = id
-		t.maxStart = max(t.maxStart, len(tok))
-		if rest, ok := strings.CutPrefix(tok, s.prefix); ok && rest != "" {
-			t.cont[rest] = id
-			t.maxCont = max(t.maxCont, len(rest))
-		}
 	}
+	keys := slices.Sorted(maps.Keys(s.vocab))
+	ids := make([]int32, len(keys))
+	for i, k := range keys {
+		ids[i] = s.vocab[k]
+	}
+	t.trie = newTrie(keys, ids)
+	t.cont = t.trie.walk(s.prefix)
 	for _, a := range s.added {
 		if a.content == "" || len(a.content) > maxTokenBytes || a.id < 0 {
 			return nil, fmt.Errorf("tokenizer: added token %q with id %d: wanted 1 to %d bytes and an id of at least 0", a.content, a.id, maxTokenBytes)
@@ -159,6 +165,7 @@ func build(s settings) (*Tokenizer, error) {
 			t.special[id] = true
 		}
 	}
+	t.fast = newFastTable(t, keys, ids, s.fold.lower)
 	return t, nil
 }
 
@@ -172,23 +179,32 @@ func (t *Tokenizer) ID(token string) (int32, bool) {
 			return a.id, true
 		}
 	}
-	id, ok := t.start[token]
-	return id, ok
+	return t.trie.id(token)
 }
 
-// Encode appends the ids of text to dst and returns the longer slice: [CLS], the pieces, [SEP].
+// Encode appends the ids of text to dst and returns the longer slice: [CLS], the pieces, [SEP]. A nil
+// dst costs one allocation, of the size of the answer.
 //
 // At most limit ids are appended, [CLS] and [SEP] included; truncated says that pieces were left out.
 // A limit of 0 or less means none; a limit of 1 leaves room for [CLS] only. Invalid UTF-8 counts as
 // U+FFFD, as many as Python's bytes.decode("utf-8", "replace") gives.
 func (t *Tokenizer) Encode(text string, limit int, dst []int32) (ids []int32, truncated bool) {
-	s := t.scanner(append(dst, t.cls), limit)
-	defer t.release(s)
+	fresh := dst == nil // then one allocation of the right size
+	s := t.scanner(dst, limit)
+	if fresh {
+		s.ids = s.own[:0]
+	}
+	s.begin(t.cls)
 	s.run(text)
 	if limit != 1 {
 		s.ids = append(s.ids, t.sep)
 	}
-	return s.ids, s.truncated
+	ids, truncated = s.ids, s.truncated
+	if fresh {
+		s.own, ids = ids, slices.Clone(ids)
+	}
+	t.release(s)
+	return ids, truncated
 }
 
 func (t *Tokenizer) scanner(ids []int32, limit int) *scanner {
@@ -196,7 +212,9 @@ func (t *Tokenizer) scanner(ids []int32, limit int) *scanner {
 	if !ok {
 		s = &scanner{t: t}
 	}
-	*s = scanner{t: t, ids: ids, base: len(ids), limit: textLimit(limit), word: s.word[:0], from: s.from[:0], pending: s.pending[:0], count: s.count[:0]}
+	s.ids, s.spans, s.limit = ids, nil, textLimit(limit)
+	s.track, s.counting, s.stop, s.truncated, s.counted = false, false, false, false, 0
+	s.word, s.chars, s.pending = s.word[:0], 0, s.pending[:0]
 	return s
 }
 
@@ -205,6 +223,9 @@ func (t *Tokenizer) release(s *scanner) {
 	s.ids, s.spans = nil, nil
 	if cap(s.pending) > 4096 { // one text of nothing but marks must not stay in memory
 		s.pending = nil
+	}
+	if cap(s.own) > 1<<16 { // nor one of a megabyte
+		s.own = nil
 	}
 	t.scanners.Put(s)
 }
@@ -222,10 +243,11 @@ func textLimit(limit int) int {
 // removed inside a piece lie in its span, those behind it do not. Marks that canonical ordering moves (a few
 // dozen rare ones that strip_accents keeps) keep the bytes they came from.
 func (t *Tokenizer) EncodeOffsets(text string, limit int, dst []int32, spans []Span) ([]int32, []Span, bool) {
-	s := t.scanner(append(dst, t.cls), limit)
+	s := t.scanner(dst, limit)
 	defer t.release(s)
 	s.track, s.spans = true, append(spans, Span{})
 	s.baseSpan = len(s.spans)
+	s.begin(t.cls)
 	s.run(text)
 	if limit != 1 {
 		s.ids, s.spans = append(s.ids, t.sep), append(s.spans, Span{})
@@ -237,9 +259,10 @@ func (t *Tokenizer) EncodeOffsets(text string, limit int, dst []int32, spans []S
 func (t *Tokenizer) Count(text string) int {
 	s := t.scanner(nil, 0)
 	defer t.release(s)
-	s.counting, s.ids = true, s.count[:0]
+	s.counting, s.ids = true, s.own[:0]
+	s.begin()
 	s.run(text)
-	s.count = s.ids[:0]
+	s.own = s.ids[:0]
 	return s.counted + 2
 }
 
