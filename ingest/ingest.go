@@ -16,6 +16,7 @@ package ingest
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/kindred-search/kindred/index"
@@ -184,7 +185,7 @@ func (p *Plan) String() string {
 		for i, s := range c.Samples {
 			samples[i] = cut(s, 24)
 		}
-		table = append(table, []string{c.Name, kind, fmt.Sprintf("%.1f%%", 100*c.Missing), c.Why, strings.Join(samples, " / ")})
+		table = append(table, []string{printable(c.Name), kind, fmt.Sprintf("%.1f%%", 100*c.Missing), c.Why, strings.Join(samples, " / ")})
 	}
 	widths := make([]int, len(table[0]))
 	for _, row := range table {
@@ -203,16 +204,27 @@ func (p *Plan) String() string {
 		b.WriteByte('\n')
 	}
 	for _, n := range p.Notes {
-		fmt.Fprintf(&b, "note: %s\n", n)
+		fmt.Fprintf(&b, "note: %s\n", printable(n))
 	}
 	return b.String()
 }
 
-// cut shortens a sample to n characters on one line.
+// cut shortens a sample to n characters on one line, without what would steer
+// a terminal.
 func cut(s string, n int) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = printable(strings.Join(strings.Fields(s), " "))
 	if utf8.RuneCountInString(s) <= n {
 		return s
 	}
 	return string([]rune(s)[:n-1]) + "…"
+}
+
+// printable replaces control characters.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '\ufffd'
+		}
+		return r
+	}, s)
 }

@@ -53,6 +53,11 @@ func (p *Plan) sniff(head []byte, whole bool) error {
 		}
 		return nil
 	}
+	for _, o := range other {
+		if bytes.HasPrefix(head, []byte(o.magic)) {
+			return fmt.Errorf("this is %s", o.what)
+		}
+	}
 	if p.opt.Encoding != "" {
 		p.Encoding = canonicalEncoding(p.opt.Encoding)
 	} else {
@@ -71,6 +76,9 @@ func (p *Plan) sniff(head []byte, whole bool) error {
 		}
 	}
 	head = bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
+	if err := notText(head); err != nil {
+		return err
+	}
 	if p.Format == "" {
 		p.Format = FormatCSV
 		if line := bytes.TrimSpace(head); len(line) > 0 && line[0] == '{' {
@@ -91,6 +99,36 @@ func (p *Plan) sniff(head []byte, whole bool) error {
 		return fmt.Errorf("unknown format %q: use csv, ndjson or parquet", p.Format)
 	}
 	return nil
+}
+
+// other says what a file is, by its first bytes, that is often given for a
+// table.
+var other = []struct{ magic, what string }{
+	{"PK\x03\x04", "a zip archive or an Excel workbook: save the sheet as CSV"},
+	{"\xd0\xcf\x11\xe0", "an old Excel workbook: save the sheet as CSV"},
+	{"%PDF-", "a PDF: export the table as CSV"},
+	{"\x89PNG", "a picture"},
+	{"SQLite format 3\x00", "an SQLite database: export the table as CSV"},
+	{"ARROW1\x00", "an Arrow file: write it as Parquet or CSV"},
+	{"Obj\x01", "an Avro file: write it as Parquet or CSV"},
+}
+
+// notText refuses decoded text that consists of control characters to a good
+// part. A stray one in a cell is not enough.
+func notText(head []byte) error {
+	if n := notPrintable(head); n*200 > len(head) && n > 2 {
+		return fmt.Errorf("not text: %d of the first %d bytes are control characters: give CSV, NDJSON or Parquet, or set the encoding", n, len(head))
+	}
+	return nil
+}
+
+func notPrintable(head []byte) (n int) {
+	for _, c := range head {
+		if c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0x7f {
+			n++
+		}
+	}
+	return n
 }
 
 // opened is a row source and how far it is.

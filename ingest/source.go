@@ -58,8 +58,11 @@ func openStream(path string) (*stream, error) {
 	if err != nil {
 		return fail(err)
 	}
+	if info.IsDir() {
+		return fail(fmt.Errorf("%s is a folder: name one file", path))
+	}
 	if !info.Mode().IsRegular() {
-		return fail(fmt.Errorf("%s is not a regular file", path))
+		return fail(fmt.Errorf("%s is not a regular file: it is read twice, so write it to one first", path))
 	}
 	s.total = info.Size()
 	raw := bufio.NewReaderSize(s, 256<<10)
@@ -71,20 +74,35 @@ func openStream(path string) (*stream, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(raw)
 		if err != nil {
-			return fail(fmt.Errorf("%s begins like gzip but is not: %w", path, err))
+			return fail(fmt.Errorf("%s begins like gzip, but its header is cut off or damaged: fetch or compress it again: %w", path, err))
 		}
-		s.compression, s.in = "gzip", bufio.NewReaderSize(z, sniffBytes)
+		s.compression, s.in = "gzip", bufio.NewReaderSize(&unpacker{s, z}, sniffBytes)
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		// The window is capped, so a hostile frame cannot ask for gigabytes.
 		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20), zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderLowmem(true))
 		if err != nil {
-			return fail(fmt.Errorf("%s begins like zstd but is not: %w", path, err))
+			return fail(fmt.Errorf("%s begins like zstd, but its header is cut off or damaged: fetch or compress it again: %w", path, err))
 		}
-		s.compression, s.zst, s.in = "zstd", z, bufio.NewReaderSize(z, sniffBytes)
+		s.compression, s.zst, s.in = "zstd", z, bufio.NewReaderSize(&unpacker{s, z}, sniffBytes)
 	default:
 		s.in = bufio.NewReaderSize(raw, sniffBytes)
 	}
 	return s, nil
+}
+
+// unpacker says of a damaged compressed file where it is damaged.
+type unpacker struct {
+	s *stream
+	z io.Reader
+}
+
+// Read undoes the compression.
+func (u *unpacker) Read(p []byte) (int, error) {
+	n, err := u.z.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("the %s data is cut off or damaged within the first %d of %d bytes: fetch or compress the file again: %w", u.s.compression, u.s.read.Load(), u.s.total, err)
+	}
+	return n, err
 }
 
 // head is the first bytes, up to sniffBytes, without taking them. whole says

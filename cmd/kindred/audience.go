@@ -54,6 +54,14 @@ func (a *app) audienceCommand() *cobra.Command {
 	export := &cobra.Command{
 		Use: "export COLLECTION AUDIENCE", Short: "Write an audience's members to a file", Example: "  kindred audience export shop spring -o spring.csv", Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if out != "-" {
+				if _, err := formOf(out); err != nil {
+					return err
+				}
+			}
+			if err := checkOutputs(nil, []string{out}); err != nil {
+				return err
+			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
 				members, err := b.Members(cmd.Context(), args[0], args[1], 0, math.MaxInt)
 				if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,25 +26,72 @@ func (a *app) export(path string, members []audience.Member) error {
 		}
 		return writeCSV(a.out, members)
 	}
-	write := func(w *os.File) error { return writeCSV(w, members) }
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".csv", ".txt", "":
-	case ".ndjson", ".jsonl":
-		write = func(w *os.File) error { return writeNDJSON(w, members) }
-	case ".parquet":
-		write = func(w *os.File) error { return writeParquet(w, members) }
-	default:
-		return usagef("-o %s: want .csv, .ndjson or .parquet", path)
+	form, err := formOf(path)
+	if err != nil {
+		return err
 	}
-	if err := writeAtomic(path, write); err != nil {
+	if err := writeAtomic(path, func(w *os.File) error { return form(w, members) }); err != nil {
 		return err
 	}
 	a.say("audience: %s", path)
 	return nil
 }
 
-// writeAtomic makes a file appear whole or not at all.
+// formOf is the form of an audience that a path's extension asks for.
+func formOf(path string) (func(io.Writer, []audience.Member) error, error) {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".csv", ".txt", "":
+		return writeCSV, nil
+	case ".ndjson", ".jsonl":
+		return writeNDJSON, nil
+	case ".parquet":
+		return writeParquet, nil
+	}
+	return nil, usagef("-o %s: want .csv, .ndjson or .parquet", path)
+}
+
+// checkOutputs finds what would stop the files from being written, before the
+// work that fills them. "" and - are no files.
+func checkOutputs(inputs, outputs []string) error {
+	var faults []error
+	for i, out := range outputs {
+		if out == "" || out == "-" {
+			continue
+		}
+		folder, err := os.Stat(filepath.Dir(out))
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Errorf("%s cannot be written: %w: make the folder first", out, err))
+		case !folder.IsDir():
+			faults = append(faults, fmt.Errorf("%s cannot be written: %s is a file", out, filepath.Dir(out)))
+		}
+		there, err := os.Stat(out)
+		if err == nil && there.IsDir() {
+			faults = append(faults, fmt.Errorf("%s cannot be written: it is a folder: name a file in it", out))
+		}
+		for _, in := range slices.Concat(inputs, outputs[:i]) {
+			other, oerr := os.Stat(in)
+			if err == nil && oerr == nil && there.Mode().IsRegular() && os.SameFile(there, other) || in != "" && filepath.Clean(in) == filepath.Clean(out) {
+				faults = append(faults, usagef("%s is named twice: it would be overwritten", out))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// writeAtomic makes a file appear whole or not at all, in the place of one that
+// is there. What is no regular file, such as a device or a pipe, is written to.
 func writeAtomic(path string, write func(*os.File) error) (err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			err = errors.Join(write(f), f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+		return nil
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)

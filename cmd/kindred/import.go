@@ -61,6 +61,10 @@ func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim in
 		if _, _, err := svc.Put(ctx, cfg); err != nil {
 			return err
 		}
-		return a.load(ctx, svc, cfg, plan)
+		got, err := a.load(ctx, svc, cfg, plan)
+		if err == nil && a.cfg.JSON {
+			err = a.json(got)
+		}
+		return err
 	})
 }

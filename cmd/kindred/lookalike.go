@@ -134,7 +134,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	f.file.add(flags)
 	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
-	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output")
+	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output; a file that is there is replaced")
 	flags.StringVar(&f.report, "report", "", "HTML report")
 	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
 	flags.IntVar(&f.minSeeds, "min-seeds", 20, "fewest seeds that must match")
@@ -176,6 +176,22 @@ func parseSize(s string) (audience.Size, error) {
 	return size, nil
 }
 
+// check finds what can be wrong before a file is opened.
+func (f *lookalikeFlags) check(path string) error {
+	if !slices.Contains([]string{audience.Auto, audience.Centroid, audience.Clusters, audience.Classifier}, f.method) {
+		return usagef("--method %q: want %s", f.method, methodHelp)
+	}
+	if f.minSeeds < 1 {
+		return usagef("--min-seeds %d: want 1 or more", f.minSeeds)
+	}
+	if f.out != "-" {
+		if _, err := formOf(f.out); err != nil {
+			return err
+		}
+	}
+	return checkOutputs([]string{path, f.seeds}, []string{f.out, f.report})
+}
+
 func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err error) {
 	opt, err := f.file.options()
 	if err != nil {
@@ -188,6 +204,9 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if f.seeds == "" && !f.plan {
 		return usagef("--seeds is missing: name a file with the ids of the customers to look like")
 	}
+	if err := f.check(path); err != nil {
+		return err
+	}
 	plan, err := ingest.Inspect(ctx, path, opt)
 	if err != nil {
 		return err
@@ -198,6 +217,9 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	a.say("%s", strings.TrimRight(plan.String(), "\n"))
 	if f.plan {
 		return nil
+	}
+	if plan.IDColumn == "" && plan.GroupBy == "" {
+		a.say("note: no column is taken for the id: seeds are row numbers from 1; --id COLUMN names one")
 	}
 	cfg, err := f.file.configure(plan)
 	if err != nil {
@@ -221,7 +243,7 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if _, _, err := svc.Put(ctx, cfg); err != nil {
 		return err
 	}
-	if err := a.load(ctx, svc, cfg, plan); err != nil {
+	if _, err := a.load(ctx, svc, cfg, plan); err != nil {
 		return err
 	}
 	if size.Count != nil {
@@ -262,11 +284,19 @@ func readSeeds(ctx context.Context, path string) ([]audience.SeedRef, error) {
 	return refs, nil
 }
 
+// loaded is what became of a file's rows.
+type loaded struct {
+	Collection string               `json:"collection"`
+	Accepted   int                  `json:"accepted"`
+	Refused    int                  `json:"refused"`
+	Errors     []collection.Verdict `json:"errors"` // the first refused
+}
+
 // load reads a file into a collection with progress.
-func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.Config, plan *ingest.Plan) (err error) {
+func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.Config, plan *ingest.Plan) (got loaded, err error) {
 	src, err := plan.Open(ctx)
 	if err != nil {
-		return err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	what := "reading"
@@ -274,7 +304,9 @@ func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.
 		what = "reading and encoding"
 	}
 	bar := a.meter()
-	out, err := svc.Import(ctx, cfg.Name, src, func(done, _ int) {
+	refused := 0
+	out, err := svc.Import(ctx, cfg.Name, src, func(done, bad int) {
+		refused = bad
 		read, total := src.Progress()
 		if total > 0 && read > 0 {
 			bar.show(what, int64(done), max(int64(done), int64(float64(done)*float64(total)/float64(read))))
@@ -284,26 +316,24 @@ func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.
 	})
 	bar.end()
 	if err != nil {
-		return err
+		return got, err
 	}
+	got = loaded{Collection: cfg.Name, Accepted: out.Accepted, Refused: refused, Errors: out.Refused}
 	for _, v := range out.Refused[:min(len(out.Refused), 5)] {
-		a.say("line %d refused: %s", v.Line, v.Reason)
+		a.say("line %d refused: %s", v.Line, inline(v.Reason))
 	}
-	a.say("%d customers taken in%s", out.Accepted, more(len(out.Refused)))
-	if out.Accepted == 0 {
-		return errors.New("no customer could be read from the file")
+	rest := ""
+	if refused > 0 {
+		rest = fmt.Sprintf(", %d rows refused", refused)
 	}
-	return nil
-}
-
-func more(refused int) string {
-	switch {
-	case refused == 0:
-		return ""
-	case refused >= 100:
-		return ", 100 or more rows refused"
+	a.say("%d customers taken in%s", got.Accepted, rest)
+	if got.Accepted == 0 {
+		if plan.Sampled+plan.Refused == 0 {
+			return got, fmt.Errorf("%s has a header and no rows below it", plan.Path)
+		}
+		return got, fmt.Errorf("no customer could be read from %s", plan.Path)
 	}
-	return fmt.Sprintf(", %d rows refused", refused)
+	return got, nil
 }
 
 func (a *app) build(ctx context.Context, svc *collection.Service, req audience.Request) (*audience.Result, error) {

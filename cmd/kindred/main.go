@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
 )
 
@@ -47,12 +48,24 @@ func run(args []string) int {
 	}
 	var usage *usageError
 	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
-		a.say("kindred: %v", err)
+		a.say("kindred: %s", message(err))
 		a.say("Run the command with --help to see how it is used.")
 		return 2
 	}
-	a.say("kindred: %v", err)
+	a.say("kindred: %s", message(err))
 	return 1
+}
+
+// message is an error for people: its kind, which callers in Go tell faults
+// apart by, says nothing to them, and names from files must not steer the
+// terminal.
+func message(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		kind := index.ErrInvalid.Error()
+		lines[i] = inline(strings.TrimPrefix(strings.TrimSuffix(line, ": "+kind), kind+": "))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // usageError is a command line that cannot be meant.

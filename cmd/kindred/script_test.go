@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+	"golang.org/x/text/encoding/simplifiedchinese"
 
 	"github.com/kindred-search/kindred/index/flat"
 )
@@ -72,7 +74,8 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // makeCustomers writes customers.csv, 1,500 rows of which a fifth are of a
-// kind, and 60 of those to seeds.csv.
+// kind, and 60 of those to seeds.csv; beside them escape.csv, which would steer
+// a terminal, and book.xlsx.
 func makeCustomers(ts *testscript.TestScript, _ bool, _ []string) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var all, seeds strings.Builder
@@ -92,9 +95,11 @@ func makeCustomers(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("customers.csv"), []byte(all.String()), 0o644))
 	ts.Check(os.WriteFile(ts.MkAbs("seeds.csv"), []byte(seeds.String()), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("escape.csv"), []byte("id,\x1b[2Jname\nx1,\x1b]0;owned\x07\nx2,\x1b[31mred\n"), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("book.xlsx"), []byte("PK\x03\x04\x14\x00\x06\x00words"), 0o644))
 }
 
-// convert writes a file anew: convert gz|zst|utf16 FROM TO.
+// convert writes a file anew: convert gz|zst|utf16|gb18030|ndjson|half|noise FROM TO.
 func convert(ts *testscript.TestScript, _ bool, args []string) {
 	raw := []byte(ts.ReadFile(args[1]))
 	var out bytes.Buffer
@@ -106,6 +111,29 @@ func convert(ts *testscript.TestScript, _ bool, args []string) {
 		var err error
 		w, err = zstd.NewWriter(&out)
 		ts.Check(err)
+	case "ndjson": // of a CSV file without quotes
+		lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+		names := strings.Split(lines[0], ",")
+		for _, line := range lines[1:] {
+			record := map[string]any{}
+			for i, cell := range strings.Split(line, ",") {
+				record[names[i]] = cell
+			}
+			row, err := json.Marshal(record)
+			ts.Check(err)
+			out.Write(append(row, '\n'))
+		}
+	case "gb18030":
+		text, err := simplifiedchinese.GB18030.NewEncoder().Bytes(raw)
+		ts.Check(err)
+		out.Write(text)
+	case "half": // what a broken download leaves
+		out.Write(raw[:len(raw)/2])
+	case "noise": // as many bytes, none of them meant
+		r := rand.New(rand.NewPCG(3, 4))
+		for range raw {
+			out.WriteByte(byte(r.Uint32()))
+		}
 	case "utf16":
 		out.Write([]byte{0xff, 0xfe})
 		for _, u := range utf16.Encode([]rune(string(raw))) {

@@ -133,7 +133,7 @@ func (a *app) hits(list []collection.Hit) error {
 		for _, name := range slices.Sorted(maps.Keys(h.Fields)) {
 			line += fmt.Sprintf("  %s=%v", name, h.Fields[name])
 		}
-		if err := a.printf("%s\n", line); err != nil {
+		if err := a.printf("%s\n", inline(line)); err != nil {
 			return err
 		}
 	}

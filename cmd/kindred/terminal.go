@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -20,6 +21,16 @@ type app struct {
 
 // say writes a line for people. A terminal that is gone is no reason to fail.
 func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.err, format+"\n", args...) }
+
+// inline keeps what customers' data hold from steering a terminal.
+func inline(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
 
 // printf writes a result.
 func (a *app) printf(format string, args ...any) error {
@@ -35,8 +46,12 @@ func (a *app) json(v any) error {
 	return enc.Encode(v)
 }
 
-// meter shows progress: a bar that is drawn over on a terminal, a line at
-// every tenth in a pipe. It is used from one goroutine at a time.
+// quietTime is how long a pipe hears nothing of work that goes on: what takes
+// less needs no line.
+const quietTime = 2 * time.Second
+
+// meter shows progress: a bar that is drawn over on a terminal, a line now and
+// then in a pipe. It is used from one goroutine at a time.
 type meter struct {
 	a       *app
 	live    bool
@@ -64,6 +79,9 @@ func (m *meter) show(what string, done, total int64) {
 	if what != m.what {
 		m.end()
 		m.what, m.start, m.tenth, m.drawn = what, now, -1, time.Time{}
+		if !m.live {
+			m.drawn = now
+		}
 	}
 	if m.live {
 		if now.Sub(m.drawn) < 100*time.Millisecond && done != total {
@@ -77,8 +95,11 @@ func (m *meter) show(what string, done, total int64) {
 	if total > 0 {
 		tenth = 10 * done / total
 	}
-	if tenth > m.tenth {
-		m.tenth = tenth
+	if total <= 0 {
+		tenth = m.tenth + 1
+	}
+	if tenth > m.tenth && now.Sub(m.drawn) >= quietTime {
+		m.tenth, m.drawn = tenth, now
 		m.a.say("%s", m.line(done, total, now))
 	}
 }
