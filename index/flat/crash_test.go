@@ -9,12 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -56,6 +55,9 @@ func crashRows(round string, n int) []index.Row {
 	return rows
 }
 
+// TestKill kills a process in mid-import: what it acknowledged is there, and no
+// part of a batch. What the system still had to write out survives a kill, so
+// whether writes are synced is what TestPowerLoss shows.
 func TestKill(t *testing.T) {
 	dir, ctx := t.TempDir(), context.Background()
 	acked := 0
@@ -92,20 +94,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := 0; n <= last+1; n++ {
-			var ids []string
-			for _, r := range crashRows(fmt.Sprint(round), n) {
-				ids = append(ids, r.ID)
-			}
-			rows, err := e.Get(ctx, ids)
-			if err != nil {
-				t.Fatal(err)
-			}
-			there := 0
-			for _, r := range rows {
-				if r != nil && string(r.Record) == "r" && r.Vector != nil {
-					there++
-				}
-			}
+			there := countBatch(t, e, fmt.Sprint(round), n)
 			if n <= last && there != crashBatch || there != 0 && there != crashBatch {
 				t.Fatalf("round %d: batch %d (acknowledged up to %d): %d of %d rows", round, n, last, there, crashBatch)
 			}
@@ -117,79 +106,6 @@ func TestKill(t *testing.T) {
 	}
 	if acked == 0 {
 		t.Fatal("no batch was ever acknowledged")
-	}
-}
-
-func TestBitRotIsReported(t *testing.T) {
-	dir, ctx := t.TempDir(), context.Background()
-	s := open(t, dir)
-	e, err := s.Create(ctx, index.Spec{Name: "b", Dim: 4})
-	if err == nil {
-		err = e.Upsert(ctx, []index.Row{{ID: "sound", Vector: []float32{1, 0, 0, 0}}, {ID: "hurt", Vector: []float32{1, 0, 0, 1}}})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := collKey(tagRow, 0, "hurt")
-	v, closer, err := s.db.Get(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bad := append([]byte{}, v...)
-	bad[len(bad)-1] ^= 4
-	if err := errors.Join(closer.Close(), s.db.Set(key, bad, pebble.Sync)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.Get(ctx, []string{"hurt"}); !errors.Is(err, index.ErrCorrupt) || !strings.Contains(err.Error(), "hurt") {
-		t.Errorf("get: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, dir)
-	if _, err := s.Open(ctx, "b"); !errors.Is(err, index.ErrCorrupt) || !strings.Contains(err.Error(), "hurt") {
-		t.Errorf("open: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestDiskFull(t *testing.T) {
-	ctx := context.Background()
-	var full atomic.Bool
-	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		switch op.Kind {
-		case errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpCreate:
-			if full.Load() {
-				return syscall.ENOSPC
-			}
-		}
-		return nil
-	}))
-	s, err := Open("data", Options{fs: fs})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := s.Create(ctx, index.Spec{Name: "f", Dim: 2})
-	if err == nil {
-		err = e.Upsert(ctx, []index.Row{{ID: "a", Vector: []float32{1, 0}}})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	full.Store(true)
-	for range 3 {
-		if err := e.Upsert(ctx, []index.Row{{ID: "b"}}); !errors.Is(err, index.ErrNoSpace) {
-			t.Fatalf("write to a full disk: %v", err)
-		}
-	}
-	if hits, err := e.Search(ctx, index.Query{Limit: 5}); err != nil || len(hits) != 1 {
-		t.Fatalf("reading on: %v, %v", hits, err)
-	}
-	full.Store(false)
-	if err := s.Close(); err != nil {
-		t.Logf("close after a failed write: %v", err)
 	}
 }
 
@@ -222,6 +138,107 @@ func TestKV(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestPowerLoss takes the disk as it is at some of its writes and syncs, with
+// none, some or most of what was not synced: every batch that had been
+// acknowledged is there, and every batch is whole or absent.
+func TestPowerLoss(t *testing.T) {
+	const seed, batches, losses = 77, 80, 24
+	type loss struct {
+		disk  vfs.FS
+		acked int
+	}
+	ctx := context.Background()
+	disk := vfs.NewCrashableMem()
+	var (
+		acked atomic.Int64
+		mu    sync.Mutex // of rng and lost
+		rng   = rand.New(rand.NewPCG(seed, 1))
+		lost  []loss
+	)
+	acked.Store(-1) // the collection is not there yet
+	s, err := Open("data", Options{fs: errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		promised := int(acked.Load())
+		mu.Lock()
+		defer mu.Unlock()
+		if promised >= 0 && len(lost) < losses && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(5) == 0 {
+			lost = append(lost, loss{disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 90}[len(lost)%3], RNG: rng}), promised})
+		}
+		return nil
+	}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Create(ctx, index.Spec{Name: "k", Dim: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range batches {
+		acked.Store(int64(n))
+		if err := e.Upsert(ctx, crashRows("p", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range lost {
+		checkBatches(t, fmt.Sprintf("seed %d loss %d", seed, i), l.disk, l.acked, batches)
+	}
+	if len(lost) < losses {
+		t.Fatalf("only %d losses in %d batches", len(lost), batches)
+	}
+}
+
+// checkBatches opens a disk and looks at the batches below upto; those below
+// promised were acknowledged.
+func checkBatches(t *testing.T, what string, disk vfs.FS, promised, upto int) {
+	t.Helper()
+	ctx := context.Background()
+	s, err := Open("data", Options{fs: disk})
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	e, err := s.Open(ctx, "k")
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	there := 0
+	for n := range upto {
+		rows := countBatch(t, e, "p", n)
+		if n < promised && rows != crashBatch || rows != 0 && rows != crashBatch {
+			t.Fatalf("%s: batch %d has %d of %d rows; %d batches were acknowledged", what, n, rows, crashBatch, promised)
+		}
+		there += rows
+	}
+	hits, err := e.Search(ctx, index.Query{Limit: upto * crashBatch})
+	if err != nil || len(hits) != there {
+		t.Fatalf("%s: search finds %d rows, get %d (%v)", what, len(hits), there, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// countBatch says how many rows of a batch are there, whole.
+func countBatch(t *testing.T, e index.Engine, round string, n int) int {
+	t.Helper()
+	var ids []string
+	for _, r := range crashRows(round, n) {
+		ids = append(ids, r.ID)
+	}
+	rows, err := e.Get(context.Background(), ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := 0
+	for _, r := range rows {
+		if r != nil && string(r.Record) == "r" && r.Vector != nil {
+			there++
+		}
+	}
+	return there
 }
 
 func FuzzDecodeRow(f *testing.F) {
