@@ -196,7 +196,7 @@ var problemsOnce sync.Once
 func useProblems() {
 	problemsOnce.Do(func() {
 		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
-			code := map[int]string{400: "bad_request", 404: "not_found", 406: "not_acceptable", 413: "body_too_large", 415: "unsupported_media_type", 422: "invalid"}[status]
+			code := map[int]string{400: "bad_request", 404: "not_found", 406: "not_acceptable", 408: "body_timeout", 413: "body_too_large", 415: "unsupported_media_type", 422: "invalid"}[status]
 			if code == "" {
 				code = "error_" + strconv.Itoa(status)
 			}

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -136,7 +137,7 @@ func (s *Server) routes() {
 	s.engine.HandleMethodNotAllowed = true
 	s.engine.RedirectTrailingSlash = false
 	s.engine.UseRawPath, s.engine.UnescapePathValues = true, true
-	s.engine.Use(s.metrics.observe, s.recoverPanic, s.checkHost, s.checkOrigin, s.limitBody, s.authenticate, s.idempotent)
+	s.engine.Use(s.metrics.observe, s.recoverPanic, s.timeBody, s.checkHost, s.checkOrigin, s.limitBody, s.authenticate, s.idempotent)
 	s.engine.NoRoute(func(c *gin.Context) {
 		s.writeProblem(c, newProblem(http.StatusNotFound, "route_not_found", "there is no such route: see /openapi.json"))
 	})
@@ -166,7 +167,7 @@ func (s *Server) routes() {
 func (s *Server) operation(id, method, path, summary, tag, role string) huma.Operation {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
-		Errors:   []int{400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507},
+		Errors:   []int{400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507},
 		Security: []map[string][]string{{"key": {}}, {}},
 		Metadata: map[string]any{"role": role},
 		// A middleware limits the body, after decompression, in bytes and time.
@@ -209,7 +210,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// limitBody bounds the body in bytes, as sent and decompressed, and in time.
+// limitBody bounds the body in bytes, as sent and decompressed.
 func (s *Server) limitBody(c *gin.Context) {
 	if c.Request.Body == nil || c.Request.Body == http.NoBody {
 		c.Next()
@@ -219,9 +220,11 @@ func (s *Server) limitBody(c *gin.Context) {
 	if strings.HasSuffix(c.FullPath(), "/imports") && c.GetHeader("Idempotency-Key") == "" && strings.HasPrefix(c.ContentType(), "multipart/") {
 		limit = s.opt.MaxUpload // it goes to disk as it comes in
 	}
-	timed := &timedBody{ReadCloser: c.Request.Body, conn: http.NewResponseController(c.Writer), until: time.Now().Add(s.opt.BodyTime)}
-	defer timed.end()
-	c.Request.Body = http.MaxBytesReader(c.Writer, timed, limit)
+	if c.Request.ContentLength > limit {
+		s.writeProblem(c, tooLarge(limit))
+		return
+	}
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 	if err := decompress(c.Request); err != nil {
 		s.writeProblem(c, err)
 		return
@@ -230,32 +233,53 @@ func (s *Server) limitBody(c *gin.Context) {
 	c.Next()
 }
 
+// timeBody bounds the time in which the body must be there. It stands before
+// all that may refuse a request: net/http reads what is left of a small body
+// after the answer, and would wait for it for ever.
+func (s *Server) timeBody(c *gin.Context) {
+	if c.Request.Body == nil || c.Request.Body == http.NoBody {
+		c.Next()
+		return
+	}
+	body := &timedBody{ReadCloser: c.Request.Body, conn: http.NewResponseController(c.Writer), header: c.Writer.Header(), until: time.Now().Add(s.opt.BodyTime)}
+	c.Request.Body = body
+	c.Next()
+	if !body.whole {
+		body.deadline(time.Now().Add(min(time.Until(body.until), s.opt.HeaderTime)))
+	}
+}
+
 // timedBody is a body that must be there by a time. The deadline is lifted at
 // its end: while a handler works, the connection is read for the client's
 // leaving, and a deadline would look like that.
 type timedBody struct {
 	io.ReadCloser
-	conn  *http.ResponseController
-	until time.Time
-	set   bool
+	conn   *http.ResponseController
+	header http.Header // of the answer
+	until  time.Time
+	begun  bool
+	whole  bool // read to its end
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
-	if !b.set {
-		b.set = b.conn.SetReadDeadline(b.until) == nil // a test's ResponseWriter has none
+	if !b.begun {
+		b.begun = true
+		b.deadline(b.until)
 	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.end()
+	switch {
+	case errors.Is(err, io.EOF) && !b.whole:
+		b.whole = true
+		b.deadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.header.Set("Connection", "close")
 	}
 	return n, err
 }
 
-func (b *timedBody) end() {
-	if b.set {
-		b.set = b.conn.SetReadDeadline(time.Time{}) != nil
-	}
-}
+// deadline sets the connection's. A ResponseWriter of a test has none, and on a
+// connection that is gone there is nothing to wait for.
+func (b *timedBody) deadline(t time.Time) { _ = b.conn.SetReadDeadline(t) }
 
 func (s *Server) recoverPanic(c *gin.Context) {
 	defer func() {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 
@@ -197,6 +198,9 @@ func bodyProblem(err error) *Problem {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
 		return tooLarge(large.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return newProblem(http.StatusRequestTimeout, "body_timeout", "the body did not come in time")
 	}
 	return newProblem(http.StatusBadRequest, "bad_body", "the body could not be read: "+err.Error())
 }
