@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"unicode/utf8"
@@ -137,26 +138,43 @@ func (s Spec) CheckRows(rows []Row) error {
 			first[r.ID] = i
 		}
 		s.checkVector(r.Vector, fault)
-		if len(r.Values) > 0 {
-			names := make([]string, 0, len(r.Values))
-			for n := range r.Values {
-				names = append(names, n)
-			}
-			slices.Sort(names)
-			for _, n := range names {
-				kind, ok := kinds[n]
-				if !ok {
-					fault("column %q is not in collection %q; add it first or leave it out", n, s.Name)
-					continue
-				}
-				checkValue(n, kind, r.Values[n], fault)
-			}
+		if !sound(kinds, r.Values) {
+			s.valueFaults(kinds, r.Values, fault)
 		}
 		if len(r.Record) > MaxRecord {
 			fault("the record has %d bytes; at most %d", len(r.Record), MaxRecord)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sound says whether valueFaults would find nothing. Nearly every row is sound,
+// and to say so takes no memory and no order.
+func sound(kinds map[string]Kind, values map[string]Value) bool {
+	ok := true
+	bad := func(string, ...any) { ok = false }
+	for n, v := range values {
+		kind, is := kinds[n]
+		if !is {
+			return false
+		}
+		if checkValue(n, kind, v, bad); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// valueFaults reports every fault of a row's columns in order of name.
+func (s Spec) valueFaults(kinds map[string]Kind, values map[string]Value, fault func(string, ...any)) {
+	for _, n := range slices.Sorted(maps.Keys(values)) {
+		kind, ok := kinds[n]
+		if !ok {
+			fault("column %q is not in collection %q; add it first or leave it out", n, s.Name)
+			continue
+		}
+		checkValue(n, kind, values[n], fault)
+	}
 }
 
 func (s Spec) checkVector(v []float32, fault func(string, ...any)) {
