@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,7 +37,8 @@ func batchSize(cfg Config) int {
 // StartImport reads a file into a collection, as a job. The file is below the
 // import root, or one that the caller has made for an upload.
 func (s *Service) StartImport(ctx context.Context, coll string, req ImportRequest) (Job, error) {
-	if _, err := s.config(coll); err != nil {
+	cfg, err := s.config(coll)
+	if err != nil {
 		return Job{}, err
 	}
 	if !req.Uploaded {
@@ -46,13 +48,33 @@ func (s *Service) StartImport(ctx context.Context, coll string, req ImportReques
 		}
 		req.Path = path
 	}
-	if _, err := ingest.Inspect(ctx, req.Path, req.Options); err != nil {
+	plan, err := ingest.Inspect(ctx, req.Path, req.Options)
+	if err != nil {
 		return Job{}, faultf("path", "%v", err)
 	}
+	req.Options.Types = typed(plan, req.Options, cfg.Schema)
 	return s.jobs.add(ctx, &storedJob{
 		Job:    Job{Kind: "import", Collection: coll, Target: filepath.Base(req.Path)},
 		Import: &req,
 	}, nil)
+}
+
+// typed is the types asked for, and for the other columns that are fields of the
+// collection, the fields': a guess from a file must not drop what the
+// collection has a place for.
+func typed(plan *ingest.Plan, opt ingest.Options, schema profile.Schema) map[string]profile.FieldType {
+	types := maps.Clone(opt.Types)
+	for _, f := range schema.Fields {
+		c := plan.Column(f.Name)
+		if c == nil || c.Type == f.Type || c.Use == ingest.UseID || c.Use == ingest.UseKey || c.Why == "as asked" {
+			continue
+		}
+		if types == nil {
+			types = map[string]profile.FieldType{}
+		}
+		types[f.Name] = f.Type
+	}
+	return types
 }
 
 // underRoot resolves a path and refuses what lies outside the import root,

@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -455,5 +457,38 @@ func TestJobsEndAsCancelledOrFailed(t *testing.T) {
 	defer cancel()
 	if err := s.DropAudience(ctx, "c", "few"); err != nil {
 		t.Error(err)
+	}
+}
+
+// The columns of a file take the types of the collection's fields: by
+// themselves, one value for all would be left out, and digits be a number.
+func TestImportTakesTheFieldsTypes(t *testing.T) {
+	dir := t.TempDir()
+	var csv strings.Builder
+	csv.WriteString("id,region,tags,age\n")
+	for i := range 300 {
+		fmt.Fprintf(&csv, "k%03d,7,same,%d\n", i, 20+i%50)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "in.csv"), []byte(csv.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newService(t, Options{ImportRoot: dir})
+	mustPut(t, s)
+	job, err := s.StartImport(t.Context(), "c", ImportRequest{Path: "in.csv"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end := waitFor(t, s, job.ID); end.State != JobDone || end.Accepted != 300 {
+		t.Fatalf("the import ended as %+v", end)
+	}
+	got, err := s.Customer(t.Context(), "c", "k007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tags, ok := got.Fields["tags"].([]string); got.Fields["region"] != "7" || !ok || !slices.Equal(tags, []string{"same"}) || got.Fields["age"] != 27.0 {
+		t.Errorf("fields %#v", got.Fields)
+	}
+	if _, err := s.StartImport(t.Context(), "c", ImportRequest{Path: filepath.Join(t.TempDir(), "out.csv")}); !errors.Is(err, index.ErrInvalid) {
+		t.Errorf("a path outside the root: %v", err)
 	}
 }
