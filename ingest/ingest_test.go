@@ -2,10 +2,12 @@ package ingest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/text/encoding/simplifiedchinese"
 	"golang.org/x/text/encoding/unicode"
@@ -366,4 +369,111 @@ func BenchmarkCSV(b *testing.B) {
 		rows += len(recs)
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+}
+
+func FuzzSeeds(f *testing.F) {
+	f.Add([]byte("id,weight\na,1\nb,\n"))
+	f.Add([]byte("a\nb\n\n\"c\nd\""))
+	f.Add([]byte(`{"id":"a","weight":2}` + "\n{"))
+	f.Add([]byte("客户,权重\n甲,0.5\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "seeds")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(data, []byte("PAR1")) {
+			return // a process each: TestParquetDamaged
+		}
+		seeds, err := ReadSeeds(context.Background(), path, Options{})
+		for _, s := range seeds {
+			if err == nil && (s.ID == "" || len(s.ID) > maxIDBytes || !(s.Weight >= 0) || math.IsInf(s.Weight, 0)) {
+				t.Fatalf("%+v", s)
+			}
+		}
+	})
+}
+
+// FuzzFile reads whole files as a caller does: compressed, in any encoding.
+func FuzzFile(f *testing.F) {
+	f.Add([]byte(sampleCSV), false)
+	f.Add([]byte("\xff\xfea\x00,\x00b\x00\n\x001\x00,\x002\x00"), true)
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	if _, err := w.Write([]byte(sampleCSV)); err != nil {
+		f.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(z.Bytes(), false)
+	f.Add(zstdBytes(f, []byte(sampleCSV)), true)
+	f.Fuzz(func(t *testing.T, data []byte, group bool) {
+		if bytes.HasPrefix(data, []byte("PAR1")) {
+			return
+		}
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		opt := Options{MaxLine: 1 << 16, MaxGroupBytes: 1 << 20}
+		p, err := Inspect(context.Background(), path, opt)
+		if err != nil {
+			return
+		}
+		if err := p.Schema().Validate(); err != nil {
+			t.Fatalf("the plan's schema: %v\n%s", err, p)
+		}
+		if group && len(p.Columns) > 0 {
+			opt.GroupBy = p.Columns[0].Name
+			if p, err = Inspect(context.Background(), path, opt); err != nil {
+				return
+			}
+		}
+		r, err := p.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for n := 0; ; n++ {
+			rec, err := r.Next()
+			var bad *RowError
+			if err != nil && !errors.As(err, &bad) {
+				return
+			}
+			if err == nil && (rec.ID == "" || len(rec.ID) > maxIDBytes) {
+				t.Fatalf("record %d has id %q", n, rec.ID)
+			}
+			if n > 1<<20 {
+				t.Fatal("no end")
+			}
+		}
+	})
+}
+
+func zstdBytes(t testing.TB, data []byte) []byte {
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	return w.EncodeAll(data, nil)
+}
+
+// Compressed files read as plain ones; a cut or hostile one says so.
+func TestCompression(t *testing.T) {
+	_, want, _ := readAll(t, write(t, "a.csv", []byte(sampleCSV)), Options{})
+	z := zstdBytes(t, []byte(sampleCSV))
+	p, got, bad := readAll(t, write(t, "a.csv.zst", z), Options{})
+	if p.Compression != "zstd" || len(bad) > 0 || !reflect.DeepEqual(got, want) {
+		t.Errorf("zstd: %q, %v\n%v", p.Compression, bad, got)
+	}
+	for name, data := range map[string][]byte{
+		"half":   z[:len(z)/2],
+		"window": {0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00}, // asks for 2 TiB
+	} {
+		_, err := Inspect(context.Background(), write(t, name+".zst", data), Options{})
+		if err == nil || !strings.Contains(err.Error(), "zstd") || !strings.Contains(err.Error(), name+".zst") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -9,5 +9,8 @@ func TestMain(m *testing.M) {
 	if RunParquetChild() {
 		return
 	}
+	if os.Getenv(greedyEnv) != "" {
+		greedy()
+	}
 	os.Exit(m.Run())
 }

@@ -26,7 +26,7 @@ const childEnv = "KINDRED_PARQUET_CHILD"
 // What a child may take. The address space has room for the runtime's
 // reservations; a row group larger than this is refused.
 const (
-	childAddressSpace = 6 << 30
+	childAddressSpace = 4 << 30
 	childHeap         = 2 << 30
 	childSilence      = 60 * time.Second // without a row while one is waited for
 )
