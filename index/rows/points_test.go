@@ -1,0 +1,60 @@
+package rows
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// TestScorer: single rows score the same bits as a search gives them.
+func TestScorer(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32} {
+		for _, dim := range []int{1, 13, 384} {
+			spec := index.Spec{Name: "s", Dim: dim, Precision: p}
+			table := New(spec, Options{ChunkRows: 64})
+			var batch []Prepared
+			for i := range 200 {
+				r := index.Row{ID: fmt.Sprint(i)}
+				if i%7 > 0 {
+					r.Vector = make([]float32, dim)
+					for j := range r.Vector {
+						r.Vector[j] = float32(rng.NormFloat64())
+					}
+				}
+				batch = append(batch, Prepare(&spec, &r))
+			}
+			if err := table.Apply(batch, 0); err != nil {
+				t.Fatal(err)
+			}
+			v := table.Snapshot()
+			for round := range 5 {
+				q := make([]float32, dim)
+				for j := range q {
+					q[j] = float32(rng.NormFloat64()) * float32(min(round, 1)) // the first is zero
+				}
+				hits, err := v.Search(context.Background(), index.Query{Vector: q, Limit: 200})
+				if err != nil || len(hits) != 200 {
+					t.Fatalf("%d hits, %v", len(hits), err)
+				}
+				s, err := v.Scorer(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, h := range hits {
+					row, _ := v.Find(h.ID)
+					if got := s.Score(row); math.Float32bits(got) != math.Float32bits(h.Score) {
+						t.Fatalf("%s dim %d row %d: %v alone, %v in a search", p, dim, row, got, h.Score)
+					}
+				}
+			}
+			if _, err := v.Scorer(make([]float32, dim+1)); err == nil {
+				t.Error("a query of another dimension is taken")
+			}
+		}
+	}
+}

@@ -1,0 +1,32 @@
+//go:build amd64 && !noasm
+
+package simd
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+func dotInt8At(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) {
+	body := t.dim &^ 15
+	table := (*byte)(unsafe.Pointer(unsafe.SliceData(t.chunks)))
+	switch {
+	case impl == variantGo || !cpu.X86.HasBMI2 || body == 0:
+		dotInt8AtGo(t, rows, q, out)
+	case impl == variantVNNI:
+		dotInt8AtVNNI(table, int(t.shift), t.dim, &rows[0], len(rows), &q.biased[0], &out[0])
+	default:
+		dotInt8AtAVX2(table, int(t.shift), t.dim, body, &rows[0], len(rows), &q.wide[0], &out[0])
+		if body == t.dim {
+			return
+		}
+		for i, r := range rows {
+			var s int32
+			for j, c := range t.Row(r)[body:] {
+				s += int32(c) * int32(q.wide[body+j])
+			}
+			out[i] += s
+		}
+	}
+}

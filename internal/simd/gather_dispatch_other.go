@@ -1,0 +1,5 @@
+//go:build !amd64 || noasm
+
+package simd
+
+func dotInt8At(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) { dotInt8AtGo(t, rows, q, out) }
