@@ -166,7 +166,8 @@ func reorders(r rune) bool {
 	return slices.ContainsFunc(keptMarks, func(m classedRune) bool { return m.r == r })
 }
 
-// TestCompare checks the answers written by "oracle.py TOKENIZERS_DIR compare DATA OUT"; KINDRED_TOKENIZE_COMPARE is OUT.
+// TestCompare checks the answers written by oracle.py's compare or fuzz; KINDRED_TOKENIZE_COMPARE is its OUT.
+// The general pass, which EncodeOffsets uses, is held to them as well.
 func TestCompare(t *testing.T) {
 	out := os.Getenv("KINDRED_TOKENIZE_COMPARE")
 	if out == "" {
@@ -175,49 +176,57 @@ func TestCompare(t *testing.T) {
 	dir := sharedModels(t)
 	toks := map[string]*Tokenizer{
 		"uncased-json":  openDir(t, filepath.Join(dir, "bert-base-uncased")),
+		"uncased-vocab": openVocab(t, filepath.Join(dir, "bert-base-uncased", "vocab.txt"), true),
 		"bge-json":      openDir(t, filepath.Join(dir, "bge-large-zh-v1.5")),
+		"chinese-vocab": openVocab(t, filepath.Join(dir, "bert-base-chinese", "vocab.txt"), true),
 		"chinese-cased": openVocab(t, filepath.Join(dir, "bert-base-chinese", "vocab.txt"), false),
+		"mini-vocab":    mini(t),
+	}
+	open := func(name string) *bufio.Reader {
+		f, err := os.Open(filepath.Join(out, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return bufio.NewReaderSize(f, 1<<20)
+	}
+	record := func(r io.Reader, size int) ([]byte, error) {
+		var n int32
+		if err := binary.Read(r, binary.LittleEndian, &n); err != nil {
+			return nil, err
+		}
+		raw := make([]byte, size*int(n))
+		_, err := io.ReadFull(r, raw)
+		return raw, err
 	}
 	for name, tok := range toks {
 		t.Run(name, func(t *testing.T) {
-			texts, err := os.Open(filepath.Join(out, "texts"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = texts.Close() }()
-			ids, err := os.Open(filepath.Join(out, name+".ids"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = ids.Close() }()
-			lines, answers := bufio.NewReaderSize(texts, 1<<20), bufio.NewReaderSize(ids, 1<<20)
+			texts, answers := open("texts"), open(name+".ids")
 			n, total, bad := 0, 0, 0
-			var got []int32
+			var got, slow []int32
+			var spans []Span
 			for {
-				line, err := lines.ReadBytes('\n')
+				line, err := record(texts, 1)
 				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				var k int32
-				if err := binary.Read(answers, binary.LittleEndian, &k); err != nil {
+				raw, err := record(answers, 4)
+				if err != nil {
 					t.Fatal(err)
 				}
-				raw := make([]byte, 4*k)
-				if _, err := io.ReadFull(answers, raw); err != nil {
-					t.Fatal(err)
+				want := make([]int32, len(raw)/4)
+				for i := range want {
+					want[i] = int32(binary.LittleEndian.Uint32(raw[4*i:]))
 				}
-				text := string(line[:len(line)-1])
+				text := string(line)
 				got, _ = tok.Encode(text, 0, got[:0])
-				same := len(got) == int(k)
-				for i := 0; same && i < len(got); i++ {
-					same = got[i] == int32(binary.LittleEndian.Uint32(raw[4*i:]))
-				}
-				if !same {
+				slow, spans, _ = tok.EncodeOffsets(text, 0, slow[:0], spans[:0])
+				if !slices.Equal(got, want) || !slices.Equal(slow, want) {
 					if bad++; bad < 6 {
-						t.Errorf("line %d %q: got %q", n, text, tok.Tokens(got))
+						t.Errorf("text %d %q:\ngot  %q\nwant %q", n, text, tok.Tokens(got), tok.Tokens(want))
 					}
 				}
 				n++

@@ -2,7 +2,10 @@
 
     python oracle.py TOKENIZERS_DIR              writes the goldens beside this file
     python oracle.py TOKENIZERS_DIR compare DATA OUT
-                                                 writes OUT/{texts,ids}: every line of every file of DATA
+                                                 writes OUT/texts and OUT/*.ids: every line of every file of DATA
+    python oracle.py TOKENIZERS_DIR fuzz N OUT [SEED]
+                                                 the same for N strings made to be hard
+OUT is then read by TestCompare (KINDRED_TOKENIZE_COMPARE=OUT go test -run Compare -v ./embed/tokenize).
 
 TOKENIZERS_DIR holds bert-base-uncased, bert-base-chinese and bge-large-zh-v1.5. mini-vocab.txt is made here
 from this corpus, so that the tests have something to check where the others are absent.
@@ -109,7 +112,7 @@ def mini(words):
 def goldens(base):
     words = [w.rstrip("\n") for n in ("bert-base-uncased", "bert-base-chinese") for w in open(f"{base}/{n}/vocab.txt", encoding="utf-8", newline="\n") if not w.startswith("[unused")]
     mini(words)
-    texts = corpus(words, 1000)
+    texts = corpus(words, 1000) + hostile(random.Random(3), words, 400)
     strings = [t.decode("utf-8", "replace") for t in texts]
     for name, tok in configs(base):
         encs = tok.encode_batch(strings)
@@ -122,30 +125,94 @@ def goldens(base):
         print(name, len(texts), os.path.getsize(f"{HERE}/{name}.json.gz"))
 
 
-def compare(base, data, out):
-    os.makedirs(out, exist_ok=True)
-    toks, n = dict(configs(base)), 0
-    toks = {k: toks[k] for k in ("uncased-json", "bge-json", "chinese-cased")}
-    sink = {k: open(f"{out}/{k}.ids", "wb") for k in toks}
-    with open(f"{out}/texts", "wb") as text:
-        for path in sorted(glob.glob(f"{data}/**/*", recursive=True)):
-            if not os.path.isfile(path):
-                continue
+COMPARED = ("uncased-json", "uncased-vocab", "bge-json", "chinese-vocab", "chinese-cased", "mini-vocab")
+WHITE = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u00a0\u1680\u180e" + "".join(map(chr, range(0x2000, 0x2010))) + "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+CONTROLS = "".join(map(chr, range(0x20))) + "".join(map(chr, range(0x7F, 0xA0))) + "\u00ad\u034f\u061c\u200b\u200c\u200d\u200e\u200f\u202a\u202e\u2066\u2069\ufff9\ufffb\ufffd\U000e0001\U000e0020\U000e007f"
+MARKS = "".join(map(chr, range(0x300, 0x370))) + "\u0483\u05b0\u05bc\u064b\u0670\u093c\u094d\u0e31\u0f71\u0f72\u0f74\u1ab0\u1b44\u1dc4\u1dfb\u20d0\u20e3\u302a\u302e\u302f\u3099\u309a\ua66f\u08d4\ufe00\ufe0f\ufe20\U0001d165\U0001d16d\U0001e8d0\U000e0100"
+EMOJI = ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f44d\U0001f3fd", "\U0001f1e8\U0001f1f3", "1\ufe0f\u20e3", "\u2764\ufe0f\u200d\U0001f525", "\U0001f600", "\u263a\ufe0e", "\U0001f3f4\U000e0067\U000e0062\U000e007f"]
+IDEOGRAPHS = [(0x4E00, 0x9FFF), (0x4E00, 0x9FA5), (0x3400, 0x4DBF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0x2CEB0, 0x2EBEF), (0x2F800, 0x2FA1F), (0x30000, 0x323AF), (0x3000, 0x303F), (0x2E80, 0x2FDF), (0xFF00, 0xFFEF)]
+PUNCT = "".join(chr(c) for c in range(33, 127) if not chr(c).isalnum()) + "，。！？；：、（）《》「」『』【】…—·～“”‘’"
+
+
+def hostile(rng, words, n):
+    """Strings of which every part tries to join, split or vanish at its neighbours."""
+    def run(pool, most):
+        return "".join(rng.choice(pool) for _ in range(rng.randint(1, most)))
+
+    def cased(w):
+        return rng.choice((w, w.upper(), w.title(), w.swapcase()))
+
+    def surrogates():  # cannot be UTF-8: what a client sends for them is replaced before it is compared
+        return "".join(chr(rng.randint(0xD800, 0xDFFF)) for _ in range(rng.randint(1, 3))).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    parts = (
+        lambda: cased(rng.choice(words).removeprefix("##")),
+        lambda: cased(rng.choice(words).removeprefix("##")) + rng.choice(words).removeprefix("##"),
+        lambda: "".join(chr(rng.randint(*rng.choice(IDEOGRAPHS))) for _ in range(rng.randint(1, 6))),
+        lambda: run(MARKS, 4),
+        lambda: run(WHITE, 3),
+        lambda: run(CONTROLS, 2),
+        lambda: run(PUNCT, 3),
+        lambda: rng.choice(EMOJI),
+        lambda: char(rng),
+        lambda: run([char(rng), "a", "é", "ß", "İ", "ﬁ", "Σ"], 5),
+        lambda: rng.choice(("[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "[mask]", "[", "]", "##", "[UNK")),
+        lambda: run("abcdefghijklmnopqrstuvwxyzABCXYZ0189", 20),
+        lambda: "".join(chr(rng.randint(0xAC00, 0xD7A3)) for _ in range(rng.randint(1, 4))),
+        lambda: "".join(chr(rng.randint(0x1100, 0x11FF)) for _ in range(rng.randint(1, 4))),
+        surrogates,
+    )
+    out = []
+    for _ in range(n):
+        s = "".join(rng.choice(parts)() + rng.choice(("", "", " ")) for _ in range(rng.randint(1, 12)))
+        if rng.randrange(50) == 0:  # about the length at which a word is given up, and far beyond
+            s += run([rng.choice("azé客가"), rng.choice("b\u0301")], rng.choice((98, 102, 3000))) + s
+        out.append(s.encode("utf-8", "replace"))
+        if rng.randrange(20) == 0 and out[-1]:  # broken UTF-8
+            b = bytearray(out[-1])
+            b[rng.randrange(len(b))] = rng.randrange(256)
+            out[-1] = bytes(b[: rng.randint(1, len(b))])
+    return out
+
+
+def lines(data):
+    for path in sorted(glob.glob(f"{data}/**/*", recursive=True)):
+        if os.path.isfile(path):
             with (gzip.open if path.endswith(".gz") else open)(path, "rb") as f:
-                lines = [x for x in f.read().split(b"\n") if x]
-            for at in range(0, len(lines), 20000):
-                part = lines[at:at + 20000]
-                strings = [x.decode("utf-8", "replace") for x in part]
-                text.write(b"\n".join(part) + b"\n")
-                for k, t in toks.items():
-                    for e in t.encode_batch(strings):
-                        array.array("i", [len(e.ids)] + e.ids).tofile(sink[k])
-                n += len(part)
+                found = [x for x in f.read().split(b"\n") if x]
+            for at in range(0, len(found), 20000):
+                yield found[at:at + 20000]
+
+
+def fuzz(base, n, seed):
+    rng = random.Random(seed)
+    words = [w.rstrip("\n") for v in ("bert-base-uncased", "bert-base-chinese") for w in open(f"{base}/{v}/vocab.txt", encoding="utf-8", newline="\n") if not w.startswith("[unused")]
+    for at in range(0, n, 20000):
+        yield hostile(rng, words, min(20000, n - at))
+
+
+def compare(base, parts, out):
+    """A text is its length in bytes (int32) and its bytes, an answer the number of ids and the ids."""
+    os.makedirs(out, exist_ok=True)
+    toks, n = {k: t for k, t in configs(base) if k in COMPARED}, 0
+    sink = {k: open(f"{out}/{k}.ids", "wb") for k in toks}
+    with open(f"{out}/texts", "wb") as texts:
+        for part in parts:
+            strings = [x.decode("utf-8", "replace") for x in part]
+            for x in part:
+                texts.write(len(x).to_bytes(4, "little") + x)
+            for k, t in toks.items():
+                for e in t.encode_batch(strings):
+                    array.array("i", [len(e.ids)] + e.ids).tofile(sink[k])
+            n += len(part)
     print(n, "texts")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        compare(sys.argv[1], sys.argv[3], sys.argv[4])
+    mode = sys.argv[2] if len(sys.argv) > 2 else ""
+    if mode == "compare":
+        compare(sys.argv[1], lines(sys.argv[3]), sys.argv[4])
+    elif mode == "fuzz":
+        compare(sys.argv[1], fuzz(sys.argv[1], int(sys.argv[3]), int(sys.argv[5]) if len(sys.argv) > 5 else 1), sys.argv[4])
     else:
         goldens(sys.argv[1])
