@@ -139,7 +139,20 @@ type Spec struct {
 	Precision Precision `json:"precision"` // "" means Int8
 	Columns   []Column  `json:"columns"`
 	Stamp     string    `json:"stamp"` // what made the vectors; one per collection
+	// Engine is how Search finds rows, on stores that know more than one way.
+	Engine EngineKind `json:"engine,omitempty"` // "" means EngineFlat
 }
+
+// EngineKind is how Search finds rows. Scans, filters and counts are exact in any.
+type EngineKind string
+
+// EngineFlat scores every row. EngineHNSW walks a graph over the rows and may
+// miss some. EngineAuto is flat while a collection is small and HNSW from then on.
+const (
+	EngineFlat EngineKind = "flat"
+	EngineHNSW EngineKind = "hnsw"
+	EngineAuto EngineKind = "auto"
+)
 
 // Value is one column's value. The zero Value is a missing one.
 type Value struct {
@@ -169,6 +182,11 @@ type Query struct {
 	Exclude []string
 	Limit   int
 	Offset  int
+	// Exact asks an engine that may miss rows to score every one instead.
+	Exact bool
+	// Effort is how many candidates an engine that walks a graph keeps on its
+	// way: more find more, and take longer. 0 leaves it to the engine.
+	Effort int
 }
 
 // Hit is one answer.

@@ -54,6 +54,11 @@ func (s Spec) Validate() error {
 	default:
 		errs = append(errs, invalidf("collection %q: precision %q: use int8, fp16 or fp32", s.Name, s.Precision))
 	}
+	switch s.Engine {
+	case "", EngineFlat, EngineHNSW, EngineAuto:
+	default:
+		errs = append(errs, invalidf("collection %q: engine %q: use flat, hnsw or auto", s.Name, s.Engine))
+	}
 	return errors.Join(append(errs, checkColumns(s.Columns, nil)...)...)
 }
 
