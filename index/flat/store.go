@@ -42,7 +42,8 @@ import (
 // Options adjusts a Store. The zero value works.
 type Options struct {
 	// MinFree is how many bytes must be free on the disk for a write; 0 means
-	// 64 MB: room for the database to finish what it has begun.
+	// 64 MB: room for the database to finish what it has begun. On a file system
+	// that does not tell what is free nothing is kept.
 	MinFree uint64
 	// Logf, where given, is told of errors of the database.
 	Logf func(format string, args ...any)

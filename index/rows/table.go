@@ -7,8 +7,8 @@
 // overwritten, so a Snapshot is a length, a set of live rows and pointers to
 // chunks, and costs no copy of the data. When more than a quarter of the rows
 // is dead the live ones are copied to fresh chunks; snapshots keep the old.
-// Writes and new snapshots wait for the copy, about half a second for a million
-// rows of 384 int8.
+// Writes and new snapshots wait for the copy: about a second of one core for a
+// million rows of 384 int8.
 //
 // Memory per row of int8: dim + 4 bytes for the vector, 16 for the id's header
 // and its bytes, 4 for the version chain, about 8 for the id map, and 8 a
