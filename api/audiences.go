@@ -78,7 +78,7 @@ func (b *audienceBody) request() audience.Request {
 // AtAudience is the path of one audience; exported for the framework to see.
 type AtAudience struct {
 	InCollection
-	Audience string `path:"audience" pattern:"^[a-z0-9_-]{1,64}$"`
+	Audience string `path:"audience" pattern:"^[a-z0-9_-]{1,64}$" example:"spring"`
 }
 
 // maxPage is the most members of one page.

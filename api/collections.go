@@ -27,7 +27,7 @@ type InCollection struct {
 // AtCustomer is the path of one customer; exported for the framework to see.
 type AtCustomer struct {
 	InCollection
-	ID string `path:"id" minLength:"1" maxLength:"256"`
+	ID string `path:"id" minLength:"1" maxLength:"256" example:"c1"`
 }
 
 type body[T any] struct{ Body T }

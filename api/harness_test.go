@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"log/slog"
 	"math"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -383,40 +380,4 @@ func (f *fixture) finish(id string) collection.Job {
 		f.t.Fatalf("job %s is %s after 30 s", id, last.State)
 	}
 	return last
-}
-
-// TestListen serves a shop with customers and an audience for the conformance
-// scripts when KINDRED_TEST_LISTEN names an address; it runs until interrupted
-// or, with KINDRED_TEST_SECONDS, so long.
-func TestListen(t *testing.T) {
-	addr := os.Getenv("KINDRED_TEST_LISTEN")
-	if addr == "" {
-		t.Skip("KINDRED_TEST_LISTEN names no address")
-	}
-	f := start(t, setup{opt: Options{Listen: addr, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}})
-	sailors := f.shop(400)
-	var job collection.Job
-	f.do("POST", "/v1/collections/shop/audiences", map[string]any{
-		"name": "spring", "seeds": map[string]any{"ids": sailors[:30]}, "size": map[string]any{"count": 100},
-	}).want(202).into(&job)
-	if got := f.finish(job.ID); got.State != collection.JobDone {
-		t.Fatalf("audience: %+v", got)
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := t.Context()
-	if s := os.Getenv("KINDRED_TEST_SECONDS"); s != "" {
-		d, err := time.ParseDuration(s + "s")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	if err := f.srv.Serve(ctx, l); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -54,7 +54,10 @@ func (s *Server) jobRoutes() {
 			return &body[collection.Job]{job}, problemOf(err)
 		})
 	events := s.operation("job-events", http.MethodGet, "/v1/jobs/{job}/events", "A job's states as server-sent events, until it ends", "jobs", RoleRead)
-	events.Responses = map[string]*huma.Response{"200": {Description: "events named job, each with the job as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: "string"}}}}}
+	event := &huma.Schema{Type: "object", Required: []string{"event", "data"}, Properties: map[string]*huma.Schema{
+		"event": {Type: "string", Enum: []any{"job"}}, "data": {Type: "string", Description: "the job as JSON"},
+	}}
+	events.Responses = map[string]*huma.Response{"200": {Description: "events named job, each with the job as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: event}}}}
 	huma.Register(s.api, events, func(ctx context.Context, in *atJob) (*huma.StreamResponse, error) {
 		if _, err := one(ctx, in.Job); err != nil {
 			return nil, problemOf(err)

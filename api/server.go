@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,6 +162,51 @@ func (s *Server) routes() {
 	s.openaiRoutes()
 	s.teiRoutes()
 	s.systemRoutes()
+	s.nullable()
+}
+
+// nullable writes into the document what the framework and the decoder do: null
+// for an optional field of a request means that the field is absent.
+func (s *Server) nullable() {
+	seen := map[*huma.Schema]bool{}
+	var mark func(*huma.Schema)
+	mark = func(at *huma.Schema) {
+		if at == nil || seen[at] {
+			return
+		}
+		seen[at] = true
+		if at.Ref != "" {
+			mark(s.api.OpenAPI().Components.Schemas.SchemaFromRef(at.Ref))
+		}
+		mark(at.Items)
+		for _, one := range at.OneOf {
+			mark(one)
+		}
+		for name, field := range at.Properties {
+			mark(field)
+			if field.Ref != "" { // a reference cannot be nullable: what it names stands here
+				field = s.api.OpenAPI().Components.Schemas.SchemaFromRef(field.Ref)
+			}
+			if slices.Contains(at.Required, name) || field.Type == "" || field.Nullable {
+				continue
+			}
+			own := *field // one schema may serve several places
+			if own.Nullable = true; own.Enum != nil {
+				own.Enum = append(slices.Clone(own.Enum), nil)
+			}
+			at.Properties[name] = &own
+		}
+	}
+	for _, path := range s.api.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{path.Put, path.Post, path.Patch} {
+			if op == nil || op.RequestBody == nil {
+				continue
+			}
+			for _, body := range op.RequestBody.Content {
+				mark(body.Schema)
+			}
+		}
+	}
 }
 
 // operation fills in what all of our routes share.

@@ -20,6 +20,19 @@ for _ in $(seq 100); do
   kill -0 $server || { cat "$work/log"; exit 1; }
   sleep 0.2
 done
+# What the document's examples name.
+send() { curl -fsS -o /dev/null -X "$1" "$url$2" -H "Content-Type: $3" --data-binary "$4"; }
+send PUT /v1/collections/shop application/json '{"model":"all-MiniLM-L6-v2","fields":[{"name":"age","type":"number"},{"name":"note","type":"text"}]}'
+for i in $(seq 60); do
+  echo "{\"id\":\"c$i\",\"fields\":{\"age\":$((20 + i)),\"note\":\"likes coffee number $i\"}}"
+done >"$work/shop.ndjson"
+send POST /v1/collections/shop/customers application/x-ndjson "@$work/shop.ndjson"
+send POST /v1/collections/shop/audiences application/json '{"name":"spring","seeds":{"filter":{"field":"age","gt":50}},"size":{"count":10}}'
+for _ in $(seq 100); do
+  curl -fsS -o /dev/null "$url/v1/collections/shop/audiences/spring/members" 2>/dev/null && break
+  sleep 0.2
+done
+curl -fsS -o /dev/null "$url/v1/collections/shop/audiences/spring/members"
 "$VENV/bin/python" api/testdata/openai_client.py "$url" all-MiniLM-L6-v2
 bash api/testdata/schemathesis.sh "$url"
 kill -0 $server || { echo "the server died:"; cat "$work/log"; exit 1; }
