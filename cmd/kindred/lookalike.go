@@ -149,6 +149,8 @@ const (
 	methodHelp = "auto, centroid, clusters or classifier"
 )
 
+var methods = []string{audience.Auto, audience.Centroid, audience.Clusters, audience.Classifier}
+
 // parseSize reads --size.
 func parseSize(s string) (audience.Size, error) {
 	var size audience.Size
@@ -178,7 +180,7 @@ func parseSize(s string) (audience.Size, error) {
 
 // check finds what can be wrong before a file is opened.
 func (f *lookalikeFlags) check(path string) error {
-	if !slices.Contains([]string{audience.Auto, audience.Centroid, audience.Clusters, audience.Classifier}, f.method) {
+	if !slices.Contains(methods, f.method) {
 		return usagef("--method %q: want %s", f.method, methodHelp)
 	}
 	if f.minSeeds < 1 {

@@ -19,6 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/api"
+	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
 )
@@ -110,5 +112,29 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	addConfigFlags(root.PersistentFlags())
 	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.importCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	complete(root)
 	return root
+}
+
+// complete tells shells the values of flags and arguments that have few.
+func complete(cmd *cobra.Command) {
+	var names []string
+	for _, e := range models.Catalogue() {
+		names = append(names, e.Name)
+	}
+	for flag, values := range map[string][]string{
+		"method": methods, "model": append([]string{"auto", "none"}, names...), "engine": {"flat"}, "device": {"auto", "cpu"},
+		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
+	} {
+		if cmd.LocalFlags().Lookup(flag) != nil {
+			// It fails only for flags that are not there or have one already.
+			_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		}
+	}
+	if parent := cmd.Parent(); parent != nil && parent.Name() == "models" && cmd.Name() != "ls" {
+		cmd.ValidArgs = names
+	}
+	for _, sub := range cmd.Commands() {
+		complete(sub)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,8 +82,8 @@ func parseVector(s string) ([]float32, error) {
 	var out []float32
 	for part := range strings.SplitSeq(s, ",") {
 		v, err := strconv.ParseFloat(strings.TrimSpace(part), 32)
-		if err != nil {
-			return nil, usagef("--vector: %q is no number", part)
+		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, usagef("--vector: %q is no finite number", part)
 		}
 		out = append(out, float32(v))
 	}

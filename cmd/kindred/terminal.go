@@ -77,7 +77,6 @@ func (m *meter) show(what string, done, total int64) {
 	}
 	now := time.Now()
 	if what != m.what {
-		m.end()
 		m.what, m.start, m.tenth, m.drawn = what, now, -1, time.Time{}
 		if !m.live {
 			m.drawn = now
@@ -120,10 +119,10 @@ func (m *meter) line(done, total int64, now time.Time) string {
 	return out
 }
 
-// end leaves the bar standing and goes to the next line.
+// end takes the bar away: what came of the work is said next.
 func (m *meter) end() {
 	if m.pending {
 		m.pending = false
-		_, _ = fmt.Fprintln(m.a.err)
+		_, _ = fmt.Fprint(m.a.err, "\r\x1b[K")
 	}
 }
