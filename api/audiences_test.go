@@ -192,6 +192,23 @@ func TestAudienceRefusals(t *testing.T) {
 	f.do("POST", "/v1/collections/shop/audiences", map[string]any{"name": "few", "seeds": map[string]any{"ids": sailors}, "size": map[string]any{"count": 5}}).problem(409, "conflict")
 }
 
+// Overload is said before work starts, and nothing of the refused job stays.
+func TestTooManyJobs(t *testing.T) {
+	f := start(t, setup{limits: collection.Limits{MaxJobs: 1}})
+	f.shop(8)
+	body := func(name string) string {
+		return `{"name":"` + name + `","seeds":{"text":"wait"},"size":{"count":1}}`
+	}
+	f.do("POST", "/v1/collections/shop/audiences", body("runs")).want(202)
+	<-f.enc.entered
+	f.do("POST", "/v1/collections/shop/audiences", body("waits")).want(202)
+	f.do("POST", "/v1/collections/shop/audiences", body("refused")).problem(429, "jobs_full")
+	f.do("GET", "/v1/collections/shop/audiences/refused", nil).problem(404, "not_found")
+	if n := len(f.svc.Jobs()); n != 2 {
+		t.Errorf("%d jobs", n)
+	}
+}
+
 func TestExports(t *testing.T) {
 	f := start(t, setup{})
 	sailors := f.shop(80)

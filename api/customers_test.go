@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kindred-search/kindred/collection"
 )
@@ -278,6 +279,47 @@ func TestImports(t *testing.T) {
 		t.Errorf("upload ended as %+v", end)
 	}
 	f.do("GET", "/v1/collections/shop/customers/up", nil).want(200)
+	uploads := func() (names []string) {
+		files, err := os.ReadDir(filepath.Join(root, "uploads"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			names = append(names, file.Name())
+		}
+		return names
+	}
+	none := func(when string) {
+		t.Helper()
+		for until := time.Now().Add(10 * time.Second); len(uploads()) > 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatalf("%s: the uploads %v are still there", when, uploads())
+			}
+		}
+	}
+	none("after an import")
+	// One that waits behind another job outlives a restart of the server, and
+	// goes when it has ended; what nobody waits for goes at once.
+	f.do("POST", "/v1/collections/shop/audiences", `{"name":"slow","seeds":{"text":"wait"},"size":{"count":1}}`).want(202)
+	<-f.enc.entered
+	f.do("POST", "/v1/collections/shop/imports", b.Bytes(), header{"Content-Type": form.FormDataContentType()}).want(202).into(&job)
+	if len(uploads()) != 1 {
+		t.Fatalf("uploads %v while their import waits", uploads())
+	}
+	if err := os.WriteFile(filepath.Join(root, "uploads", "0b0fa2a8-52c4-4d87-8c5d-2fd2d3b3c3a1.csv"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{Service: f.svc, Keys: f.keys, KV: f.kv, Listen: "127.0.0.1:0", UploadDir: filepath.Join(root, "uploads")}); err != nil {
+		t.Fatal(err)
+	}
+	if len(uploads()) != 1 {
+		t.Errorf("uploads %v after a restart", uploads())
+	}
+	close(f.enc.hold)
+	if end := f.finish(job.ID); end.State != collection.JobDone {
+		t.Errorf("%+v", end)
+	}
+	none("after a restart")
 	f.do("POST", "/v1/collections/nope/imports", b.Bytes(), header{"Content-Type": form.FormDataContentType()}).problem(404, "not_found")
 	f.do("POST", "/v1/collections/shop/imports", "x", header{"Content-Type": "text/csv"}).problem(415, "unsupported_media_type")
 }

@@ -150,11 +150,16 @@ func (s *Server) upload(ctx context.Context, in *importInput, schema *huma.Schem
 	if job, err = s.opt.Service.StartImport(ctx, in.Collection, collection.ImportRequest{Path: path, Options: opt, Uploaded: true}); err != nil {
 		return job, err
 	}
-	updates, err := s.opt.Service.Watch(context.WithoutCancel(ctx), job.ID)
+	return job, s.removeAfter(job.ID, path)
+}
+
+// removeAfter removes an upload when its job has ended.
+func (s *Server) removeAfter(job, path string) error {
+	updates, err := s.opt.Service.Watch(context.Background(), job)
 	if err != nil {
-		return job, err
+		return err
 	}
-	go func(path string) {
+	go func() {
 		var last collection.Job
 		for last = range updates { // the channel also closes when the service stops
 		}
@@ -163,8 +168,8 @@ func (s *Server) upload(ctx context.Context, in *importInput, schema *huma.Schem
 				s.opt.Logger.Warn("removing an upload", "error", err)
 			}
 		}
-	}(path)
-	return job, nil
+	}()
+	return nil
 }
 
 // keep copies a form's file into the upload folder.
@@ -205,7 +210,8 @@ func (r *readErrors) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// forgetUploads removes the files that no unfinished import waits for.
+// forgetUploads removes the files that no unfinished import waits for, and the
+// others when theirs has ended.
 func (s *Server) forgetUploads() error {
 	if s.opt.UploadDir == "" {
 		return nil
@@ -217,18 +223,24 @@ func (s *Server) forgetUploads() error {
 	if err != nil {
 		return fmt.Errorf("uploads: %w", err)
 	}
-	wanted := map[string]bool{}
+	wanted := map[string]string{}
 	for _, j := range s.opt.Service.Jobs() {
 		if j.Kind == "import" && !j.State.Final() {
-			wanted[j.Target] = true
+			wanted[j.Target] = j.ID
 		}
 	}
 	for _, f := range files {
 		name := f.Name()
-		if len(name) < 36 || uuid.Validate(name[:36]) != nil || wanted[name] {
-			continue // not one of ours, or needed
+		if len(name) < 36 || uuid.Validate(name[:36]) != nil {
+			continue // not one of ours
 		}
-		if err := os.Remove(filepath.Join(s.opt.UploadDir, name)); err != nil {
+		path := filepath.Join(s.opt.UploadDir, name)
+		if job, waits := wanted[name]; waits {
+			err = s.removeAfter(job, path)
+		} else {
+			err = os.Remove(path)
+		}
+		if err != nil {
 			return fmt.Errorf("uploads: %w", err)
 		}
 	}
