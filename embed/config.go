@@ -101,6 +101,9 @@ func open(dir string, opt Options) (*Model, error) {
 		return nil, err
 	}
 	info.Pooling = string(pool)
+	if info.Precision, err = opt.Precision.settle(); err != nil {
+		return nil, err
+	}
 	tok, err := tokenize.Load(dir)
 	if err != nil {
 		return nil, err
@@ -112,15 +115,18 @@ func open(dir string, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	net, err := newBERT(cfg, t)
+	net, err := newBERT(cfg, t, info.Precision)
 	if err != nil {
 		return nil, err
 	}
+	info.Full = net.full
 	if ids, _ := tok.Encode("", info.MaxTokens, nil); len(ids) == 0 {
 		return nil, fmt.Errorf("%w: the tokenizer adds no [CLS] and [SEP]", ErrUnsupported)
 	}
-	info.Stamp = info.Name + "@" + t.SHA256()[:12]
-	return &Model{info: info, tok: tok, net: net, pool: pool, threads: threads(opt.Threads)}, nil
+	info.Stamp = stamp(info.Name, t.SHA256()[:12], info.Precision)
+	m := &Model{info: info, tok: tok, cfg: cfg, pool: pool, threads: threads(opt.Threads)}
+	m.net.Store(net)
+	return m, nil
 }
 
 func openWeights(dir string) (*weights.Tensors, error) {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kindred-search/kindred/embed/tokenize"
 )
@@ -30,6 +31,9 @@ type Options struct {
 	// Pooling is "mean", "first", "last" or "max"; "" means what the model's
 	// folder says.
 	Pooling string
+	// Precision is how the model computes; "" means what the environment
+	// variable KINDRED_PRECISION says, or else DefaultPrecision.
+	Precision Precision
 }
 
 // Info describes an open model.
@@ -43,8 +47,14 @@ type Info struct {
 	// query (never of a passage), or "". Pass it as EncodeOptions.Prompt.
 	QueryPrompt string
 	// Stamp is Name + "@" + the first 12 hexadecimal digits of the SHA-256 of
-	// the weights file. Vectors of different stamps must not be compared.
+	// the weights file and, for a precision other than fp32, "+" and its name.
+	// Vectors of different stamps must not be mixed; see StampPrecision.
 	Stamp string
+	// Precision is how the matrix products are computed.
+	Precision Precision
+	// Full names the linear layers that run in fp32 although Precision is of
+	// integers, each with the reason; usually it is empty.
+	Full []string
 	// Languages are the ISO 639-1 codes the model was trained for, as far as
 	// its manifest says.
 	Languages []string
@@ -54,7 +64,8 @@ type Info struct {
 type Model struct {
 	info      Info
 	tok       *tokenize.Tokenizer
-	net       *bert
+	net       atomic.Pointer[bert] // nil once closed
+	cfg       config
 	pool      pooling
 	threads   int
 	scratches sync.Pool // of *scratch
@@ -66,9 +77,24 @@ func (m *Model) Info() Info { return m.info }
 // Tokenizer returns the model's tokenizer.
 func (m *Model) Tokenizer() *tokenize.Tokenizer { return m.tok }
 
-// Close gives the weights back. Calls of Encode that still run keep them until
-// they return; calls made after Close are the caller's mistake.
-func (m *Model) Close() error { return nil }
+// Close lets go of the weights and the working memory, which the garbage
+// collector then frees. Calls that still run keep them until they return; calls
+// made later end with an error that wraps [ErrClosed]. It may be called twice.
+func (m *Model) Close() error {
+	m.net.Store(nil)
+	for m.scratches.Get() != nil {
+	}
+	return nil
+}
+
+// weights returns the network of an open model.
+func (m *Model) weights() (*bert, error) {
+	net := m.net.Load()
+	if net == nil {
+		return nil, fmt.Errorf("model %s: %w", m.info.Name, ErrClosed)
+	}
+	return net, nil
+}
 
 // EncodeOptions say how to encode. The zero value encodes the texts as they are.
 type EncodeOptions struct {
@@ -136,8 +162,8 @@ func (m *Model) checkIDs(ids [][]int32) (cut [][]int32, truncated []bool, err er
 			return nil, nil, fmt.Errorf("text %d %w: it has no token", i, ErrInput)
 		}
 		for j, id := range text {
-			if id < 0 || int(id) >= m.net.cfg.Vocab {
-				return nil, nil, fmt.Errorf("text %d %w: token %d is %d, the vocabulary of %s ends at %d", i, ErrInput, j, id, m.info.Name, m.net.cfg.Vocab-1)
+			if id < 0 || int(id) >= m.cfg.Vocab {
+				return nil, nil, fmt.Errorf("text %d %w: token %d is %d, the vocabulary of %s ends at %d", i, ErrInput, j, id, m.info.Name, m.cfg.Vocab-1)
 			}
 		}
 		truncated[i] = len(text) > m.info.MaxTokens
@@ -175,17 +201,28 @@ func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done
 	for i, text := range ids {
 		res.Tokens[i] = len(text)
 	}
+	net, err := m.weights()
+	if err != nil {
+		return nil, err
+	}
 	first, plan := planTiles(ids, m.threads)
+	var together *crew
+	parts := 1
+	if n := min(m.threads, runtime.GOMAXPROCS(0)); len(plan.tiles) == 1 && n > 1 {
+		together, parts = newCrew(n-1), 2*n
+		defer together.stop()
+	}
 	var mu sync.Mutex
 	done := len(ids) - plan.texts
-	err := parallel(ctx, m.threads, len(plan.tiles), func(t int) error {
+	err = parallel(ctx, m.threads, len(plan.tiles), func(t int) error {
 		tile := plan.tiles[t]
 		s, _ := m.scratches.Get().(*scratch)
 		if s == nil {
 			s = &scratch{}
 		}
 		defer m.scratches.Put(s)
-		if err := m.net.forward(ctx, s, tile, ids); err != nil {
+		s.crew, s.parts = together, parts
+		if err := net.forward(ctx, s, tile, ids); err != nil {
 			return err
 		}
 		for j, i := range tile {

@@ -12,8 +12,9 @@ import (
 // caller should answer 429 or 503 and try later.
 var ErrBusy = errors.New("the encoder is busy")
 
-// ErrClosed is returned by [Queue.Encode] after [Queue.Close].
-var ErrClosed = errors.New("the encoder's queue is closed")
+// ErrClosed is wrapped by the errors of calls after [Queue.Close] or
+// [Model.Close].
+var ErrClosed = errors.New("the encoder is closed")
 
 // QueueOptions size a queue. Zero fields take the defaults.
 type QueueOptions struct {

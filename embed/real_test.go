@@ -59,7 +59,7 @@ func TestRealGolden(t *testing.T) {
 			if len(golden.Texts) < 40 {
 				t.Fatalf("%d texts", len(golden.Texts))
 			}
-			m := openReal(t, c.name, c.pooling, Options{})
+			m := openReal(t, c.name, c.pooling, Options{Precision: FP32})
 			got, err := m.Encode(t.Context(), golden.Texts, EncodeOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -123,16 +123,18 @@ func TestRealReference(t *testing.T) {
 
 func TestRealSameTextSameBits(t *testing.T) {
 	for _, c := range realModels {
-		t.Run(c.name, func(t *testing.T) {
-			open := map[int]*Model{}
-			ids := randomTexts(rand.New(rand.NewPCG(21, 1)), 12, 20000, 70)
-			checkInvariance(t, func(threads int) *Model {
-				if open[threads] == nil {
-					open[threads] = openReal(t, c.name, c.pooling, Options{Threads: threads})
-				}
-				return open[threads]
-			}, ids)
-		})
+		for _, precision := range precisions {
+			t.Run(c.name+"/"+string(precision), func(t *testing.T) {
+				open := map[int]*Model{}
+				ids := randomTexts(rand.New(rand.NewPCG(21, 1)), 6, 20000, 40)
+				checkInvariance(t, func(threads int) *Model {
+					if open[threads] == nil {
+						open[threads] = openReal(t, c.name, c.pooling, Options{Threads: threads, Precision: precision})
+					}
+					return open[threads]
+				}, ids)
+			})
+		}
 	}
 }
 

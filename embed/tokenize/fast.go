@@ -143,13 +143,15 @@ func newWordTable(words []word) wordTable {
 
 func (t *wordTable) at(a, b uint64) uint64 {
 	h := (a ^ bits.RotateLeft64(b*0x9E3779B97F4A7C15, 32)) * 0xD6E8FEB86659FD93
-	return (h ^ h>>32) * 0x9E3779B97F4A7C15 >> t.shift
+	return (h ^ h>>32) * 0x9E3779B97F4A7C15 >> (t.shift & 63)
 }
 
 // find returns the id of a word, or -1.
 func (t *wordTable) find(a, b uint64) int32 {
 	at := t.at(a, b)
-	for _, w := range t.slots[at : at+maxProbes] {
+	slots := t.slots[at : at+maxProbes]
+	for i := range slots {
+		w := &slots[i]
 		if w.key[0] == a && w.key[1] == b {
 			return w.id
 		}

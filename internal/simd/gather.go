@@ -1,6 +1,10 @@
 package simd
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+)
 
 //go:generate go run ./gen/gather -out gather_amd64.s -stubs gather_amd64.go -pkg simd
 
@@ -8,8 +12,8 @@ import "fmt"
 // Set fills it; it is then read-only and may be shared.
 type Int8Query struct {
 	dim    int
-	wide   []int16 // the codes
-	biased []uint8 // codes + 128, padded to a multiple of 64
+	biased []uint8 // codes + 128, padded to a multiple of 64, where biasedQuery
+	wide   []int16 // the codes, elsewhere
 }
 
 // Set makes q the query of codes, reusing its memory. codes stay the caller's.
@@ -19,10 +23,20 @@ func (q *Int8Query) Set(codes []int8) {
 		q.wide = make([]int16, len(codes))
 		q.biased = make([]uint8, (len(codes)+63)&^63)
 	}
-	wide, biased := q.wide[:len(codes)], q.biased[:len(codes)]
+	if biasedQuery() {
+		src := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes))
+		dst := q.biased[:len(codes)]
+		for ; len(src) >= 8; src, dst = src[8:], dst[8:] {
+			binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(src)^0x8080808080808080)
+		}
+		for i, c := range src {
+			dst[i] = c ^ 0x80
+		}
+		return
+	}
+	wide := q.wide[:len(codes)]
 	for i, c := range codes {
 		wide[i] = int16(c)
-		biased[i] = uint8(c) ^ 0x80
 	}
 }
 

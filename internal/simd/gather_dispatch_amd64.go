@@ -8,14 +8,17 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
+// biasedQuery says which form of a query dotInt8At reads.
+func biasedQuery() bool { return impl == variantVNNI && cpu.X86.HasBMI2 }
+
 func dotInt8At(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) {
 	body := t.dim &^ 15
 	table := (*byte)(unsafe.Pointer(unsafe.SliceData(t.chunks)))
 	switch {
+	case biasedQuery():
+		dotInt8AtVNNI(table, int(t.shift), t.dim, &rows[0], len(rows), &q.biased[0], &out[0])
 	case impl == variantGo || !cpu.X86.HasBMI2 || body == 0:
 		dotInt8AtGo(t, rows, q, out)
-	case impl == variantVNNI:
-		dotInt8AtVNNI(table, int(t.shift), t.dim, &rows[0], len(rows), &q.biased[0], &out[0])
 	default:
 		dotInt8AtAVX2(table, int(t.shift), t.dim, body, &rows[0], len(rows), &q.wide[0], &out[0])
 		if body == t.dim {

@@ -116,6 +116,15 @@ const (
 // C must not overlap A. The sum of an element starts from the bias and, unless
 // GELU is set, the residual, and then adds the K products in order.
 func MatMul(c, a Matrix, b *PackedB, epi Epilogue) {
+	MatMulColumns(c, a, b, 0, b.Panels(), epi)
+}
+
+// Panels returns the number of panels b's columns are held in.
+func (b *PackedB) Panels() int { return (b.n + b.width - 1) / b.width }
+
+// MatMulColumns is [MatMul] for the columns of panels [from, to) alone:
+// goroutines may share a product by its columns, with the same bits.
+func MatMulColumns(c, a Matrix, b *PackedB, from, to int, epi Epilogue) {
 	c.check("C")
 	a.check("A")
 	if a.Cols != b.k || c.Cols != b.n || a.Rows != c.Rows {
@@ -128,16 +137,16 @@ func MatMul(c, a Matrix, b *PackedB, epi Epilogue) {
 		if e.Residual.Data != nil {
 			e.Residual = e.Residual.Slice(i, end)
 		}
-		matMulBlock(c.Slice(i, end), a.Slice(i, end), b, &e)
+		matMulBlock(c.Slice(i, end), a.Slice(i, end), b, from*b.width, min(to*b.width, b.n), &e)
 	}
 }
 
-func matMulBlock(c, a Matrix, b *PackedB, epi *Epilogue) {
+func matMulBlock(c, a Matrix, b *PackedB, from, to int, epi *Epilogue) {
 	var p product
 	for kk := 0; kk == 0 || kk < b.k; kk += blockDepth {
 		depth := min(blockDepth, b.k-kk)
 		last := kk+depth == b.k
-		for j := 0; j < b.n; j += b.width {
+		for j := from; j < to; j += b.width {
 			p.c, p.a, p.b = c, a, b.data[j*b.k+kk*b.width:j*b.k+(kk+depth)*b.width]
 			p.j, p.kk, p.depth, p.ldb, p.width = j, kk, depth, b.width, b.width
 			p.bias, p.init = nil, Matrix{}
@@ -159,9 +168,9 @@ func matMulBlock(c, a Matrix, b *PackedB, epi *Epilogue) {
 			}
 		}
 	}
-	if epi.GELU && epi.Residual.Data != nil {
+	if epi.GELU && epi.Residual.Data != nil && from < to {
 		for i := range c.Rows {
-			Axpy(1, epi.Residual.Row(i), c.Row(i))
+			Axpy(1, epi.Residual.Row(i)[from:to], c.Row(i)[from:to])
 		}
 	}
 }
