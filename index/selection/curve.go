@@ -32,7 +32,7 @@ type Point struct {
 // Curve returns the reach curve at up to points sizes spread evenly on a
 // logarithmic scale from 1 to all, ascending in size. The score of a size is
 // exact: that of its last member. Nothing is sorted: three passes over the
-// scores, whatever the number of points.
+// scores, whatever the number of points, of which there are at most 2048.
 func Curve(scores []float32, points int) []Point {
 	parts := split(len(scores), 0)
 	h := count(scores, parts)
@@ -43,6 +43,7 @@ func Curve(scores []float32, points int) []Point {
 	if n == 0 || points <= 0 {
 		return nil
 	}
+	points = min(points, maxPoints)
 	out := make([]Point, 0, points)
 	for i := range points {
 		size := n
@@ -58,6 +59,8 @@ func Curve(scores []float32, points int) []Point {
 	rank(scores, parts, h, out)
 	return out
 }
+
+const maxPoints = 2048 // each may need 8 KB of counters a core
 
 // The bits of an image below the histogram's, in two digits.
 const (
@@ -80,26 +83,31 @@ func rank(scores []float32, parts []part, h *[upperLen]uint32, pts []Point) {
 		prefix[i], left[i] = uint32(b), p.Size-before
 	}
 	upper := number(prefix, upperLen)
-	mids := countBy(scores, parts, upper.n<<midBits, func(u uint32) int {
-		k := upper.of[u>>upperShft]
-		return int(k)<<midBits | int(u>>lowBits&(1<<midBits-1)) // negative where k is
+	mids := countEach(scores, parts, (upper.n+1)<<midBits, func(scores []float32, sum []uint32) {
+		of := (*[upperLen]int16)(upper.of)
+		for _, s := range scores {
+			u := Image(s)
+			sum[int(of[u>>upperShft])<<midBits|int(u>>lowBits&(1<<midBits-1))]++
+		}
 	})
 	for i := range pts { // from here on a prefix is a place in mids
 		k := uint32(upper.of[prefix[i]])
 		prefix[i] = k<<midBits | descend(mids[k<<midBits:(k+1)<<midBits], &left[i])
 	}
 	mid := number(prefix, len(mids))
-	lows := countBy(scores, parts, mid.n<<lowBits, func(u uint32) int {
-		k := upper.of[u>>upperShft]
-		if k < 0 {
-			return -1
+	lows := countEach(scores, parts, mid.n<<lowBits, func(scores []float32, sum []uint32) {
+		of := (*[upperLen]int16)(upper.of)
+		for _, s := range scores {
+			u := Image(s)
+			m := mid.of[int(of[u>>upperShft])<<midBits|int(u>>lowBits&(1<<midBits-1))]
+			if int(m) < mid.n { // hardly ever
+				sum[int(m)<<lowBits|int(u&(1<<lowBits-1))]++
+			}
 		}
-		m := mid.of[int(k)<<midBits|int(u>>lowBits&(1<<midBits-1))]
-		return int(m)<<lowBits | int(u&(1<<lowBits-1))
 	})
 	buckets := make([]uint32, upper.n)
 	for b, k := range upper.of {
-		if k >= 0 {
+		if int(k) < upper.n {
 			buckets[k] = uint32(b)
 		}
 	}
@@ -122,7 +130,9 @@ func descend(counts []uint32, left *int) uint32 {
 }
 
 // numbers gives the distinct values of a list consecutive numbers from 0, and
-// every other value below a bound -1.
+// every other value below a bound the number n: rows there are counted, and not
+// looked at, which is faster than to ask. Masked rows are among them: their
+// buckets hold nothing else, so no size falls into one.
 type numbers struct {
 	of []int16
 	n  int
@@ -139,23 +149,20 @@ func number(values []uint32, bound int) numbers {
 			out.n++
 		}
 	}
+	for i, k := range out.of {
+		if k < 0 {
+			out.of[i] = int16(out.n)
+		}
+	}
 	return out
 }
 
-// countBy counts the unmasked scores by place(image), below n; a negative place
-// is not counted.
-func countBy(scores []float32, parts []part, n int, place func(image uint32) int) []uint32 {
+// countEach has every part counted into n counters of its own, and adds them up.
+func countEach(scores []float32, parts []part, n int, add func(scores []float32, sum []uint32)) []uint32 {
 	sums := make([][]uint32, len(parts))
 	each(parts, func(i int, p part) {
-		sum := make([]uint32, n)
-		for _, s := range scores[p.lo:p.hi] {
-			if u := Image(s); u > masked {
-				if k := place(u); k >= 0 {
-					sum[k]++
-				}
-			}
-		}
-		sums[i] = sum
+		sums[i] = make([]uint32, n)
+		add(scores[p.lo:p.hi], sums[i])
 	})
 	for _, s := range sums[1:] {
 		for j, c := range s {

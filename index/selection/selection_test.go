@@ -138,7 +138,7 @@ func TestCurveAgainstSort(t *testing.T) {
 		for _, shape := range []string{"normal", "ties", "equal", "zeros", "infs", "masked", "close"} {
 			scores := makeScores(n, shape, rng)
 			all := oracle(scores, n, cmp.Compare[uint32])
-			for _, points := range []int{0, 1, 2, 200} {
+			for _, points := range []int{0, 1, 2, 200, 100_000} {
 				curve := Curve(scores, points)
 				if len(all) == 0 || points == 0 {
 					if curve != nil {
@@ -146,7 +146,7 @@ func TestCurveAgainstSort(t *testing.T) {
 					}
 					continue
 				}
-				if last := curve[len(curve)-1].Size; last != len(all) || points > 1 && curve[0].Size != 1 || len(curve) > points {
+				if last := curve[len(curve)-1].Size; last != len(all) || points > 1 && curve[0].Size != 1 || len(curve) > min(points, maxPoints) {
 					t.Fatalf("seed %d: n=%d %s points=%d: %d points, from %d to %d of %d", seed, n, shape, points, len(curve), curve[0].Size, last, len(all))
 				}
 				for i, p := range curve {
