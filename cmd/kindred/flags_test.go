@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/ingest"
 )
 
 func TestParseSize(t *testing.T) {
@@ -118,5 +119,24 @@ func TestWriteAtomic(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("%v %v", left, err)
+	}
+}
+
+// Seeds that are not in the file are noticed before its texts are encoded.
+func TestEnoughSeeds(t *testing.T) {
+	path := t.TempDir() + "/customers.csv"
+	if err := os.WriteFile(path, []byte("id,age\na,1\nb,2\nc,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := ingest.Inspect(t.Context(), path, ingest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refs := []audience.SeedRef{{ID: "a"}, {ID: "c"}, {ID: "x"}, {ID: "a"}}
+	if err := enoughSeeds(t.Context(), plan, refs, 2); err != nil {
+		t.Error(err)
+	}
+	if err := enoughSeeds(t.Context(), plan, refs, 3); err == nil || !strings.Contains(err.Error(), `2 of 3 given ids match`) || !strings.Contains(err.Error(), `"x"`) {
+		t.Errorf("error %v", err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -232,6 +234,10 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 		return err
 	}
 	if cfg.Model != "" {
+		// Encoding takes minutes: whether the seeds are in the file is seen first.
+		if err := enoughSeeds(ctx, plan, refs, f.minSeeds); err != nil {
+			return err
+		}
 		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
 			return err
 		}
@@ -284,6 +290,33 @@ func readSeeds(ctx context.Context, path string) ([]audience.SeedRef, error) {
 		refs[i] = audience.SeedRef{ID: s.ID, Weight: s.Weight}
 	}
 	return refs, nil
+}
+
+// enoughSeeds reads the file's ids.
+func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef, least int) (err error) {
+	want := make(map[string]bool, len(refs))
+	for _, r := range refs {
+		want[r.ID] = true
+	}
+	given := len(want)
+	src, err := plan.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	for given-len(want) < least {
+		rec, err := src.Next()
+		var bad *ingest.RowError
+		switch {
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", given-len(want), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
+		case err == nil:
+			delete(want, rec.ID)
+		case !errors.As(err, &bad):
+			return err
+		}
+	}
+	return nil
 }
 
 // loaded is what became of a file's rows.

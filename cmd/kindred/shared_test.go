@@ -199,32 +199,31 @@ func TestWomensClothingColumns(t *testing.T) {
 
 func TestOnlineRetailOrders(t *testing.T) {
 	rows := rowsOf(t, shared(t, "online_retail/online_retail.csv.gz"), ',')
-	// Who spends most is asked of the first nine months' basket, by what and
-	// how often, not by how much.
-	spend := map[string]float64{}
+	// From the orders until the end of August, who buys again in the last three
+	// months (the file ends on 9 December 2011)? Only customers of the first part
+	// are ranked, and nothing of the second is shown.
+	const cut = "2011-09-01"
 	numbers := map[string]string{}
-	keep := [][]string{{"customer", "invoice", "item", "country"}}
-	for _, row := range rows[1:] {
+	truth := map[string]bool{}
+	keep := [][]string{{"customer", "invoice", "item", "quantity", "price", "when", "country"}}
+	for _, row := range rows[1:] { // in order of time
 		id := row[6]
 		if id == "" || strings.HasPrefix(row[0], "C") {
 			continue
 		}
-		if numbers[id] == "" {
-			numbers[id] = strconv.Itoa(len(numbers) + 1)
-		}
-		q, err1 := strconv.ParseFloat(row[3], 64)
-		p, err2 := strconv.ParseFloat(row[5], 64)
-		if errors.Join(err1, err2) != nil {
+		if row[4] >= cut {
+			if n := numbers[id]; n != "" {
+				truth[n] = true
+			}
 			continue
 		}
-		spend[numbers[id]] += q * p
-		keep = append(keep, []string{numbers[id], row[0], row[1], row[7]})
+		if numbers[id] == "" {
+			numbers[id] = strconv.Itoa(len(numbers) + 1)
+			truth[numbers[id]] = false
+		}
+		keep = append(keep, []string{numbers[id], row[0], row[1], row[3], row[5], row[4], row[7]})
 	}
-	truth := map[string]bool{}
-	for _, n := range numbers {
-		truth[n] = spend[n] > 3500
-	}
-	outcome{name: "online_retail", rows: keep, truth: truth, seeds: 100, auc: 0.80, lift5: 4, args: []string{"--group-by", "customer", "--model", "none"}}.check(t)
+	outcome{name: "online_retail", rows: keep, truth: truth, seeds: 100, auc: 0.70, lift5: 1.3, args: []string{"--group-by", "customer", "--model", "none"}}.check(t)
 }
 
 // textOutcome takes every step-th row of a text set.
