@@ -87,7 +87,7 @@ func TestBrokenDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := index.ErrNoSpace
-			if c.err != syscall.ENOSPC {
+			if !errors.Is(c.err, syscall.ENOSPC) {
 				want = c.err
 			}
 			broken.Store(true)
