@@ -37,7 +37,7 @@ type scratch struct {
 	y      []float32   // [rows, dim]
 	qkv    []float32   // [rows, 3*dim]
 	inner  []float32   // [rows, columns of a chunk], or of all chunks for a crew
-	scores [][]float32 // for each part of attention [longest, longest]
+	scores [][]float32 // working memory for each part of attention
 	starts []int       // row at which each text starts, and the end
 	ints   []simd.Quantised
 	crew   *crew // who shares the tile, or nil
@@ -73,7 +73,7 @@ func (s *scratch) fit(rows, longest int, b *bert) {
 	s.ints = grow(s.ints, 1+len(b.layers[0].inner))
 	s.scores = grow(s.scores, min(s.parts, cfg.Heads))
 	for i := range s.scores {
-		s.scores[i] = grow(s.scores[i], longest*longest)
+		s.scores[i] = grow(s.scores[i], simd.AttentionScratch(longest))
 	}
 }
 
@@ -233,11 +233,10 @@ func (b *bert) attention(s *scratch, ctx, qkv simd.Matrix, i, n int) {
 	for j := range len(s.starts) - 1 {
 		from, to := s.starts[j], s.starts[j+1]
 		text, out := qkv.Slice(from, to), ctx.Slice(from, to)
-		scores := simd.Dense(s.scores[i][:(to-from)*(to-from)], to-from, to-from)
 		for h := b.cfg.Heads * i / n; h < b.cfg.Heads*(i+1)/n; h++ {
-			simd.MatMulNT(scores, columns(text, h*size, size), columns(text, dim+h*size, size))
-			simd.SoftmaxRows(scores, scale)
-			simd.MatMulNN(columns(out, h*size, size), scores, columns(text, 2*dim+h*size, size))
+			at := h * size
+			simd.Attention(columns(out, at, size), columns(text, at, size), columns(text, dim+at, size),
+				columns(text, 2*dim+at, size), scale, s.scores[i])
 		}
 	}
 }

@@ -74,6 +74,15 @@ func tileRows(width int) int {
 	return goTileRows
 }
 
+// smallWidth is the panel width of the unpacked products for cols columns that
+// are left.
+func smallWidth(cols int) int {
+	if impl >= variantAVX512 && cols > 16 {
+		return 32
+	}
+	return 16
+}
+
 func runTile(t *tile) {
 	switch {
 	case impl == variantGo:
@@ -113,6 +122,9 @@ func absMax(x []float32) uint32 {
 	if impl == variantGo || len(x) == 0 {
 		return absMaxGo(x)
 	}
+	if impl >= variantAVX512 {
+		return absMaxAVX512(&x[0], len(x))
+	}
 	return absMaxAVX2(&x[0], len(x))
 }
 
@@ -124,20 +136,27 @@ func quantBody(dst []uint32, x []float32, f intFormat, inv float32) {
 		quantGo(dst, x, f, inv)
 	case f == formatUint8:
 		quantUint8AVX512(&dst[0], &x[0], len(x), inv)
+	case impl >= variantAVX512:
+		quantInt16AVX512(&dst[0], &x[0], len(x), inv)
 	default:
 		quantInt16AVX2(&dst[0], &x[0], len(x), inv)
 	}
 }
 
-func packTransposed(dst, src []float32, stride, cols, depth int) {
+func packTransposed(dst, src []float32, stride, cols, depth, width int) {
 	body := depth &^ 7
-	if impl == variantGo || cols < smallWidth || body == 0 {
-		packTransposedGo(dst, src, stride, cols, depth)
-		return
+	if impl == variantGo {
+		body = 0
 	}
-	packTransposedAVX2(&dst[0], &src[0], stride, body)
-	if body < depth {
-		packTransposedGo(dst[body*smallWidth:], src[body:], stride, cols, depth-body)
+	at := 0
+	for ; at+16 <= cols && body > 0; at += 16 {
+		packTransposedAVX2(&dst[at], &src[at*stride], stride, body, width)
+		if body < depth {
+			packTransposedGo(dst[body*width+at:], src[at*stride+body:], stride, 16, depth-body, width)
+		}
+	}
+	if at < cols {
+		packTransposedGo(dst[at:], src[at*stride:], stride, cols-at, depth, width)
 	}
 }
 
@@ -148,14 +167,43 @@ func geluStrip(m Matrix) {
 		}
 		return
 	}
-	vecs := m.Cols / 8
-	if m.Rows > 0 && vecs > 0 {
-		geluAVX2(&m.Data[0], m.Rows, vecs, m.Stride)
+	at := 0
+	if vecs := m.Cols / 16; impl >= variantAVX512 && m.Rows > 0 && vecs > 0 {
+		geluAVX512(&m.Data[0], m.Rows, vecs, m.Stride)
+		at = vecs * 16
 	}
-	if m.Cols%8 != 0 {
+	if vecs := (m.Cols - at) / 8; m.Rows > 0 && vecs > 0 {
+		geluAVX2(&m.Data[at], m.Rows, vecs, m.Stride)
+		at += vecs * 8
+	}
+	if at < m.Cols {
 		for i := range m.Rows {
-			geluTail(m.Row(i)[vecs*8:])
+			geluTail(m.Row(i)[at:])
 		}
+	}
+}
+
+// expRows turns rows of scores into weights. Either they are normalised, or it
+// returns true and leaves in inv what each row has still to be multiplied by.
+func expRows(m Matrix, scale float32, inv []float32) (late bool) {
+	if impl >= variantAVX512 && m.Rows > 0 && m.Cols > 0 {
+		expRowsAVX512(&m.Data[0], m.Rows, m.Cols, m.Stride, scale, &inv[0])
+		return true
+	}
+	SoftmaxRows(m, scale)
+	return false
+}
+
+func scaleRow(x []float32, factor float32) {
+	n := len(x) &^ 7
+	if impl == variantGo {
+		n = 0
+	}
+	if n > 0 {
+		scaleAVX2(&x[0], n, factor)
+	}
+	for i := n; i < len(x); i++ {
+		x[i] *= factor
 	}
 }
 

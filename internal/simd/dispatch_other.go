@@ -15,8 +15,21 @@ func absMax(x []float32) uint32 { return absMaxGo(x) }
 
 func quantBody(dst []uint32, x []float32, f intFormat, inv float32) { quantGo(dst, x, f, inv) }
 
-func packTransposed(dst, src []float32, stride, cols, depth int) {
-	packTransposedGo(dst, src, stride, cols, depth)
+func smallWidth(int) int { return 16 }
+
+func packTransposed(dst, src []float32, stride, cols, depth, width int) {
+	packTransposedGo(dst, src, stride, cols, depth, width)
+}
+
+func expRows(m Matrix, scale float32, _ []float32) (late bool) {
+	SoftmaxRows(m, scale)
+	return false
+}
+
+func scaleRow(x []float32, factor float32) {
+	for i := range x {
+		x[i] *= factor
+	}
 }
 
 func geluStrip(m Matrix) {

@@ -149,7 +149,7 @@ func matMulBlock(c, a Matrix, b *PackedB, from, to int, epi *Epilogue) {
 		for j := from; j < to; j += b.width {
 			p.c, p.a, p.b = c, a, b.data[j*b.k+kk*b.width:j*b.k+(kk+depth)*b.width]
 			p.j, p.kk, p.depth, p.ldb, p.width = j, kk, depth, b.width, b.width
-			p.bias, p.init = nil, Matrix{}
+			p.bias, p.init, p.gelu = nil, Matrix{}, last && epi.GELU
 			switch {
 			case kk > 0:
 				p.init = c
@@ -160,12 +160,6 @@ func matMulBlock(c, a Matrix, b *PackedB, from, to int, epi *Epilogue) {
 				p.bias = epi.Bias
 			}
 			p.run()
-			if last && epi.GELU {
-				strip := c
-				strip.Cols = min(b.width, b.n-j)
-				strip.Data = c.Data[j:]
-				geluStrip(strip)
-			}
 		}
 	}
 	if epi.GELU && epi.Residual.Data != nil && from < to {
@@ -184,6 +178,7 @@ type product struct {
 	bias         []float32 // cols of c, or nil
 	j, kk, depth int
 	ldb, width   int
+	gelu         bool // apply GELU to each tile, while it is in the first cache
 }
 
 // maxTile is the largest tile any micro-kernel writes, in elements.
@@ -215,6 +210,9 @@ func (p *product) run() {
 				t.init, t.ldi = p.init.Data[i*p.init.Stride+p.j:(i+t.rows-1)*p.init.Stride+p.j+cols], p.init.Stride
 			}
 			runTile(&t)
+			if p.gelu {
+				geluStrip(Matrix{Data: t.c, Rows: t.rows, Cols: cols, Stride: t.ldc})
+			}
 			continue
 		}
 		t.c, t.ldc = buf[:t.rows*p.width], p.width
@@ -225,6 +223,9 @@ func (p *product) run() {
 			t.init, t.ldi = t.c, p.width
 		}
 		runTile(&t)
+		if p.gelu {
+			geluStrip(Matrix{Data: t.c, Rows: t.rows, Cols: cols, Stride: t.ldc})
+		}
 		for r := range t.rows {
 			copy(p.c.Row(i + r)[p.j:], buf[r*p.width:r*p.width+cols])
 		}
@@ -251,7 +252,7 @@ type tile struct {
 }
 
 // packDepth is the depth to which a small right-hand operand is packed at a
-// time: 8 KiB of stack for 16 columns.
+// time: 16 KiB of stack for 32 columns.
 const packDepth = 128
 
 // MatMulNT computes C = A·Bᵀ with a [M, K], b [N, K], c [M, N], all unpacked:
@@ -261,21 +262,21 @@ func MatMulNT(c, a, b Matrix) {
 	if a.Cols != b.Cols || c.Cols != b.Rows || a.Rows != c.Rows {
 		panic(fmt.Sprintf("simd: MatMulNT: C [%d, %d] = A [%d, %d] x transposed B [%d, %d]", c.Rows, c.Cols, a.Rows, a.Cols, b.Rows, b.Cols))
 	}
-	const w = smallWidth
-	var panel [packDepth * w]float32
-	p := product{c: c, a: a, ldb: w, width: w}
+	var panel [packDepth * 32]float32
+	w := 0
 	for j := 0; j < c.Cols; j += w {
+		w = smallWidth(c.Cols - j)
 		cols := min(w, c.Cols-j)
+		p := product{c: c, a: a, j: j, ldb: w, width: w}
 		for kk := 0; kk == 0 || kk < a.Cols; kk += packDepth {
 			depth := min(packDepth, a.Cols-kk)
 			if cols < w {
-				clear(panel[:])
+				clear(panel[:depth*w])
 			}
 			if depth > 0 {
-				packTransposed(panel[:], b.Data[j*b.Stride+kk:(j+cols-1)*b.Stride+kk+depth], b.Stride, cols, depth)
+				packTransposed(panel[:], b.Data[j*b.Stride+kk:(j+cols-1)*b.Stride+kk+depth], b.Stride, cols, depth, w)
 			}
-			p.b, p.j, p.kk, p.depth = panel[:depth*w], j, kk, depth
-			p.init = Matrix{}
+			p.b, p.kk, p.depth = panel[:depth*w], kk, depth
 			if kk > 0 {
 				p.init = c
 			}
@@ -291,25 +292,18 @@ func MatMulNN(c, a, b Matrix) {
 	if a.Cols != b.Rows || c.Cols != b.Cols || a.Rows != c.Rows {
 		panic(fmt.Sprintf("simd: MatMulNN: C [%d, %d] = A [%d, %d] x B [%d, %d]", c.Rows, c.Cols, a.Rows, a.Cols, b.Rows, b.Cols))
 	}
-	const w = smallWidth
-	var panel [packDepth * w]float32
+	var panel [packDepth * 32]float32
+	w := 0
 	for j := 0; j < c.Cols; j += w {
-		p := product{c: c, a: a, j: j, width: w}
+		w = smallWidth(c.Cols - j)
 		cols := min(w, c.Cols-j)
-		if cols == w { // whole panels are read in place
-			p.depth, p.ldb = a.Cols, b.Stride
-			if p.depth > 0 {
-				p.b = b.Data[j : (p.depth-1)*b.Stride+j+w]
-			}
-			p.run()
-			continue
-		}
+		p := product{c: c, a: a, j: j, ldb: w, width: w}
 		for kk := 0; kk == 0 || kk < a.Cols; kk += packDepth {
 			depth := min(packDepth, a.Cols-kk)
-			for l := range depth {
+			for l := range depth { // a copy: rows a power of two apart evict each other
 				copy(panel[l*w:l*w+cols], b.Row(kk + l)[j:])
 			}
-			p.b, p.ldb, p.kk, p.depth = panel[:depth*w], w, kk, depth
+			p.b, p.kk, p.depth = panel[:depth*w], kk, depth
 			if kk > 0 {
 				p.init = c
 			}
@@ -317,9 +311,6 @@ func MatMulNN(c, a, b Matrix) {
 		}
 	}
 }
-
-// smallWidth is the panel width of the unpacked products.
-const smallWidth = 16
 
 func checkSmall(name string, c, a, b Matrix) {
 	c.check(name + " C")

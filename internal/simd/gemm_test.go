@@ -296,12 +296,10 @@ func BenchmarkAttention(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, 1))
 			const dim, head = 384, 32
 			q := Matrix{Data: floats(r, n*dim), Rows: n, Cols: head, Stride: dim}
-			s := Dense(make([]float32, n*n), n, n)
+			scratch := make([]float32, AttentionScratch(n))
 			c := Dense(make([]float32, n*head), n, head)
 			for b.Loop() {
-				MatMulNT(s, q, q)
-				SoftmaxRows(s, 0.2)
-				MatMulNN(c, s, q)
+				Attention(c, q, q, q, 0.2, scratch)
 			}
 			gflops(b, float64(2*n*n*head))
 		})

@@ -49,10 +49,30 @@ func quantInt16AVX2(dst *uint32, x *float32, n int, inv float32)
 //go:noescape
 func quantUint8AVX512(dst *uint32, x *float32, n int, inv float32)
 
-// packTransposedAVX2 writes src[j*stride+l] to dst[l*16+j] for j < 16 and l < depth, a multiple of 8.
+// absMaxAVX512 returns the largest of the bits of |x| over n elements, a multiple of 16 above 0.
 //
 //go:noescape
-func packTransposedAVX2(dst *float32, src *float32, stride int, depth int)
+func absMaxAVX512(x *float32, n int) uint32
+
+// quantInt16AVX512 is quantInt16AVX2 on sixteen lanes.
+//
+//go:noescape
+func quantInt16AVX512(dst *uint32, x *float32, n int, inv float32)
+
+// geluAVX512 applies GELU in place to rows rows of vecs vectors of sixteen; stride is in elements.
+//
+//go:noescape
+func geluAVX512(x *float32, rows int, vecs int, stride int)
+
+// expRowsAVX512 replaces each row by exp(scale·x - max) and writes the reciprocal of its sum to inv; rows and cols are above 0, scale is not negative. Below -87.33 it writes 0.
+//
+//go:noescape
+func expRowsAVX512(x *float32, rows int, cols int, stride int, scale float32, inv *float32)
+
+// packTransposedAVX2 writes src[j*stride+l] to dst[l*width+j] for j < 16 and l < depth, a multiple of 8.
+//
+//go:noescape
+func packTransposedAVX2(dst *float32, src *float32, stride int, depth int, width int)
 
 // geluAVX2 applies GELU in place to rows rows of vecs vectors of eight; stride is in elements.
 //

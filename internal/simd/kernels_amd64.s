@@ -17529,28 +17529,375 @@ loop:
 	VZEROUPPER
 	RET
 
-// func packTransposedAVX2(dst *float32, src *float32, stride int, depth int)
+// func absMaxAVX512(x *float32, n int) uint32
+// Requires: AVX, AVX2, AVX512F, AVX512VL
+TEXT ·absMaxAVX512(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS wideMask<>+0(SB), Z0
+	VPXORD       Z1, Z1, Z1
+
+loop:
+	VPANDD        (AX), Z0, Z2
+	VPMAXSD       Z2, Z1, Z1
+	ADDQ          $0x40, AX
+	SUBQ          $0x10, CX
+	JNE           loop
+	VEXTRACTI64X4 $0x01, Z1, Y0
+	VPMAXSD       Y1, Y0, Y0
+	VEXTRACTI32X4 $0x01, Y0, X1
+	VPMAXSD       X0, X1, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPMAXSD       X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPMAXSD       X1, X0, X0
+	VMOVD         X0, AX
+	VZEROUPPER
+	MOVL          AX, ret+16(FP)
+	RET
+
+DATA wideMask<>+0(SB)/4, $0x7fffffff
+GLOBL wideMask<>(SB), RODATA|NOPTR, $4
+
+// func quantInt16AVX512(dst *uint32, x *float32, n int, inv float32)
+// Requires: AVX, AVX512F
+TEXT ·quantInt16AVX512(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS inv+24(FP), Z0
+
+loop:
+	VMULPS    (CX), Z0, Z1
+	VCVTPS2DQ Z1, Z1
+	VPMOVDW   Z1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func geluAVX512(x *float32, rows int, vecs int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·geluAVX512(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         vecs+16(FP), DX
+	MOVQ         stride+24(FP), BX
+	SHLQ         $0x02, BX
+	VBROADCASTSS wideAbs<>+0(SB), Z0
+	VBROADCASTSS wideCut<>+0(SB), Z1
+	VBROADCASTSS wideScale<>+0(SB), Z2
+	VBROADCASTSS wideOne<>+0(SB), Z3
+	VBROADCASTSS wideG0<>+0(SB), Z4
+	VBROADCASTSS wideG1<>+0(SB), Z5
+	VBROADCASTSS wideG2<>+0(SB), Z6
+	VBROADCASTSS wideG3<>+0(SB), Z7
+	VBROADCASTSS wideG4<>+0(SB), Z8
+	VBROADCASTSS wideG5<>+0(SB), Z9
+	VBROADCASTSS wideG6<>+0(SB), Z10
+	VBROADCASTSS wideG7<>+0(SB), Z11
+	VBROADCASTSS wideG8<>+0(SB), Z12
+	VBROADCASTSS wideG9<>+0(SB), Z13
+	VBROADCASTSS wideG10<>+0(SB), Z14
+	VBROADCASTSS wideG11<>+0(SB), Z15
+	VBROADCASTSS wideG12<>+0(SB), Z16
+	VBROADCASTSS wideG13<>+0(SB), Z17
+	VBROADCASTSS wideG14<>+0(SB), Z18
+	VBROADCASTSS wideG15<>+0(SB), Z19
+	VBROADCASTSS wideG16<>+0(SB), Z20
+	VPXORD       Z21, Z21, Z21
+
+row:
+	MOVQ AX, SI
+	MOVQ DX, DI
+
+vec:
+	VMOVUPS     (SI), Z22
+	VPANDD      Z0, Z22, Z23
+	VMINPS      Z1, Z23, Z23
+	VFMSUB213PS Z3, Z2, Z23
+	VMOVAPS     Z20, Z24
+	VFMADD213PS Z19, Z23, Z24
+	VFMADD213PS Z18, Z23, Z24
+	VFMADD213PS Z17, Z23, Z24
+	VFMADD213PS Z16, Z23, Z24
+	VFMADD213PS Z15, Z23, Z24
+	VFMADD213PS Z14, Z23, Z24
+	VFMADD213PS Z13, Z23, Z24
+	VFMADD213PS Z12, Z23, Z24
+	VFMADD213PS Z11, Z23, Z24
+	VFMADD213PS Z10, Z23, Z24
+	VFMADD213PS Z9, Z23, Z24
+	VFMADD213PS Z8, Z23, Z24
+	VFMADD213PS Z7, Z23, Z24
+	VFMADD213PS Z6, Z23, Z24
+	VFMADD213PS Z5, Z23, Z24
+	VFMADD213PS Z4, Z23, Z24
+	VMAXPS      Z22, Z21, Z22
+	VSUBPS      Z24, Z22, Z22
+	VMOVUPS     Z22, (SI)
+	ADDQ        $0x40, SI
+	SUBQ        $0x01, DI
+	JNE         vec
+	ADDQ        BX, AX
+	SUBQ        $0x01, CX
+	JNE         row
+	VZEROUPPER
+	RET
+
+DATA wideAbs<>+0(SB)/4, $0x7fffffff
+GLOBL wideAbs<>(SB), RODATA|NOPTR, $4
+
+DATA wideCut<>+0(SB)/4, $0x40b00000
+GLOBL wideCut<>(SB), RODATA|NOPTR, $4
+
+DATA wideScale<>+0(SB)/4, $0x3eba2e8c
+GLOBL wideScale<>(SB), RODATA|NOPTR, $4
+
+DATA wideOne<>+0(SB)/4, $0x3f800000
+GLOBL wideOne<>(SB), RODATA|NOPTR, $4
+
+DATA wideG0<>+0(SB)/4, $0x3c064197
+GLOBL wideG0<>(SB), RODATA|NOPTR, $4
+
+DATA wideG1<>+0(SB)/4, $0xbd7820e0
+GLOBL wideG1<>(SB), RODATA|NOPTR, $4
+
+DATA wideG2<>+0(SB)/4, $0x3e43db45
+GLOBL wideG2<>(SB), RODATA|NOPTR, $4
+
+DATA wideG3<>+0(SB)/4, $0xbe9e0a3a
+GLOBL wideG3<>(SB), RODATA|NOPTR, $4
+
+DATA wideG4<>+0(SB)/4, $0x3e372e9a
+GLOBL wideG4<>(SB), RODATA|NOPTR, $4
+
+DATA wideG5<>+0(SB)/4, $0x3e8548cd
+GLOBL wideG5<>(SB), RODATA|NOPTR, $4
+
+DATA wideG6<>+0(SB)/4, $0xbf20baa2
+GLOBL wideG6<>(SB), RODATA|NOPTR, $4
+
+DATA wideG7<>+0(SB)/4, $0x3eeb9987
+GLOBL wideG7<>(SB), RODATA|NOPTR, $4
+
+DATA wideG8<>+0(SB)/4, $0x3e1917d1
+GLOBL wideG8<>(SB), RODATA|NOPTR, $4
+
+DATA wideG9<>+0(SB)/4, $0xbf0be010
+GLOBL wideG9<>(SB), RODATA|NOPTR, $4
+
+DATA wideG10<>+0(SB)/4, $0x3e8d6f8f
+GLOBL wideG10<>(SB), RODATA|NOPTR, $4
+
+DATA wideG11<>+0(SB)/4, $0x3e6f7598
+GLOBL wideG11<>(SB), RODATA|NOPTR, $4
+
+DATA wideG12<>+0(SB)/4, $0xbe85fbf2
+GLOBL wideG12<>(SB), RODATA|NOPTR, $4
+
+DATA wideG13<>+0(SB)/4, $0xbd1d5c63
+GLOBL wideG13<>(SB), RODATA|NOPTR, $4
+
+DATA wideG14<>+0(SB)/4, $0x3dd0a4d3
+GLOBL wideG14<>(SB), RODATA|NOPTR, $4
+
+DATA wideG15<>+0(SB)/4, $0xb98c744e
+GLOBL wideG15<>(SB), RODATA|NOPTR, $4
+
+DATA wideG16<>+0(SB)/4, $0xbc86a72a
+GLOBL wideG16<>(SB), RODATA|NOPTR, $4
+
+// func expRowsAVX512(x *float32, rows int, cols int, stride int, scale float32, inv *float32)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·expRowsAVX512(SB), NOSPLIT, $0-48
+	MOVQ         x+0(FP), AX
+	MOVQ         rows+8(FP), DX
+	MOVQ         cols+16(FP), CX
+	MOVQ         stride+24(FP), BX
+	MOVQ         inv+40(FP), SI
+	SHLQ         $0x02, BX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS wideLowest<>+0(SB), Z1
+	VBROADCASTSS wideLog2e<>+0(SB), Z2
+	VBROADCASTSS wideLn2Hi<>+0(SB), Z3
+	VBROADCASTSS wideLn2Lo<>+0(SB), Z4
+	VBROADCASTSS wideLeast<>+0(SB), Z5
+	VBROADCASTSS wideE0<>+0(SB), Z6
+	VBROADCASTSS wideE1<>+0(SB), Z7
+	VBROADCASTSS wideE2<>+0(SB), Z8
+	VBROADCASTSS wideE3<>+0(SB), Z9
+	VBROADCASTSS wideE4<>+0(SB), Z10
+	VBROADCASTSS wideE5<>+0(SB), Z11
+	VBROADCASTSS wideE6<>+0(SB), Z12
+	MOVQ         CX, DI
+	SUBQ         $0x01, DI
+	MOVQ         DI, CX
+	ANDQ         $0x0f, CX
+	MOVQ         $0x00000002, R8
+	SHLQ         CL, R8
+	SUBQ         $0x01, R8
+	KMOVW        R8, K1
+	SHRQ         $0x04, DI
+
+row:
+	VMOVAPS Z1, Z13
+	MOVQ    AX, CX
+	MOVQ    DI, R8
+	TESTQ   R8, R8
+	JEQ     lastMax
+
+max:
+	VMAXPS (CX), Z13, Z13
+	ADDQ   $0x40, CX
+	SUBQ   $0x01, R8
+	JNE    max
+
+lastMax:
+	VMOVAPS       Z1, Z15
+	VMOVUPS       (CX), K1, Z15
+	VMAXPS        Z15, Z13, Z13
+	VEXTRACTF64X4 $0x01, Z13, Y15
+	VMAXPS        Y13, Y15, Y15
+	VEXTRACTF32X4 $0x01, Y15, X13
+	VMAXPS        X15, X13, X15
+	VMOVHLPS      X15, X15, X13
+	VMAXPS        X15, X13, X15
+	VMOVSHDUP     X15, X13
+	VMAXSS        X15, X13, X15
+	VMULSS        X0, X15, X15
+	VBROADCASTSS  X15, Z13
+	VPXORD        Z14, Z14, Z14
+	MOVQ          AX, CX
+	MOVQ          DI, R8
+	TESTQ         R8, R8
+	JEQ           lastExp
+
+exp:
+	VMOVUPS      (CX), Z15
+	VFMSUB213PS  Z13, Z0, Z15
+	VCMPPS       $0x05, Z5, Z15, K2
+	VMAXPS       Z15, Z5, Z15
+	VMULPS       Z2, Z15, Z16
+	VRNDSCALEPS  $0x08, Z16, Z16
+	VFNMADD231PS Z3, Z16, Z15
+	VFNMADD231PS Z4, Z16, Z15
+	VMOVAPS      Z12, Z17
+	VFMADD213PS  Z11, Z15, Z17
+	VFMADD213PS  Z10, Z15, Z17
+	VFMADD213PS  Z9, Z15, Z17
+	VFMADD213PS  Z8, Z15, Z17
+	VFMADD213PS  Z7, Z15, Z17
+	VFMADD213PS  Z6, Z15, Z17
+	VSCALEFPS.Z  Z16, Z17, K2, Z15
+	VMOVUPS      Z15, (CX)
+	VADDPS       Z15, Z14, Z14
+	ADDQ         $0x40, CX
+	SUBQ         $0x01, R8
+	JNE          exp
+
+lastExp:
+	VMOVUPS.Z     (CX), K1, Z15
+	VFMSUB213PS   Z13, Z0, Z15
+	VCMPPS        $0x05, Z5, Z15, K2
+	VMAXPS        Z15, Z5, Z15
+	VMULPS        Z2, Z15, Z13
+	VRNDSCALEPS   $0x08, Z13, Z13
+	VFNMADD231PS  Z3, Z13, Z15
+	VFNMADD231PS  Z4, Z13, Z15
+	VMOVAPS       Z12, Z16
+	VFMADD213PS   Z11, Z15, Z16
+	VFMADD213PS   Z10, Z15, Z16
+	VFMADD213PS   Z9, Z15, Z16
+	VFMADD213PS   Z8, Z15, Z16
+	VFMADD213PS   Z7, Z15, Z16
+	VFMADD213PS   Z6, Z15, Z16
+	VSCALEFPS.Z   Z13, Z16, K2, Z15
+	VMOVUPS       Z15, K1, (CX)
+	VADDPS        Z15, Z14, K1, Z14
+	VEXTRACTF64X4 $0x01, Z14, Y13
+	VADDPS        Y14, Y13, Y13
+	VEXTRACTF32X4 $0x01, Y13, X15
+	VADDPS        X13, X15, X13
+	VMOVHLPS      X13, X13, X15
+	VADDPS        X13, X15, X13
+	VMOVSHDUP     X13, X15
+	VADDSS        X13, X15, X13
+	VMOVSS        wideUnit<>+0(SB), X15
+	VDIVSS        X13, X15, X15
+	VMOVSS        X15, (SI)
+	ADDQ          $0x04, SI
+	ADDQ          BX, AX
+	SUBQ          $0x01, DX
+	JNE           row
+	VZEROUPPER
+	RET
+
+DATA wideLowest<>+0(SB)/4, $0xff800000
+GLOBL wideLowest<>(SB), RODATA|NOPTR, $4
+
+DATA wideLog2e<>+0(SB)/4, $0x3fb8aa3b
+GLOBL wideLog2e<>(SB), RODATA|NOPTR, $4
+
+DATA wideLn2Hi<>+0(SB)/4, $0x3f318000
+GLOBL wideLn2Hi<>(SB), RODATA|NOPTR, $4
+
+DATA wideLn2Lo<>+0(SB)/4, $0xb95e8083
+GLOBL wideLn2Lo<>(SB), RODATA|NOPTR, $4
+
+DATA wideLeast<>+0(SB)/4, $0xc2aea8f6
+GLOBL wideLeast<>(SB), RODATA|NOPTR, $4
+
+DATA wideE0<>+0(SB)/4, $0x3f800000
+GLOBL wideE0<>(SB), RODATA|NOPTR, $4
+
+DATA wideE1<>+0(SB)/4, $0x3f800000
+GLOBL wideE1<>(SB), RODATA|NOPTR, $4
+
+DATA wideE2<>+0(SB)/4, $0x3f000000
+GLOBL wideE2<>(SB), RODATA|NOPTR, $4
+
+DATA wideE3<>+0(SB)/4, $0x3e2aaa02
+GLOBL wideE3<>(SB), RODATA|NOPTR, $4
+
+DATA wideE4<>+0(SB)/4, $0x3d2aaa56
+GLOBL wideE4<>(SB), RODATA|NOPTR, $4
+
+DATA wideE5<>+0(SB)/4, $0x3c0937d3
+GLOBL wideE5<>(SB), RODATA|NOPTR, $4
+
+DATA wideE6<>+0(SB)/4, $0x3ab6ba99
+GLOBL wideE6<>(SB), RODATA|NOPTR, $4
+
+DATA wideUnit<>+0(SB)/4, $0x3f800000
+GLOBL wideUnit<>(SB), RODATA|NOPTR, $4
+
+// func packTransposedAVX2(dst *float32, src *float32, stride int, depth int, width int)
 // Requires: AVX
-TEXT ·packTransposedAVX2(SB), NOSPLIT, $0-32
+TEXT ·packTransposedAVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ stride+16(FP), DX
 	MOVQ depth+24(FP), BX
+	MOVQ width+32(FP), SI
 	SHLQ $0x02, DX
-	LEAQ (CX)(DX*8), SI
+	SHLQ $0x02, SI
+	LEAQ (CX)(DX*8), DI
 
 block:
-	LEAQ       (DX)(DX*2), DI
-	LEAQ       (CX)(DI*1), R8
-	LEAQ       (R8)(DI*1), DI
+	LEAQ       (DX)(DX*2), R8
+	LEAQ       (CX)(R8*1), R9
+	LEAQ       (R9)(R8*1), R8
 	VMOVUPS    (CX), Y0
 	VMOVUPS    (CX)(DX*1), Y1
 	VMOVUPS    (CX)(DX*2), Y2
-	VMOVUPS    (R8), Y3
-	VMOVUPS    (R8)(DX*1), Y4
-	VMOVUPS    (R8)(DX*2), Y5
-	VMOVUPS    (DI), Y6
-	VMOVUPS    (DI)(DX*1), Y7
+	VMOVUPS    (R9), Y3
+	VMOVUPS    (R9)(DX*1), Y4
+	VMOVUPS    (R9)(DX*2), Y5
+	VMOVUPS    (R8), Y6
+	VMOVUPS    (R8)(DX*1), Y7
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1
@@ -17567,33 +17914,36 @@ block:
 	VUNPCKHPD  Y5, Y3, Y3
 	VUNPCKLPD  Y6, Y4, Y5
 	VUNPCKHPD  Y6, Y4, Y4
+	LEAQ       (SI)(SI*2), R8
+	LEAQ       (AX)(R8*1), R9
+	LEAQ       (R9)(R8*1), R8
 	VPERM2F128 $0x20, Y2, Y7, Y6
 	VMOVUPS    Y6, (AX)
 	VPERM2F128 $0x31, Y2, Y7, Y6
-	VMOVUPS    Y6, 256(AX)
+	VMOVUPS    Y6, (R9)(SI*1)
 	VPERM2F128 $0x20, Y3, Y1, Y2
-	VMOVUPS    Y2, 64(AX)
+	VMOVUPS    Y2, (AX)(SI*1)
 	VPERM2F128 $0x31, Y3, Y1, Y2
-	VMOVUPS    Y2, 320(AX)
+	VMOVUPS    Y2, (R9)(SI*2)
 	VPERM2F128 $0x20, Y5, Y8, Y1
-	VMOVUPS    Y1, 128(AX)
+	VMOVUPS    Y1, (AX)(SI*2)
 	VPERM2F128 $0x31, Y5, Y8, Y1
-	VMOVUPS    Y1, 384(AX)
+	VMOVUPS    Y1, (R8)
 	VPERM2F128 $0x20, Y4, Y0, Y1
-	VMOVUPS    Y1, 192(AX)
+	VMOVUPS    Y1, (R9)
 	VPERM2F128 $0x31, Y4, Y0, Y1
-	VMOVUPS    Y1, 448(AX)
-	LEAQ       (DX)(DX*2), DI
-	LEAQ       (SI)(DI*1), R8
-	LEAQ       (R8)(DI*1), DI
-	VMOVUPS    (SI), Y0
-	VMOVUPS    (SI)(DX*1), Y1
-	VMOVUPS    (SI)(DX*2), Y2
-	VMOVUPS    (R8), Y3
-	VMOVUPS    (R8)(DX*1), Y4
-	VMOVUPS    (R8)(DX*2), Y5
-	VMOVUPS    (DI), Y6
-	VMOVUPS    (DI)(DX*1), Y7
+	VMOVUPS    Y1, (R8)(SI*1)
+	LEAQ       (DX)(DX*2), R8
+	LEAQ       (DI)(R8*1), R9
+	LEAQ       (R9)(R8*1), R8
+	VMOVUPS    (DI), Y0
+	VMOVUPS    (DI)(DX*1), Y1
+	VMOVUPS    (DI)(DX*2), Y2
+	VMOVUPS    (R9), Y3
+	VMOVUPS    (R9)(DX*1), Y4
+	VMOVUPS    (R9)(DX*2), Y5
+	VMOVUPS    (R8), Y6
+	VMOVUPS    (R8)(DX*1), Y7
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1
@@ -17610,25 +17960,28 @@ block:
 	VUNPCKHPD  Y5, Y3, Y3
 	VUNPCKLPD  Y6, Y4, Y5
 	VUNPCKHPD  Y6, Y4, Y4
+	LEAQ       (SI)(SI*2), R8
+	LEAQ       (AX)(R8*1), R9
+	LEAQ       (R9)(R8*1), R8
 	VPERM2F128 $0x20, Y2, Y7, Y6
 	VMOVUPS    Y6, 32(AX)
 	VPERM2F128 $0x31, Y2, Y7, Y6
-	VMOVUPS    Y6, 288(AX)
+	VMOVUPS    Y6, 32(R9)(SI*1)
 	VPERM2F128 $0x20, Y3, Y1, Y2
-	VMOVUPS    Y2, 96(AX)
+	VMOVUPS    Y2, 32(AX)(SI*1)
 	VPERM2F128 $0x31, Y3, Y1, Y2
-	VMOVUPS    Y2, 352(AX)
+	VMOVUPS    Y2, 32(R9)(SI*2)
 	VPERM2F128 $0x20, Y5, Y8, Y1
-	VMOVUPS    Y1, 160(AX)
+	VMOVUPS    Y1, 32(AX)(SI*2)
 	VPERM2F128 $0x31, Y5, Y8, Y1
-	VMOVUPS    Y1, 416(AX)
+	VMOVUPS    Y1, 32(R8)
 	VPERM2F128 $0x20, Y4, Y0, Y1
-	VMOVUPS    Y1, 224(AX)
+	VMOVUPS    Y1, 32(R9)
 	VPERM2F128 $0x31, Y4, Y0, Y1
-	VMOVUPS    Y1, 480(AX)
+	VMOVUPS    Y1, 32(R8)(SI*1)
 	ADDQ       $0x20, CX
-	ADDQ       $0x20, SI
-	ADDQ       $0x00000200, AX
+	ADDQ       $0x20, DI
+	LEAQ       (AX)(SI*8), AX
 	SUBQ       $0x08, BX
 	JNE        block
 	VZEROUPPER

@@ -36,11 +36,12 @@ func runTileGo(t *tile) {
 	}
 }
 
-// packTransposedGo writes src[j*stride+l], j < cols, l < depth, to dst[l*16+j].
-func packTransposedGo(dst, src []float32, stride, cols, depth int) {
+// packTransposedGo writes src[j*stride+l], j < cols, l < depth, to
+// dst[l*width+j].
+func packTransposedGo(dst, src []float32, stride, cols, depth, width int) {
 	for j := range cols {
 		for l, v := range src[j*stride : j*stride+depth] {
-			dst[l*smallWidth+j] = v
+			dst[l*width+j] = v
 		}
 	}
 }

@@ -195,10 +195,11 @@ func (m microKernel) body(t reg.Register, rows int) {
 
 // packTransposed turns 16 rows into columns, eight rows by eight at a time.
 func packTransposed() {
-	function("packTransposedAVX2", "func(dst, src *float32, stride, depth int)",
-		"packTransposedAVX2 writes src[j*stride+l] to dst[l*16+j] for j < 16 and l < depth, a multiple of 8.")
-	dst, src, ld, depth := ptr("dst"), ptr("src"), ptr("stride"), ptr("depth")
+	function("packTransposedAVX2", "func(dst, src *float32, stride, depth, width int)",
+		"packTransposedAVX2 writes src[j*stride+l] to dst[l*width+j] for j < 16 and l < depth, a multiple of 8.")
+	dst, src, ld, depth, width := ptr("dst"), ptr("src"), ptr("stride"), ptr("depth"), ptr("width")
 	SHLQ(Imm(2), ld)
+	SHLQ(Imm(2), width)
 	other := GP64()
 	LEAQ(Mem{Base: src, Index: ld, Scale: 8}, other)
 	Label("block")
@@ -229,17 +230,18 @@ func packTransposed() {
 				quad[4*g+c] = q
 			}
 		}
+		to := rowPointers(dst, width, 8)
 		for c := range 4 {
 			y := YMM()
 			VPERM2F128(Imm(0x20), quad[4+c], quad[c], y)
-			VMOVUPS(y, Mem{Base: dst, Disp: c*64 + half*32})
+			VMOVUPS(y, to[c].Offset(half*32))
 			VPERM2F128(Imm(0x31), quad[4+c], quad[c], y)
-			VMOVUPS(y, Mem{Base: dst, Disp: (c+4)*64 + half*32})
+			VMOVUPS(y, to[c+4].Offset(half*32))
 		}
 	}
 	ADDQ(Imm(32), src)
 	ADDQ(Imm(32), other)
-	ADDQ(U32(512), dst)
+	LEAQ(Mem{Base: dst, Index: width, Scale: 8}, dst)
 	SUBQ(Imm(8), depth)
 	JNE(LabelRef("block"))
 	VZEROUPPER()

@@ -1,8 +1,8 @@
 // Command gen writes the assembly of package simd and its Go declarations. Run
 // it with go generate in internal/simd; a test compares the committed files.
 //
-// One file per family: gemm.go (micro-kernels), rowops.go (row operations),
-// scan.go (row scores and fp16).
+// One file per family: gemm.go and gemmint.go (micro-kernels), rowops.go and
+// wide.go (row operations of 256 and 512 bits), scan.go (row scores and fp16).
 package main
 
 import (
@@ -19,6 +19,9 @@ func main() {
 	gemmInt16AVX2()
 	gemmIntAVX512()
 	quantise()
+	quantiseWide()
+	geluWide()
+	softmaxWide()
 	packTransposed()
 	gelu()
 	softmax()
