@@ -35,6 +35,7 @@ type result struct {
 	Cores      int     `json:"cores"`
 	Go         string  `json:"go"`
 	Commit     string  `json:"commit,omitempty"`
+	Load       float64 `json:"load_1min"` // of the machine when the runs began: others' work takes its share
 	Rows       int     `json:"rows"`
 	Columns    int     `json:"columns"`
 	FileMB     float64 `json:"file_mb"`
@@ -62,15 +63,16 @@ func summarise(x []float64) spread {
 func main() {
 	rows := flag.Int("rows", 100_000, "rows of the file")
 	runs := flag.Int("runs", 7, "times it is imported, each into a new data directory")
+	commit := flag.String("commit", buildinfo.Read().Commit, "commit that is measured, where the build does not know it")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the imports here")
 	flag.Parse()
-	if err := run(*rows, *runs, *profile); err != nil {
+	if err := run(*rows, *runs, *commit, *profile); err != nil {
 		fmt.Fprintln(os.Stderr, "import:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rows, runs int, profile string) (err error) {
+func run(rows, runs int, commit, profile string) (err error) {
 	dir, err := os.MkdirTemp("", "kindred-import")
 	if err != nil {
 		return err
@@ -95,7 +97,7 @@ func run(rows, runs int, profile string) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := result{CPU: cpu(), Cores: runtime.GOMAXPROCS(0), Go: runtime.Version(), Commit: buildinfo.Read().Commit, Rows: rows, Columns: len(header), FileMB: float64(info.Size()) / 1e6, Runs: runs}
+	r := result{CPU: cpu(), Cores: runtime.GOMAXPROCS(0), Go: runtime.Version(), Commit: commit, Load: load1(), Rows: rows, Columns: len(header), FileMB: float64(info.Size()) / 1e6, Runs: runs}
 	var whole, burnt, inspect, read, plain []float64
 	for i := range runs {
 		rate, err := perSecond(rows, func() error { return plainCSV(file) })
@@ -266,6 +268,18 @@ func cpuTime() float64 {
 		return 0
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// load1 is the machine's load over the last minute, 0 where it is not known.
+func load1() (v float64) {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	if _, err := fmt.Sscan(string(b), &v); err != nil {
+		return 0
+	}
+	return v
 }
 
 func cpu() string {

@@ -33,7 +33,7 @@ func (a *app) jobsCommand() *cobra.Command {
 		},
 	}
 	cancel := &cobra.Command{
-		Use: "cancel JOB", Short: "Stop a job at its next checkpoint", Example: "  kindred jobs cancel 01J9ZC3 --server http://127.0.0.1:7878", Args: arguments(cobra.ExactArgs(1)),
+		Use: "cancel JOB", Short: "Stop a job at its next checkpoint", Example: "  kindred jobs cancel 9e10b4b2-f57e-4316-a8e4-719a5a223158 --server http://127.0.0.1:7878", Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withBackend(cmd.Context(), func(b backend) error {
 				job, err := b.Cancel(cmd.Context(), args[0])
