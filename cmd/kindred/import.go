@@ -62,6 +62,9 @@ func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim in
 			return err
 		}
 		got, err := a.load(ctx, svc, cfg, plan)
+		if err != nil && got.Accepted > 0 {
+			a.say("%d customers are stored; the same import again goes over them and on", got.Accepted)
+		}
 		if err == nil && a.cfg.JSON {
 			err = a.json(got)
 		}

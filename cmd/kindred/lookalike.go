@@ -351,6 +351,7 @@ func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.
 	})
 	bar.end()
 	if err != nil {
+		got.Accepted = out.Accepted
 		return got, err
 	}
 	got = loaded{Collection: cfg.Name, Accepted: out.Accepted, Refused: refused, Errors: out.Refused}
