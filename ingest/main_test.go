@@ -9,8 +9,5 @@ func TestMain(m *testing.M) {
 	if RunParquetChild() {
 		return
 	}
-	if os.Getenv(greedyEnv) != "" {
-		greedy()
-	}
 	os.Exit(m.Run())
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,8 @@ func demoModel(t *testing.T) {
 	}
 }
 
+var truthLine = regexp.MustCompile(`planted truth +AUC ([0-9.]+)`)
+
 // TestDemo runs the demo as a newcomer does and pastes what it says to try.
 func TestDemo(t *testing.T) {
 	demoModel(t)
@@ -40,6 +44,13 @@ func TestDemo(t *testing.T) {
 		if !strings.Contains(string(said), want) {
 			t.Errorf("%q is not said:\n%s", want, said)
 		}
+	}
+	// A truth that anything finds, or nothing, would show nothing.
+	var auc float64
+	if m := truthLine.FindStringSubmatch(string(said)); m == nil {
+		t.Errorf("no AUC against the truth:\n%s", said)
+	} else if auc, err = strconv.ParseFloat(m[1], 64); err != nil || auc < 0.65 || auc > 0.95 {
+		t.Errorf("AUC %v against the truth, want 0.65 to 0.95 (%v)", auc, err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
 	if err != nil {

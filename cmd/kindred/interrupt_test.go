@@ -37,7 +37,7 @@ func TestInterrupt(t *testing.T) {
 		args []string
 		sign string // of the work being under way
 	}{
-		"lookalike": {[]string{"lookalike", at("customers.csv"), "--seeds", at("seeds.csv"), "--text", "review", "-o", at("out/a.csv"), "--report", at("out/r.html")}, "reading and encoding:"},
+		"lookalike": {[]string{"lookalike", at("customers.csv"), "--seeds", at("seeds.csv"), "--min-seeds", "2", "--text", "review", "-o", at("out/a.csv"), "--report", at("out/r.html")}, "reading and encoding:"},
 		"import":    {[]string{"import", "shop", at("customers.csv"), "--text", "review", "--data", at("data")}, "reading and encoding:"},
 		"embed":     {[]string{"embed"}, "encoding:"},
 		"demo":      {[]string{"demo", "--customers", "30000", "--out", at("out/demo")}, "encoding and storing:"},
@@ -77,6 +77,9 @@ func TestInterrupt(t *testing.T) {
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(said.String(), "stopped") {
 				t.Errorf("%v\n%s", err, said.String())
+			}
+			if name == "import" && !strings.Contains(said.String(), " customers are stored") {
+				t.Errorf("it is not said what is stored:\n%s", said.String())
 			}
 			if took := time.Since(asked); took > 20*time.Second {
 				t.Errorf("stopping took %s", took)
