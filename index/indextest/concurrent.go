@@ -136,7 +136,7 @@ func testOldSnapshot(t *testing.T, cfg Config, p index.Precision) {
 	}
 	check(t, now.Close())
 	check(t, snap.Close())
-	verify(t, e, model, seed)
+	verify(t, cfg, e, model, seed)
 	check(t, s.Close())
 }
 

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
@@ -23,7 +24,16 @@ type Config struct {
 	Open func(t *testing.T) index.Store
 	// Reopen closes a store and opens its data again. nil: not durable.
 	Reopen func(t *testing.T, s index.Store) index.Store
+	// Recall is the share of a search's answers that must be the exact ones;
+	// 0 means all of them. What is answered must be true of the row all the same,
+	// in order, and as many as there are.
+	Recall float64
+
+	found *found
 }
+
+// found counts the answers of searches that may miss some.
+type found struct{ right, all atomic.Int64 }
 
 const dim = 13
 
@@ -34,6 +44,7 @@ var columns = []index.Column{
 
 // Run runs the suite on all precisions.
 func Run(t *testing.T, cfg Config) {
+	cfg.found = &found{}
 	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32} {
 		t.Run(string(p), func(t *testing.T) {
 			t.Run("model", func(t *testing.T) { testModel(t, cfg, p) })
@@ -47,6 +58,13 @@ func Run(t *testing.T, cfg Config) {
 	}
 	t.Run("progress", func(t *testing.T) { testProgress(t, cfg) })
 	t.Run("refusals", func(t *testing.T) { testRefusals(t, cfg) })
+	if cfg.Recall > 0 {
+		right, all := cfg.found.right.Load(), cfg.found.all.Load()
+		t.Logf("recall of pages: %.4f of %d answers", float64(right)/float64(max(1, all)), all)
+		if all == 0 || float64(right) < cfg.Recall*float64(all) {
+			t.Errorf("%d of %d answers are the exact ones; want a share of %v", right, all, cfg.Recall)
+		}
+	}
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
@@ -137,7 +155,7 @@ func query() []float32 {
 }
 
 // verify compares everything an engine answers with the model.
-func verify(t *testing.T, e index.Engine, model map[string]index.Row, seed uint64) {
+func verify(t *testing.T, cfg Config, e index.Engine, model map[string]index.Row, seed uint64) {
 	t.Helper()
 	ctx := context.Background()
 	s := must[index.Snapshot](t)(e.Snapshot(ctx))
@@ -197,10 +215,31 @@ func verify(t *testing.T, e index.Engine, model map[string]index.Row, seed uint6
 			t.Fatalf("seed %d: filter %s: hits are not in order of score, then id", seed, c.name)
 		}
 		part := must[[]index.Hit](t)(e.Search(ctx, index.Query{Vector: query(), Filter: c.f, Limit: 5, Offset: 3}))
-		if want := hits[min(3, len(hits)):min(8, len(hits))]; !slices.Equal(part, want) {
+		want := hits[min(3, len(hits)):min(8, len(hits))]
+		if cfg.Recall > 0 {
+			cfg.compare(t, part, want, hits)
+		} else if !slices.Equal(part, want) {
 			t.Fatalf("seed %d: filter %s: page %v, want %v", seed, c.name, part, want)
 		}
 	}
+}
+
+// compare counts the answers of a page that are the exact ones; every one must
+// be a true row of the whole list.
+func (cfg *Config) compare(t *testing.T, part, want, whole []index.Hit) {
+	t.Helper()
+	if len(part) != len(want) {
+		t.Fatalf("a page of %d hits, want %d", len(part), len(want))
+	}
+	for i, h := range part {
+		if !slices.Contains(whole, h) || i > 0 && slices.Index(whole, part[i-1]) >= slices.Index(whole, h) {
+			t.Fatalf("page %v is no part of %v in its order", part, whole)
+		}
+		if slices.Contains(want, h) {
+			cfg.found.right.Add(1)
+		}
+	}
+	cfg.found.all.Add(int64(len(want)))
 }
 
 func expect(r *index.Row, vec []float32, h *index.Head) float64 {
@@ -288,7 +327,7 @@ func testModel(t *testing.T, cfg Config, p index.Precision) {
 			e = must[index.Engine](t)(s.Open(ctx, "m"))
 		}
 		if step%10 == 0 || step == 39 {
-			verify(t, e, model, seed)
+			verify(t, cfg, e, model, seed)
 		}
 	}
 	check(t, s.Close())
