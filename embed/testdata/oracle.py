@@ -125,7 +125,7 @@ def compare(args):
         with tempfile.TemporaryDirectory() as tmp:
             src, dst = pathlib.Path(tmp, "texts.json"), pathlib.Path(tmp, "vectors.f32")
             src.write_text(json.dumps(texts), "utf-8")
-            subprocess.run(["go", "run", "./bench/encoder", "-model", str(MODELS / name), "-pooling", pooling,
+            subprocess.run(["go", "run", "./bench/encoder", "-model", str(MODELS / name), "-pooling", pooling, "-precision", "fp32",
                             "-texts", str(src), "-out", str(dst)], cwd=HERE.parent.parent, check=True)
             got = np.fromfile(dst, "<f4").reshape(len(texts), -1)
         cos = (unit(got) * RUN[name][0](texts)).sum(1)

@@ -409,3 +409,37 @@ func fp32ToFp16(dst []uint16, src []float32) {
 	}
 	fp32ToFp16Go(dst[n:], src[n:])
 }
+
+// Ceiling runs rounds of the multiplications that a product of the kind "fp32",
+// "int16" or "int8" is made of, with no memory access, and returns how many
+// elements were multiplied and added; 0 where the variant in use has no kernel.
+// Benchmarks divide it by the time to get the rate nothing can exceed.
+func Ceiling(kind string, rounds int) int64 {
+	run, lanes := ceiling(kind)
+	if run == nil || rounds < 1 {
+		return 0
+	}
+	run(rounds)
+	return int64(rounds) * lanes
+}
+
+func ceiling(kind string) (run func(int), products int64) {
+	if kind == "int8" && impl != variantVNNI {
+		kind = "int16"
+	}
+	switch {
+	case impl == variantGo:
+		return nil, 0
+	case kind == "fp32" && impl == variantAVX2:
+		return ceilingFP32AVX2, 12 * 8
+	case kind == "fp32":
+		return ceilingFP32AVX512, 24 * 16
+	case kind == "int8":
+		return ceilingInt8VNNI, 24 * 64
+	case impl == variantVNNI:
+		return ceilingInt16VNNI, 24 * 32
+	case impl == variantAVX512:
+		return ceilingInt16AVX512, 24 * 32
+	}
+	return ceilingInt16AVX2, 12 * 16
+}

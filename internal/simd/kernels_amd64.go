@@ -154,10 +154,35 @@ func fp16ToFp32AVX2(dst *float32, src *uint16, n int)
 //go:noescape
 func fp32ToFp16AVX2(dst *uint16, src *float32, n int)
 
-// fmaCeilingAVX2 runs n rounds of twelve independent FMAs of eight lanes.
+// ceilingFP32AVX2 runs n rounds of 12 independent FMAs of eight lanes.
 //
 //go:noescape
-func fmaCeilingAVX2(n int)
+func ceilingFP32AVX2(n int)
+
+// ceilingInt16AVX2 runs n rounds of 12 independent vpmaddwd and vpaddd of sixteen int16.
+//
+//go:noescape
+func ceilingInt16AVX2(n int)
+
+// ceilingFP32AVX512 runs n rounds of 24 independent FMAs of sixteen lanes.
+//
+//go:noescape
+func ceilingFP32AVX512(n int)
+
+// ceilingInt16AVX512 runs n rounds of 24 independent vpmaddwd and vpaddd of 32 int16.
+//
+//go:noescape
+func ceilingInt16AVX512(n int)
+
+// ceilingInt16VNNI runs n rounds of 24 independent vpdpwssd of 32 int16.
+//
+//go:noescape
+func ceilingInt16VNNI(n int)
+
+// ceilingInt8VNNI runs n rounds of 24 independent vpdpbusd of 64 bytes.
+//
+//go:noescape
+func ceilingInt8VNNI(n int)
 
 // hasF16C reports CPUID.1:ECX bit 29, the fp16 conversions.
 func hasF16C() bool

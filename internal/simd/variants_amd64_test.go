@@ -53,12 +53,14 @@ func TestWideAndNarrowTilesAgree(t *testing.T) {
 }
 
 func BenchmarkCeiling(b *testing.B) {
-	if best() < variantAVX2 {
-		b.Skip("no AVX2")
+	for _, kind := range []string{"fp32", "int16", "int8"} {
+		b.Run(kind, func(b *testing.B) {
+			const rounds = 100000
+			var products int64
+			for b.Loop() {
+				products += Ceiling(kind, rounds)
+			}
+			b.ReportMetric(2*float64(products)/b.Elapsed().Seconds()/1e9, "GOP/s")
+		})
 	}
-	const rounds = 100000
-	for b.Loop() {
-		fmaCeilingAVX2(rounds)
-	}
-	gflops(b, rounds*12*8)
 }

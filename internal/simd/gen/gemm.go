@@ -248,21 +248,44 @@ func packTransposed() {
 	RET()
 }
 
-// ceiling is what every benchmark is set against.
-func ceiling() {
-	function("fmaCeilingAVX2", "func(n int)", "fmaCeilingAVX2 runs n rounds of twelve independent FMAs of eight lanes.")
-	n := ptr("n")
-	for _, v := range ymm {
-		VXORPS(v, v, v)
+// ceilings are what every benchmark is set against: twelve (256 bits) or
+// twenty-four (512 bits) independent accumulators and nothing else.
+func ceilings() {
+	loop := func(name string, acc []reg.VecPhysical, a, b reg.VecPhysical, what string, zero, step func(v reg.VecPhysical)) {
+		function(name, "func(n int)", fmt.Sprintf("%s runs n rounds of %d independent %s.", name, len(acc), what))
+		n := ptr("n")
+		for _, v := range append([]reg.VecPhysical{a, b}, acc...) {
+			zero(v)
+		}
+		Label("loop")
+		for _, v := range acc {
+			step(v)
+		}
+		SUBQ(Imm(1), n)
+		JNE(LabelRef("loop"))
+		VZEROUPPER()
+		RET()
 	}
-	Label("loop")
-	for i := range 12 {
-		VFMADD231PS(ymm[12], ymm[13], ymm[i])
-	}
-	SUBQ(Imm(1), n)
-	JNE(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
+	narrow := func(v reg.VecPhysical) { VXORPS(v, v, v) }
+	wide := func(v reg.VecPhysical) { VPXORD(v, v, v) }
+	loop("ceilingFP32AVX2", ymm[:12], ymm[12], ymm[13], "FMAs of eight lanes", narrow,
+		func(v reg.VecPhysical) { VFMADD231PS(ymm[12], ymm[13], v) })
+	loop("ceilingInt16AVX2", ymm[:12], ymm[12], ymm[13], "vpmaddwd and vpaddd of sixteen int16", narrow,
+		func(v reg.VecPhysical) { VPMADDWD(ymm[12], ymm[13], ymm[14]); VPADDD(ymm[14], v, v) })
+	loop("ceilingFP32AVX512", zmm[:24], zmm[24], zmm[25], "FMAs of sixteen lanes", wide,
+		func(v reg.VecPhysical) { VFMADD231PS(zmm[24], zmm[25], v) })
+	turn := 0
+	loop("ceilingInt16AVX512", zmm[:24], zmm[24], zmm[25], "vpmaddwd and vpaddd of 32 int16", wide,
+		func(v reg.VecPhysical) {
+			p := zmm[26+turn%4]
+			turn++
+			VPMADDWD(zmm[24], zmm[25], p)
+			VPADDD(p, v, v)
+		})
+	loop("ceilingInt16VNNI", zmm[:24], zmm[24], zmm[25], "vpdpwssd of 32 int16", wide,
+		func(v reg.VecPhysical) { vnni("VPDPWSSD", zmm[24], zmm[25], v) })
+	loop("ceilingInt8VNNI", zmm[:24], zmm[24], zmm[25], "vpdpbusd of 64 bytes", wide,
+		func(v reg.VecPhysical) { vnni("VPDPBUSD", zmm[24], zmm[25], v) })
 }
 
 func cpuid() {
