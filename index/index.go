@@ -228,7 +228,8 @@ func (b *Bins) Count() int {
 	return len(b.Values) + 2
 }
 
-// Head scores a row as Vector . x + sum over columns f of Tables[f][bin] + Bias.
+// Head scores a row as Vector . x + sum over columns f of Tables[f][bin] + sum
+// over Trees of the leaf that the row falls into + Bias.
 // A Set column adds the sum of its elements' entries divided by the square root
 // of their number. Vector is nil or has the collection's dimension; Tables is
 // nil or has one slice per entry of ScanRequest.Bins, each nil or Bins.Count()
@@ -236,8 +237,32 @@ func (b *Bins) Count() int {
 type Head struct {
 	Vector []float32   `json:"vector,omitempty"`
 	Tables [][]float32 `json:"tables,omitempty"`
+	Trees  []Tree      `json:"trees,omitempty"`
 	Bias   float32     `json:"bias"`
 }
+
+// Tree is a symmetric decision tree: every row is asked all of 1 to MaxSplits
+// questions, and bit i of its leaf's number is the answer to question i.
+type Tree struct {
+	Splits []Split   `json:"splits"`
+	Leaves []float32 `json:"leaves"` // [1 << len(Splits)]
+	// Cover is the share of everyone in each leaf, for explanations; a scan does
+	// not look at it. Nil or as long as Leaves.
+	Cover []float32 `json:"cover,omitempty"`
+}
+
+// Split is the question whether a row's bin in one column is among Right. For a
+// Set: whether any element's bin is.
+type Split struct {
+	Bins  int    `json:"bins"`  // entry of ScanRequest.Bins
+	Right []byte `json:"right"` // bit b&7 of byte b>>3 stands for bin b; Bins.Count() bits
+}
+
+// MaxSplits is the greatest depth of a Tree, MaxTrees the most trees of a head.
+const (
+	MaxSplits = 8
+	MaxTrees  = 4096
+)
 
 // Reduce turns several heads' scores into one.
 type Reduce string

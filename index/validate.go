@@ -36,7 +36,7 @@ func ValidName(name string) bool {
 }
 
 func invalidf(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Errorf(format, args...))
 }
 
 // Validate reports every fault of the spec, joined; each matches ErrInvalid.
@@ -313,5 +313,41 @@ func (h *Head) faults(s Spec, bins []Bins, where string) []error {
 			errs = append(errs, invalidf("%s: table %d: entry %d is %v", where, k, m, t[m]))
 		}
 	}
+	if len(h.Trees) > MaxTrees {
+		return append(errs, invalidf("%s: %d trees: at most %d", where, len(h.Trees), MaxTrees))
+	}
+	for k := range h.Trees {
+		if err := h.Trees[k].fault(bins); err != nil {
+			errs = append(errs, invalidf("%s: tree %d: %w", where, k, err))
+		}
+	}
 	return errs
+}
+
+func (t *Tree) fault(bins []Bins) error {
+	if len(t.Splits) < 1 || len(t.Splits) > MaxSplits {
+		return fmt.Errorf("%d splits: want 1 to %d", len(t.Splits), MaxSplits)
+	}
+	for i, s := range t.Splits {
+		if s.Bins < 0 || s.Bins >= len(bins) {
+			return fmt.Errorf("split %d: bins %d of %d", i, s.Bins, len(bins))
+		}
+		count := bins[s.Bins].Count()
+		if count > 1<<16 {
+			return fmt.Errorf("split %d: column %q has %d bins: trees take up to 65536", i, bins[s.Bins].Column, count)
+		}
+		if len(s.Right) != (count+7)/8 {
+			return fmt.Errorf("split %d: %d bytes of answers; column %q has %d bins, which take %d", i, len(s.Right), bins[s.Bins].Column, count, (count+7)/8)
+		}
+	}
+	if len(t.Leaves) != 1<<len(t.Splits) {
+		return fmt.Errorf("%d leaves for %d splits: want %d", len(t.Leaves), len(t.Splits), 1<<len(t.Splits))
+	}
+	if k := notFinite(t.Leaves); k >= 0 {
+		return fmt.Errorf("leaf %d is %v", k, t.Leaves[k])
+	}
+	if t.Cover != nil && (len(t.Cover) != len(t.Leaves) || notFinite(t.Cover) >= 0) {
+		return fmt.Errorf("cover: want %d finite shares", len(t.Leaves))
+	}
+	return nil
 }

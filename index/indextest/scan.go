@@ -81,6 +81,11 @@ func randomRequest(rng *rand.Rand, live *roaring.Bitmap) index.ScanRequest {
 					}
 				}
 			}
+			if len(req.Bins) > 0 && rng.IntN(3) == 0 {
+				for range 1 + rng.IntN(6) {
+					h.Trees = append(h.Trees, randomTree(rng, req.Bins))
+				}
+			}
 			set.Heads = append(set.Heads, h)
 		}
 		req.Sets = append(req.Sets, set)
@@ -95,6 +100,22 @@ func randomRequest(rng *rand.Rand, live *roaring.Bitmap) index.ScanRequest {
 		req.Mask.Add(1 << 30) // beyond the rows: no fault
 	}
 	return req
+}
+
+func randomTree(rng *rand.Rand, bins []index.Bins) index.Tree {
+	var t index.Tree
+	for range 1 + rng.IntN(index.MaxSplits) {
+		s := index.Split{Bins: rng.IntN(len(bins))}
+		s.Right = make([]byte, (bins[s.Bins].Count()+7)/8)
+		for i := range s.Right {
+			s.Right[i] = byte(rng.Uint32())
+		}
+		t.Splits = append(t.Splits, s)
+	}
+	for range 1 << len(t.Splits) {
+		t.Leaves = append(t.Leaves, float32(rng.NormFloat64()))
+	}
+	return t
 }
 
 // naiveBin is the definition of Bins, one step at a time.
@@ -147,6 +168,17 @@ func naiveScore(set *index.HeadSet, bins []index.Bins, r *index.Row, vec []float
 				part += float64(table[bin])
 			}
 			sum += part / math.Sqrt(float64(len(in)))
+		}
+		for _, t := range h.Trees {
+			leaf := 0
+			for i, s := range t.Splits {
+				for _, bin := range naiveBin(&bins[s.Bins], r.Values[bins[s.Bins].Column]) {
+					if s.Right[bin/8]&(1<<(bin%8)) != 0 {
+						leaf |= 1 << i
+					}
+				}
+			}
+			sum += float64(t.Leaves[leaf])
 		}
 		all = append(all, sum)
 		// Half a step of 2^-15 of the largest number, at each of dim places.
@@ -239,8 +271,38 @@ func testScan(t *testing.T, cfg Config, p index.Precision) {
 		t.Fatalf("only %d scores were compared", compared)
 	}
 	testExtremeHeads(t, snap)
+	testBadTrees(t, snap)
 	check(t, snap.Close())
 	check(t, s.Close())
+}
+
+// testBadTrees: a tree that does not fit its bins is refused, not scanned.
+func testBadTrees(t *testing.T, snap index.Snapshot) {
+	t.Helper()
+	good := func() index.Tree {
+		return index.Tree{Splits: []index.Split{{Bins: 0, Right: []byte{3}}}, Leaves: []float32{0, 1}}
+	}
+	for name, spoil := range map[string]func(*index.Tree){
+		"nothing":      nil,
+		"no splits":    func(x *index.Tree) { x.Splits, x.Leaves = nil, x.Leaves[:1] },
+		"too deep":     func(x *index.Tree) { x.Splits = slices.Repeat(x.Splits, 9); x.Leaves = make([]float32, 512) },
+		"unknown bins": func(x *index.Tree) { x.Splits[0].Bins = len(scanBins) },
+		"negative":     func(x *index.Tree) { x.Splits[0].Bins = -1 },
+		"short answer": func(x *index.Tree) { x.Splits[0].Right = nil },
+		"long answer":  func(x *index.Tree) { x.Splits[0].Right = []byte{1, 2} },
+		"few leaves":   func(x *index.Tree) { x.Leaves = x.Leaves[:1] },
+		"NaN":          func(x *index.Tree) { x.Leaves[1] = float32(math.NaN()) },
+		"cover":        func(x *index.Tree) { x.Cover = []float32{1} },
+	} {
+		tree := good()
+		if spoil != nil {
+			spoil(&tree)
+		}
+		_, err := snap.Scan(context.Background(), index.ScanRequest{Bins: scanBins, Sets: []index.HeadSet{{Heads: []index.Head{{Trees: []index.Tree{tree}}}}}})
+		if (spoil == nil) != (err == nil) || err != nil && !errors.Is(err, index.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // testExtremeHeads: a head at the ends of float32 still scores a finite number

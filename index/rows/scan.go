@@ -21,8 +21,9 @@ type plan struct {
 	view  *View
 	sets  []setPlan
 	heads []headPlan
-	mask  []uint64 // dense, ANDed with live
-	block int      // rows a block, a power of two
+	asked []treeColumn // what trees look at
+	mask  []uint64     // dense, ANDed with live
+	block int          // rows a block, a power of two
 	out   [][]float32
 
 	// Heads with a vector, as the kernels take them, and which head each is.
@@ -40,6 +41,7 @@ type headPlan struct {
 	scale  float64 // what the vector was divided by
 	bias   float64
 	tables []tablePlan
+	trees  []treePlan
 }
 
 // tablePlan is one column's part of a head: bins for numbers, codes otherwise.
@@ -54,7 +56,7 @@ type tablePlan struct {
 
 // Scan scores the rows of the mask with every head set in one pass.
 //
-// The order of a score's sum is fixed: vector, tables in order of Bins, bias,
+// The order of a score's sum is fixed: vector, tables in order of Bins, trees, bias,
 // in float64, rounded once to float32. With Int8 rows the vector's part is an
 // exact integer times two scales, so scores are the same bit for bit on every
 // CPU and for every number of cores.
@@ -121,12 +123,13 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 	copy(p.mask, mask.ToDense())
 	cols := make([]int, len(req.Bins))
 	codes := make([][][]uint16, len(req.Bins))
+	asked := make([]int, len(req.Bins))
 	for i := range req.Bins {
 		k, err := v.column(req.Bins[i].Column)
 		if err != nil {
 			return nil, err
 		}
-		cols[i] = k
+		cols[i], asked[i] = k, -1
 	}
 	for _, set := range req.Sets {
 		p.sets = append(p.sets, setPlan{len(p.heads), len(set.Heads), set.Reduce})
@@ -168,6 +171,10 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 				}
 				hp.tables = append(hp.tables, tp)
 			}
+			var err error
+			if hp.trees, err = p.planTrees(req, h.Trees, asked); err != nil {
+				return nil, err
+			}
 			p.heads = append(p.heads, hp)
 		}
 		p.out = append(p.out, make([]float32, v.n))
@@ -182,12 +189,18 @@ type worker struct {
 	acc  [][]float64 // [heads][block]
 	ints [][]int32   // [vector heads][block]
 	flts []float32
+	leaf []uint8 // [block]
+	// Bins of plan.asked for the rows of idx.
+	gathered []gathered
 	// Where few rows of a block are wanted, their vectors are packed first.
 	packed chunk
 }
 
 func newWorker(p *plan) *worker {
 	w := &worker{plan: p, idx: make([]int, 0, p.block), flts: make([]float32, p.block)}
+	if len(p.asked) > 0 {
+		w.leaf, w.gathered = make([]uint8, p.block), make([]gathered, len(p.asked))
+	}
 	for range p.heads {
 		w.acc = append(w.acc, make([]float64, p.block))
 	}
@@ -233,6 +246,7 @@ func (w *worker) scan(lo, hi int) {
 	}
 	dense := wanted*4 >= hi-lo
 	w.vectors(ch, base, hi-lo, dense)
+	w.gather(ch, lo-base)
 	for h := range w.heads {
 		w.tables(ch, lo-base, h)
 	}
@@ -326,6 +340,9 @@ func (w *worker) tables(ch *chunk, first, h int) {
 				acc[j] += tp.table[bins[i]]
 			}
 		}
+	}
+	if len(hp.trees) > 0 {
+		w.trees(h)
 	}
 	if hp.bias != 0 {
 		for j := range acc {
