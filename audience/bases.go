@@ -73,11 +73,25 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			logit("classifier on both", use{true, true}, penalty{text: 300, columns: 2}, false)
 		}
 	}
+	if columns && (method == Auto || method == Trees) {
+		for _, b := range []struct {
+			name string
+			boost
+		}{
+			{"boosted trees of depth 2", boost{trees: 100, depth: 2, rate: 0.1, lambda: 10, share: 0.5}},
+			{"boosted trees of depth 4", boost{trees: 160, depth: 4, rate: 0.1, lambda: 10, share: 0.5}},
+		} {
+			out = append(out, base{b.name, use{columns: true}, func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
+				h, err := b.fit(ctx, m, s)
+				return index.HeadSet{Heads: []index.Head{h}}, err
+			}})
+		}
+	}
 	if text && (method == Auto || method == Clusters) {
 		out = append(out, base{"clusters of text", use{true, columns}, fitClusters})
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("method %q needs text, and there is none: choose centroid, classifier or auto: %w", method, index.ErrInvalid)
+		return nil, fmt.Errorf("method %q needs %s, and there is none: choose centroid, classifier or auto: %w", method, map[string]string{Trees: "columns"}[method]+map[string]string{Clusters: "text"}[method], index.ErrInvalid)
 	}
 	if described != nil && text {
 		one(description, use{text: true}, func(*material, subset) index.Head { return index.Head{Vector: described} })

@@ -304,6 +304,7 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 		res.Threshold = scores[rows[len(rows)-1]]
 	}
 	explain := b.req.Explain.Members == nil || *b.req.Explain.Members
+	explainer := newExplainer(b.f, b.f.bins, res.Model.Set)
 	res.Members = make([]Member, len(rows))
 	const block = 4096
 	for from := 0; from < len(rows); from += block {
@@ -327,7 +328,7 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 				if b.f.dim > 0 {
 					v = x[i*b.f.dim : (i+1)*b.f.dim]
 				}
-				m.Parts = b.f.parts(res.Model.Set, row, v, m.Score)
+				m.Parts = explainer.parts(row, v, m.Score)
 			}
 			res.Members[from+i] = m
 		}

@@ -31,12 +31,40 @@ type worldOptions struct {
 	reverse bool // order of insertion
 }
 
+func idOf(i int) string { return fmt.Sprintf("c%05d", i) }
+
+// worldOf is a world of these rows, without a schema.
+func worldOf(t *testing.T, spec index.Spec, rows []index.Row) *world {
+	t.Helper()
+	store := memory.Open()
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	eng, err := store.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := eng.Upsert(t.Context(), rows); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := eng.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := snap.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &world{engine: eng, pop: Population{Snap: snap, Spec: eng.Spec()}, truth: map[string]bool{}}
+}
+
 // newWorld plants a kind (a fifth of everyone) that is older, often from "north",
 // and whose vectors lean one way; nothing separates it fully.
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
-	ctx := t.Context()
-	w := &world{truth: map[string]bool{}}
 	schema := profile.Schema{}
 	if o.columns {
 		schema.Fields = []profile.Field{
@@ -47,24 +75,16 @@ func newWorld(t *testing.T, o worldOptions) *world {
 			{Name: "same", Type: profile.TypeCategory},
 		}
 	}
-	store := memory.Open()
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	eng, err := store.Create(ctx, index.Spec{Name: "w", Dim: o.dim, Columns: schema.Columns()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	truth := map[string]bool{}
+	var kind []string
 	rng := rand.New(rand.NewPCG(7, 7))
 	rows := make([]index.Row, o.n)
 	for i := range rows {
 		is := i%5 == 0
-		id := fmt.Sprintf("c%05d", i)
-		w.truth[id] = is
+		id := idOf(i)
+		truth[id] = is
 		if is {
-			w.kind = append(w.kind, id)
+			kind = append(kind, id)
 		}
 		row := index.Row{ID: id, Values: map[string]index.Value{}}
 		if o.dim > 0 {
@@ -100,20 +120,8 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if o.reverse {
 		slices.Reverse(rows)
 	}
-	if err := eng.Upsert(ctx, rows); err != nil {
-		t.Fatal(err)
-	}
-	snap, err := eng.Snapshot(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := snap.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.engine = eng
-	w.pop = Population{Snap: snap, Spec: eng.Spec(), Schema: schema}
+	w := worldOf(t, index.Spec{Name: "w", Dim: o.dim, Columns: schema.Columns()}, rows)
+	w.pop.Schema, w.truth, w.kind = schema, truth, kind
 	return w
 }
 
@@ -157,13 +165,13 @@ func (w *world) auc(t *testing.T, res *Result, seeds []string) float64 {
 func TestEveryMethodFindsThePlantedKind(t *testing.T) {
 	for _, o := range []worldOptions{{n: 4000, dim: 16, columns: true}, {n: 4000, dim: 16}, {n: 4000, columns: true}} {
 		w := newWorld(t, o)
-		for _, method := range []string{Auto, Centroid, Clusters, Classifier} {
+		for _, method := range []string{Auto, Centroid, Clusters, Classifier, Trees} {
 			t.Run(fmt.Sprintf("dim=%d columns=%v %s", o.dim, o.columns, method), func(t *testing.T) {
 				seeds := w.kind[:200]
 				req := Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(400), Method: method}
-				if method == Clusters && o.dim == 0 {
+				if method == Clusters && o.dim == 0 || method == Trees && !o.columns {
 					if _, err := Build(t.Context(), w.pop, req, nil); !errors.Is(err, index.ErrInvalid) {
-						t.Fatalf("clusters without text: %v", err)
+						t.Fatalf("%s without its features: %v", method, err)
 					}
 					return
 				}

@@ -14,12 +14,14 @@ import (
 	"github.com/kindred-search/kindred/profile"
 )
 
-// parts splits a score into its addends. A column's part is its table's entry;
-// the text's is the head's product with the deviation from everyone's mean text;
-// the intercept is what a customer without peculiarities would score. Of several
-// heads, the best one is explained. The parts add up to the score: the text's is
-// what the columns and the intercept leave, so rounding in the scan is in it.
-func (f *features) parts(set index.HeadSet, row uint32, x []float32, score float32) []Part {
+// parts splits a score into its addends. A column's part is its table's entry
+// and what trees owe to it (credit); the text's is the head's product with the
+// deviation from everyone's mean text; the intercept is what a customer without
+// peculiarities would score. Of several heads, the best one is explained. The
+// parts add up to the score: the text's is what the columns and the intercept
+// leave, so rounding in the scan is in it.
+func (e *explainer) parts(row uint32, x []float32, score float32) []Part {
+	f, set := e.f, &e.set
 	best, top := 0, math.Inf(-1)
 	if len(set.Heads) > 1 {
 		for i := range set.Heads {
@@ -29,19 +31,18 @@ func (f *features) parts(set index.HeadSet, row uint32, x []float32, score float
 		}
 	}
 	h := &set.Heads[best]
-	intercept := float64(h.Bias)
+	codes := func(c int) []uint16 { return codesOf(f.codes[c], row) }
+	byColumn, intercept := e.columns(best, codes)
 	if h.Vector != nil {
 		intercept += dot(h.Vector, f.center)
 	}
-	out := make([]Part, 0, len(h.Tables)+2)
+	out := make([]Part, 0, len(byColumn)+2)
 	rest := float64(score) - intercept
-	for i, t := range h.Tables {
-		if t == nil {
-			continue
+	for c, v := range byColumn {
+		if e.used[best][c] {
+			rest -= v
+			out = append(out, Part{Of: f.bins[c].Column, Value: float32(v)})
 		}
-		v := tableScore(t, codesOf(f.codes[i], row))
-		rest -= v
-		out = append(out, Part{Of: f.bins[i].Column, Value: float32(v)})
 	}
 	if h.Vector != nil {
 		out = append(out, Part{Of: "text", Value: float32(rest)})
@@ -161,20 +162,23 @@ func groups(b index.Bins, share []float64) []group {
 // Score scores any customer with the model: vector nil or [dim], values by
 // column. The parts add up to the score.
 func (m *Model) Score(vector []float32, values map[string]index.Value) (float32, []Part) {
+	e := newExplainer(nil, m.Bins, m.Set)
+	codes := make([][]uint16, len(m.Bins))
+	for c := range m.Bins {
+		codes[c] = valueCodes(m.Bins[c], values[m.Bins[c].Column])
+	}
 	best := float32(math.Inf(-1))
 	var parts []Part
 	for i := range m.Set.Heads {
 		h := &m.Set.Heads[i]
-		intercept := float64(h.Bias)
+		byColumn, intercept := e.columns(i, func(c int) []uint16 { return codes[c] })
 		var p []Part
 		sum := 0.0
-		for c, t := range h.Tables {
-			if t == nil {
-				continue
+		for c, v := range byColumn {
+			if e.used[i][c] {
+				p = append(p, Part{Of: m.Bins[c].Column, Value: float32(v)})
+				sum += v
 			}
-			v := tableScore(t, valueCodes(m.Bins[c], values[m.Bins[c].Column]))
-			p = append(p, Part{Of: m.Bins[c].Column, Value: float32(v)})
-			sum += v
 		}
 		if h.Vector != nil {
 			text := 0.0

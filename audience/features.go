@@ -191,6 +191,9 @@ func (f *features) score(h *index.Head, x []float32, row uint32) float64 {
 			s += tableScore(table, codesOf(f.codes[i], row))
 		}
 	}
+	for i := range h.Trees {
+		s += float64(h.Trees[i].Leaves[leafOf(&h.Trees[i], func(c int) []uint16 { return codesOf(f.codes[c], row) })])
+	}
 	return s
 }
 

@@ -188,7 +188,7 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 func (c *comparison) calibrate(scores []float32, sampleRows []int) Calibration {
 	var pos, neg []float64
 	for fold := range c.folds {
-		k, sum := c.heldPos[fold], c.held(c.nested[fold], fold)
+		k, sum := c.out.seeds[fold], c.out.held(c.nested[fold], fold)
 		mean, sd := moments(sum[k:])
 		if sd == 0 {
 			sd = 1

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
-	"github.com/kindred-search/kindred/index/memory"
 )
 
 // lean is the direction that the planted kind's vectors lean to.
@@ -179,13 +178,6 @@ func TestUnknownNegativesAndExclusionsAreSaid(t *testing.T) {
 func TestVectorsThatSayNothing(t *testing.T) {
 	for _, kind := range []string{"identical", "absent", "half absent"} {
 		t.Run(kind, func(t *testing.T) {
-			ctx := t.Context()
-			store := memory.Open()
-			t.Cleanup(func() { _ = store.Close() })
-			eng, err := store.Create(ctx, index.Spec{Name: "w", Dim: 4, Columns: []index.Column{{Name: "age", Kind: index.Number}}})
-			if err != nil {
-				t.Fatal(err)
-			}
 			rng := rand.New(rand.NewPCG(1, 2))
 			var rows []index.Row
 			var seeds []string
@@ -202,20 +194,9 @@ func TestVectorsThatSayNothing(t *testing.T) {
 				}
 				rows = append(rows, row)
 			}
-			if err := eng.Upsert(ctx, rows); err != nil {
-				t.Fatal(err)
-			}
-			snap, err := eng.Snapshot(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = snap.Close() })
-			pop := Population{Snap: snap, Spec: eng.Spec()}
+			w := worldOf(t, index.Spec{Name: "w", Dim: 4, Columns: []index.Column{{Name: "age", Kind: index.Number}}}, rows)
 			for _, method := range []string{Auto, Centroid, Classifier} {
-				res, err := Build(ctx, pop, Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(100), Method: method}, nil)
-				if err != nil {
-					t.Fatalf("%s: %v", method, err)
-				}
+				res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(100), Method: method})
 				hits := 0
 				for _, m := range res.Members {
 					if math.IsNaN(float64(m.Score)) {

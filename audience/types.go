@@ -34,6 +34,7 @@ const (
 	Centroid   = "centroid"   // seeds' mean minus everyone's mean, and weights of evidence a column
 	Clusters   = "clusters"   // several centroids, the best counts
 	Classifier = "classifier" // positive-unlabelled logistic regression
+	Trees      = "trees"      // positive-unlabelled boosted trees over the columns
 )
 
 // Request asks for an audience.
@@ -44,7 +45,7 @@ type Request struct {
 	Exclude   Exclude       `json:"exclude,omitzero"`
 	Filter    *index.Filter `json:"filter,omitempty"` // who may be a member
 	Size      Size          `json:"size"`
-	Method    string        `json:"method,omitempty" enum:"auto,centroid,clusters,classifier"`
+	Method    string        `json:"method,omitempty" enum:"auto,centroid,clusters,classifier,trees"`
 	Features  Features      `json:"features,omitzero"`
 	Holdout   Holdout       `json:"holdout,omitzero"`
 	Explain   Explain       `json:"explain,omitzero"`
@@ -336,9 +337,9 @@ func (r *Request) Validate() error {
 		bad("size: give exactly one of count, ratio, threshold and min_precision")
 	}
 	switch r.Method {
-	case "", Auto, Centroid, Clusters, Classifier:
+	case "", Auto, Centroid, Clusters, Classifier, Trees:
 	default:
-		bad("method %q: want auto, centroid, clusters or classifier", r.Method)
+		bad("method %q: want auto, centroid, clusters, classifier or trees", r.Method)
 	}
 	if r.Holdout.Folds != 0 && (r.Holdout.Folds < 2 || r.Holdout.Folds > 20) {
 		bad("holdout.folds %d: want 2 to 20", r.Holdout.Folds)

@@ -148,7 +148,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 // What help says of flags that lookalike and audience create share.
 const (
 	sizeHelp   = "5% of the customers, 500 of them, or threshold=SCORE"
-	methodHelp = "auto, centroid, clusters or classifier"
+	methodHelp = "auto, centroid, clusters, classifier or trees"
 )
 
 var methods = []string{audience.Auto, audience.Centroid, audience.Clusters, audience.Classifier}
