@@ -15,13 +15,22 @@
 // tiles: the rows (one per token) of several texts, packed without padding. A
 // tile goes through all layers on one goroutine, so its activations stay in
 // that core's cache and there is no fork and join per operation; the goroutines
-// take tiles off one counter, longest first. Attention runs text by text.
+// take tiles off one counter, longest first. Attention runs text by text. Where
+// there is only one tile, as for a search's query, the goroutines share each step
+// of it by columns and heads instead.
+//
+// # Precision
+//
+// The products with weights run in fp32, int16 or int8 ([Precision]); int16 is
+// the default. The precision is part of the stamp: vectors of two precisions
+// must not share a collection.
 //
 // # Same text, same bits
 //
 // A text's vector does not depend on what else is in the batch, on the number
-// of threads or on where in a tile the text lies: every sum has an order fixed
-// by the model and the text alone (see package simd).
+// of threads or on where in a tile the text lies, in any precision: every sum has
+// an order fixed by the model and the text alone (see package simd), and scales
+// of activations belong to one row.
 //
 // # What is supported
 //

@@ -11,7 +11,7 @@ import (
 
 // The real models are where `kindred models pull` puts them. Without them these
 // tests skip by name, but never in CI: there the pull is part of the run.
-func openReal(t *testing.T, name, pooling string, opt Options) *Model {
+func openReal(t testing.TB, name, pooling string, opt Options) *Model {
 	t.Helper()
 	root := os.Getenv("KINDRED_MODELS")
 	if root == "" {
@@ -33,7 +33,7 @@ func openReal(t *testing.T, name, pooling string, opt Options) *Model {
 	return m
 }
 
-func absent(t *testing.T, what string) {
+func absent(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

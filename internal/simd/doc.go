@@ -4,19 +4,28 @@
 //
 // # Place in the flow
 //
-// embed packs a model's weights once with [PackB] and then calls [MatMul] per
-// row tile; attention uses [MatMulNT], [Softmax] and [MatMulNN]; index/rows
-// uses [DotInt8], [DotInt8Heads], [DotFp16] and [DotFp32] per block of rows.
-// Everything here runs on the calling goroutine: callers split rows over cores.
+// embed packs a model's weights once with [PackB], [PackInt16] or [PackInt8] and
+// then calls [MatMul] or [MatMulInt] per row tile, and [Attention] per text and
+// head; index/rows uses [DotInt8], [DotInt8Heads], [DotFp16] and [DotFp32] per
+// block of rows. Everything here runs on the calling goroutine: callers split
+// rows, or with [MatMulColumns] and [MatMulIntColumns] columns, over cores.
 //
 // # Variants
 //
 // Each kernel exists as AVX2+FMA assembly (written by the generator in gen),
-// as AVX-512 assembly where that is faster, and as a plain Go twin that stays
-// the oracle of the tests and serves every other machine. [Features] names the
-// variant in use. The environment variable KINDRED_SIMD=go forces the twin and
-// KINDRED_SIMD=avx2 forbids AVX-512; it is read once, when the process starts.
+// as AVX-512 assembly where that is faster, with VNNI where the machine has it,
+// and as a plain Go twin that stays the oracle of the tests and serves every
+// other machine. [Features] names the variant in use. The environment variable
+// KINDRED_SIMD=go forces the twin, KINDRED_SIMD=avx2 forbids AVX-512 and
+// KINDRED_SIMD=avx512 forbids VNNI; it is read once, when the process starts.
 // The build tag noasm removes the assembly.
+//
+// # Integers
+//
+// [PackInt16] and [PackInt8] choose scales with which no int32 sum can overflow
+// whatever the activations are, and check it on the packed integers. Activations
+// are quantised row by row and slice by slice of K when they arrive, see
+// [Quantised]; sums are exact, and what follows is in fp32 in a fixed order.
 //
 // # Determinism
 //
@@ -26,7 +35,7 @@
 // by the length alone. So a text embeds to the same bits alone and in any batch.
 // The AVX2 and AVX-512 matrix kernels agree bit for bit; the twin may round
 // each multiplication and so agrees to within K·2⁻²³ of Σ|a·b|. The integer
-// kernels and the fp16 conversions are exact in every variant.
+// kernels and the fp16 conversions give the same bits in every variant.
 //
 // # Misuse
 //

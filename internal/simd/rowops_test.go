@@ -82,6 +82,73 @@ func TestGELU(t *testing.T) {
 	})
 }
 
+// TestGELUEverywhere takes every 4099th of all finite fp32 numbers.
+func TestGELUEverywhere(t *testing.T) {
+	forEachVariant(t, func(t *testing.T) {
+		const batch = 1 << 12
+		x, got := make([]float32, 0, batch), make([]float32, batch)
+		worst := 0.0
+		for bits := uint64(0); bits < 1<<32; bits += 4099 {
+			if v := math.Float32frombits(uint32(bits)); v-v == 0 {
+				x = append(x, v)
+			}
+			if len(x) < batch && bits+4099 < 1<<32 {
+				continue
+			}
+			GELU(got[:copy(got, x)])
+			for i, v := range x {
+				f := float64(v)
+				want := 0.5 * f * math.Erfc(-f/math.Sqrt2)
+				d := math.Abs(float64(got[i])-want) - 0x1p-23*math.Abs(want)
+				worst = max(worst, d)
+				if !(d <= 5e-7) {
+					t.Fatalf("GELU(%g) = %g, want %g", v, got[i], want)
+				}
+			}
+			x = x[:0]
+		}
+		t.Logf("largest absolute error beyond a rounding %.2g", worst)
+	})
+}
+
+// TestLayerNormBound measures the error LayerNorm states, as a share of it.
+func TestLayerNormBound(t *testing.T) {
+	forEachVariant(t, func(t *testing.T) {
+		r := newRand(t, 14)
+		worst := 0.0
+		for _, n := range []int{2, 8, 31, 384, 768, 1027, 4096} {
+			for _, mean := range []float32{0, 1, -10, 1000} {
+				for _, size := range []float32{1e-3, 1, 1e4} {
+					x, gamma, beta := floats(r, n), floats(r, n), floats(r, n)
+					var sum, sq float64
+					for i := range x {
+						x[i] = (x[i] + mean) * size
+						sum += float64(x[i])
+					}
+					m := sum / float64(n)
+					for _, v := range x {
+						sq += (float64(v) - m) * (float64(v) - m)
+					}
+					sd := math.Sqrt(sq/float64(n) + 1e-12)
+					dst := make([]float32, n)
+					LayerNorm(dst, x, gamma, beta, 1e-12)
+					for i, v := range x {
+						z := (float64(v) - m) / sd
+						want := z*float64(gamma[i]) + float64(beta[i])
+						bound := (4+4*math.Abs(m)/sd)*0x1p-22*(1+math.Abs(z))*math.Abs(float64(gamma[i])) + 0x1p-23*(math.Abs(float64(beta[i]))+math.Abs(want))
+						d := math.Abs(float64(dst[i]) - want)
+						worst = max(worst, d/bound)
+						if !(d <= bound) {
+							t.Fatalf("%d elements, mean %g, deviation %g: element %d is %g, want %g within %g", n, m, sd, i, dst[i], want, bound)
+						}
+					}
+				}
+			}
+		}
+		t.Logf("largest share of the bound %.2g", worst)
+	})
+}
+
 func TestSoftmax(t *testing.T) {
 	inf := float32(math.Inf(1))
 	forEachVariant(t, func(t *testing.T) {
