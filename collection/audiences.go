@@ -232,7 +232,7 @@ func (s *Service) Run(ctx context.Context, coll string, req audience.Request, pr
 	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {
-			res, err := s.encode(ctx, cfg.Model, []string{text}, embed.EncodeOptions{})
+			res, err := s.encode(ctx, cfg, []string{text}, embed.EncodeOptions{})
 			if err != nil {
 				return nil, err
 			}

@@ -221,7 +221,7 @@ func (s *Service) rows(ctx context.Context, cfg Config, in []Input, progress fun
 	var enc *embed.Result
 	if len(texts) > 0 {
 		var err error
-		if enc, err = s.encode(ctx, cfg.Model, texts, embed.EncodeOptions{Progress: progress}); err != nil {
+		if enc, err = s.encode(ctx, cfg, texts, embed.EncodeOptions{Progress: progress}); err != nil {
 			return nil, err
 		}
 	}

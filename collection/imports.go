@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -176,6 +175,7 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 		return err
 	}
 	size := batchSize(cfg)
+	known := fieldNames(cfg.Schema)
 	var read int64
 	var refused int
 	sum := Outcome{}
@@ -216,7 +216,7 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 		if row != nil {
 			bad = append(bad, Verdict{Line: row.Line, ID: clip(row.ID), Reason: row.Reason})
 		} else {
-			batch = append(batch, Input{Line: int(read), Record: conform(cfg.Schema, rec)})
+			batch = append(batch, Input{Line: int(read), Record: conform(known, rec)})
 		}
 		if len(batch) == size || len(bad) >= size {
 			if err := flush(); err != nil {
@@ -238,19 +238,22 @@ func (s *Service) commit(ctx context.Context, cfg Config, p prepared) (Outcome, 
 	return s.store(ctx, cfg, p)
 }
 
-// conform drops the columns of a file that the collection does not have: a
-// file may carry more than the schema names, and the plan says so beforehand.
-func conform(schema profile.Schema, rec profile.Record) profile.Record {
-	kinds := make(map[string]bool, len(schema.Fields))
-	for _, f := range schema.Fields {
-		kinds[f.Name] = true
-	}
-	fields := make(map[string]index.Value, len(rec.Fields))
-	for name, v := range rec.Fields {
-		if kinds[name] {
-			fields[name] = v
+// conform drops, in place, the columns of a file that the collection does not
+// have: a file may carry more than the schema names, and the plan says so
+// beforehand.
+func conform(known map[string]bool, rec profile.Record) profile.Record {
+	for name := range rec.Fields {
+		if !known[name] {
+			delete(rec.Fields, name)
 		}
 	}
-	rec.Fields = fields
 	return rec
+}
+
+func fieldNames(schema profile.Schema) map[string]bool {
+	names := make(map[string]bool, len(schema.Fields))
+	for _, f := range schema.Fields {
+		names[f.Name] = true
+	}
+	return names
 }

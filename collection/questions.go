@@ -118,7 +118,7 @@ func (s *Service) encodeQuery(ctx context.Context, cfg Config, text string) ([]f
 	if len(text) > s.opt.Limits.MaxTextLen {
 		return nil, faultf("text", "%d bytes: at most %d", len(text), s.opt.Limits.MaxTextLen)
 	}
-	enc, err := s.Encoder(ctx, cfg.Model)
+	enc, err := s.encoderOf(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -362,11 +363,30 @@ func (s *Service) lock(name string) *sync.Mutex {
 	return m
 }
 
-// encode runs a model over texts.
-func (s *Service) encode(ctx context.Context, model string, texts []string, opt embed.EncodeOptions) (*embed.Result, error) {
-	enc, err := s.Encoder(ctx, model)
+// encode runs the collection's model over texts.
+func (s *Service) encode(ctx context.Context, cfg Config, texts []string, opt embed.EncodeOptions) (*embed.Result, error) {
+	enc, err := s.encoderOf(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	return enc.Encode(ctx, texts, opt)
+}
+
+// encoderOf returns the encoder of the collection's model and refuses one with
+// another stamp (other weights, or another precision): its vectors would be
+// mixed with those that are stored.
+func (s *Service) encoderOf(ctx context.Context, cfg Config) (Encoder, error) {
+	enc, err := s.Encoder(ctx, cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	if now := enc.Info().Stamp; !strings.HasPrefix(cfg.Stamp, now+"/") {
+		made, _, _ := strings.Cut(cfg.Stamp, "/")
+		hint := "import it again into a new collection"
+		if p, err := embed.StampPrecision(made); err == nil && p != enc.Info().Precision {
+			hint = fmt.Sprintf("start with KINDRED_PRECISION=%s, or %s", p, hint)
+		}
+		return nil, fmt.Errorf("collection %q was made with model %s, this process runs %s: %s: %w", cfg.Name, made, now, hint, index.ErrInvalid)
+	}
+	return enc, nil
 }

@@ -204,17 +204,20 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 	isBool := slices.ContainsFunc(s.bools, func(k int) bool { return k == n && n > 0 })
 	nearUnique := n > 50 && float64(distinct) > 0.95*float64(n)
 	switch {
+	case n == 0 && !whole:
+		set(UseField, profile.TypeCategory, "no values in the first %d rows", rows)
 	case n == 0:
 		set(UseIgnore, "", "no values")
 	case s.lists > 0 && s.chars > 60*s.partCount:
 		set(UseText, profile.TypeText, "lists of long texts")
 	case s.lists > 0:
 		set(UseField, profile.TypeSet, "lists")
-	case distinct == 1 && n > 1 && s.present == rows && (whole || rows >= 5000):
+	case distinct == 1 && n > 1 && s.present == rows && whole:
 		set(UseIgnore, "", "the same value in every row")
 	case c.Layout != "":
 		set(UseField, profile.TypeTime, "dates like %s", c.Layout)
-	case isBool && distinct <= 4:
+	case isBool && distinct <= 4 && (whole || distinct > 1 && s.numbers == 0):
+		// Noughts and ones may be counts that go on further down.
 		set(UseField, profile.TypeBool, "two values, yes and no")
 	case s.numbers == n && timeName(c.Name) && s.low > 5e8 && s.high < 4e9 && s.ints == n:
 		c.Layout = layoutUnix

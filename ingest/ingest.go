@@ -41,7 +41,7 @@ type Options struct {
 	TextColumns []string                     `json:"text_columns,omitempty"` // columns that go to the encoder
 	Ignore      []string                     `json:"ignore,omitempty"`       // columns to leave out
 	GroupBy     string                       `json:"group_by,omitempty"`     // fold rows with the same value here into one customer
-	SampleRows  int                          `json:"sample_rows,omitempty"`  // rows that guesses are made from; 0 means 20000
+	SampleRows  int                          `json:"sample_rows,omitempty"`  // rows that guesses are made from; 0 means 100000
 	// MaxLine is the longest row in bytes; 0 means 16 MiB.
 	MaxLine int `json:"max_line,omitempty"`
 	// MaxGroupBytes bounds about what GroupBy may hold; 0 means 4 GiB.
@@ -49,7 +49,7 @@ type Options struct {
 }
 
 const (
-	defaultSample = 20000
+	defaultSample = 100_000
 	sampleBytes   = 64 << 20 // of decoded text, so that long texts do not pile up
 	defaultLine   = 16 << 20
 	maxColumns    = 4096

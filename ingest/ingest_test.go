@@ -177,6 +177,37 @@ func TestBadRowsDoNotStopReading(t *testing.T) {
 	}
 }
 
+// A column that is constant, empty or of noughts and ones as far as the sample
+// goes may be more further down: files are often sorted by date.
+func TestColumnsBeyondTheSample(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("id,days,visits,result,note,flag\n")
+	for i := range 400 {
+		if i < 200 {
+			fmt.Fprintf(&b, "u%d,-1,%d,unknown,,yes\n", i, i%2)
+		} else {
+			fmt.Fprintf(&b, "u%d,%d,%d,good,seen,no\n", i, i, i%7)
+		}
+	}
+	path := write(t, "sorted.csv", []byte(b.String()))
+	plan, recs, bad := readAll(t, path, Options{SampleRows: 200})
+	if plan.Whole || len(recs) != 400 || len(bad) != 0 {
+		t.Fatalf("whole %v, %d records, faults %v", plan.Whole, len(recs), bad)
+	}
+	last := recs[399].Fields
+	for _, name := range []string{"days", "visits", "result", "note", "flag"} {
+		if v, ok := last[name]; !ok || v.Kind == "" {
+			t.Errorf("%s is left out: %+v", name, plan.Columns)
+		}
+	}
+	if last["days"].Num != 399 || last["visits"].Num != 399%7 || last["result"].Str != "good" {
+		t.Errorf("last row %v", last)
+	}
+	if plan, _, _ := readAll(t, path, Options{}); !plan.Whole {
+		t.Error("a small file is not sampled whole")
+	}
+}
+
 func TestNDJSONShapes(t *testing.T) {
 	data := `{"id":"a","fields":{"age":30,"tags":["x","y"]},"texts":["hello",{"field":"note","body":"hi"}],"vector":[1,0.5]}
 {"id":"b","fields":{"age":31,"tags":["x"]}}
