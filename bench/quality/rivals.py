@@ -119,6 +119,7 @@ class Task:
         self.space = unit(np.hstack(parts))
         parts = [unit(x - x.mean(0)) if x.shape[1] else empty for x in (self.table, self.vectors)]
         self.centred = unit(np.hstack(parts))
+        self.text = parts[1]
 
 
 def pu(task, seeds, rng):
@@ -178,8 +179,11 @@ RIVALS = {
     "centroid, mean taken off": centroid("centred"),
     "20 centroids": ralm,
     "one-class SVM": svm,
+    "logistic C=1, text alone": logistic("vectors", 1.0),
+    "centroid of text alone, mean taken off": centroid("text"),
 }
 ONLY_TEXT = {"logistic C=1, raw vectors"}  # elsewhere the same as another
+ONLY_BOTH = {"logistic C=1, text alone", "centroid of text alone, mean taken off"}  # likewise
 # The plain ensemble: mean of ranks of a linear model, trees and a centroid.
 BLEND = ("logistic on 16 bins, C=0.1", "LightGBM 100 x 4 leaves", "centroid, mean taken off")
 
@@ -213,6 +217,8 @@ def measure(folder):
 
             for name, fit in RIVALS.items():
                 if name in ONLY_TEXT and not task.vectors.shape[1]:
+                    continue
+                if name in ONLY_BOTH and not (task.vectors.shape[1] and task.table.shape[1]):
                     continue
                 start = time.perf_counter()
                 scores[name] = np.asarray(fit(task, seeds, np.random.default_rng([int(size), draw])), float)[rest]
