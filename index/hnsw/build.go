@@ -204,13 +204,8 @@ func (e *Engine) restore(ctx context.Context, g *graph, v *rows.View) error {
 			return nil
 		}
 	}
-	if err := e.transplant(ctx, g, old, to, v); err != nil {
-		return err
-	}
-	if err == nil {
-		e.changed, e.kept = int(g.covered.Load()), time.Now()
-	}
-	return nil
+	e.kept = time.Now()
+	return e.transplant(ctx, g, old, to, v)
 }
 
 // keep writes the graph to disk. A graph that cannot be kept is built anew after
@@ -233,8 +228,12 @@ func (e *Engine) transplant(ctx context.Context, g, old *graph, to []uint32, v *
 	g.grow(v)
 	t, ot := g.tab.Load(), old.tab.Load()
 	had := make(bitset, (v.Len()+63)/64)
+	lost := 0
 	isTwin := make(bitset, (len(to)+63)/64)
 	for r := range to {
+		if to[r] == none {
+			lost++
+		}
 		if n := old.twin(uint32(r)); int(n) < len(to) {
 			isTwin.add(n)
 		}
@@ -282,10 +281,19 @@ func (e *Engine) transplant(ctx context.Context, g, old *graph, to []uint32, v *
 	if top >= 0 {
 		g.entry.Store(uint64(top+1)<<32 | uint64(entry))
 	}
+	poor := make([]bool, len(nodes)) // links are missing and nobody knows where they led
 	err := g.parallel(ctx, e.opt.Workers, len(nodes), func(w *walker, i int) {
 		w.begin(t)
 		for level := ot.level(nodes[i]); level >= 0; level-- {
-			w.regraft(ot, nodes[i], level, node)
+			poor[i] = !w.regraft(ot, nodes[i], level, node) || poor[i]
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = g.parallel(ctx, e.opt.Workers, len(nodes), func(w *walker, i int) {
+		if row := node[nodes[i]]; poor[i] {
+			w.connect(row, t.level(row), false)
 		}
 	})
 	if err != nil {
@@ -303,24 +311,26 @@ func (e *Engine) transplant(ctx context.Context, g, old *graph, to []uint32, v *
 	}
 	g.covered.Store(uint32(v.Len()))
 	e.last = v
-	e.changed += len(missing) + len(to) - len(nodes)
+	e.changed += max(len(missing), lost)
 	return g.mend(ctx, v, e.opt.Workers)
 }
 
 // regraft writes the links of one node of a transplanted graph. Where a link
 // led to a node that is gone, the nodes that could be reached through it stand
-// for election.
-func (w *walker) regraft(ot *tables, was uint32, level int, node []uint32) {
+// for election. It returns false where that is not known of some.
+func (w *walker) regraft(ot *tables, was uint32, level int, node []uint32) bool {
 	self := node[was]
 	list := w.t.links(self, level)
 	next := w.rest[:0]
 	var gone []uint32
+	known := true
 	add := func(links []uint32) {
 		for _, n := range links {
 			if n == none {
 				return
 			}
 			if int(n) >= len(node) {
+				known = false
 				continue
 			}
 			if row := node[n]; row != none {
@@ -329,6 +339,7 @@ func (w *walker) regraft(ot *tables, was uint32, level int, node []uint32) {
 				}
 			} else if !contains(gone, n) {
 				gone = append(gone, n)
+				known = known && ot.scale(n) != 0
 			}
 		}
 	}
@@ -345,9 +356,10 @@ func (w *walker) regraft(ot *tables, was uint32, level int, node []uint32) {
 	w.rest = next
 	if direct == 0 || len(next) == 0 {
 		store(list, next[:min(len(next), len(list))])
-		return
+		return known
 	}
 	store(list, w.pick(self, next, len(list)))
+	return known
 }
 
 func contains(list []uint32, x uint32) bool {

@@ -74,7 +74,7 @@ func New(spec index.Spec, opt Options) *Table {
 	if opt.ChunkRows < 64 || opt.ChunkRows&(opt.ChunkRows-1) != 0 {
 		opt.ChunkRows = chunkRows(&spec)
 	}
-	return &Table{opt: opt, spec: spec, core: newCore(&spec, opt.ChunkRows), version: 1}
+	return &Table{opt: opt, spec: spec, core: newCore(&spec, opt.ChunkRows)}
 }
 
 func newCore(spec *index.Spec, rows int) *core {
