@@ -142,8 +142,7 @@ func newWordTable(words []word) wordTable {
 }
 
 func (t *wordTable) at(a, b uint64) uint64 {
-	h := (a ^ bits.RotateLeft64(b*0x9E3779B97F4A7C15, 32)) * 0xD6E8FEB86659FD93
-	return (h ^ h>>32) * 0x9E3779B97F4A7C15 >> (t.shift & 63)
+	return (a*0x9E3779B97F4A7C15 ^ b*0xD6E8FEB86659FD93) >> (t.shift & 63)
 }
 
 // find returns the id of a word, or -1.
