@@ -14,15 +14,12 @@ func (a *app) importCommand() *cobra.Command {
 	var f fileFlags
 	var dim int
 	cmd := &cobra.Command{
-		Use: "import COLLECTION FILE", Short: "Take a file of customers into a collection of the data directory",
+		Use: "import COLLECTION FILE", Short: "Take a file of customers into a collection",
 		Long: "import makes the collection when it is not there, and adds fields when it is. With --dim, NDJSON lines\n" +
-			"{\"id\", \"fields\", \"vector\"} bring their own vectors.",
+			"{\"id\", \"fields\", \"vector\"} bring their own vectors. With --server the file is sent there and read as a job.",
 		Example: "  kindred import shop customers.csv\n  kindred import shop vectors.ndjson --dim 384",
 		Args:    arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if a.cfg.Server != "" {
-				return usagef("import works on --data: send customers to a server with POST /v1/collections/%s/customers", args[0])
-			}
 			if dim > 0 && f.model != "auto" && f.model != "none" {
 				return usagef("--dim and --model exclude each other: vectors are brought or made")
 			}
@@ -52,6 +49,9 @@ func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim in
 		return err
 	}
 	cfg.Name, cfg.Dim = args[0], dim
+	if a.cfg.Server != "" {
+		return a.importRemote(ctx, cfg, args[1], opt)
+	}
 	if cfg.Model != "" {
 		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
 			return err

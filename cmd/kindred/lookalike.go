@@ -355,21 +355,26 @@ func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.
 		return got, err
 	}
 	got = loaded{Collection: cfg.Name, Accepted: out.Accepted, Refused: refused, Errors: out.Refused}
-	for _, v := range out.Refused[:min(len(out.Refused), 5)] {
+	if plan.Sampled+plan.Refused == 0 && got.Accepted == 0 {
+		return got, fmt.Errorf("%s has a header and no rows below it", plan.Path)
+	}
+	return got, a.taken(got, plan.Path)
+}
+
+// taken says what an import took in and refused.
+func (a *app) taken(got loaded, path string) error {
+	for _, v := range got.Errors[:min(len(got.Errors), 5)] {
 		a.say("line %d refused: %s", v.Line, inline(v.Reason))
 	}
 	rest := ""
-	if refused > 0 {
-		rest = fmt.Sprintf(", %d rows refused", refused)
+	if got.Refused > 0 {
+		rest = fmt.Sprintf(", %d rows refused", got.Refused)
 	}
 	a.say("%d customers taken in%s", got.Accepted, rest)
 	if got.Accepted == 0 {
-		if plan.Sampled+plan.Refused == 0 {
-			return got, fmt.Errorf("%s has a header and no rows below it", plan.Path)
-		}
-		return got, fmt.Errorf("no customer could be read from %s", plan.Path)
+		return fmt.Errorf("no customer could be read from %s", path)
 	}
-	return got, nil
+	return nil
 }
 
 func (a *app) build(ctx context.Context, svc *collection.Service, req audience.Request) (*audience.Result, error) {

@@ -30,46 +30,19 @@ func newRemote(base, key string) *remote {
 
 // call sends in (nil: nothing) and reads the answer into out: not at all into
 // nil, as it is into a *[]byte, as JSON into anything else.
-func (r *remote) call(ctx context.Context, method, path string, in, out any) (err error) {
+func (r *remote) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
+	kind := ""
 	if in != nil {
 		raw, err := json.Marshal(in)
 		if err != nil {
 			return err
 		}
-		body = bytes.NewReader(raw)
+		body, kind = bytes.NewReader(raw), "application/json"
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
-	if err != nil {
+	raw, err := r.do(ctx, method, path, kind, body)
+	if err != nil || out == nil {
 		return err
-	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if r.key != "" {
-		req.Header.Set("Authorization", "Bearer "+r.key)
-	}
-	res, err := r.client.Do(req)
-	if err != nil {
-		return fmt.Errorf("asking %s: %w", r.base, err)
-	}
-	defer func() {
-		if cerr := res.Body.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", r.base, err)
-	}
-	if len(raw) > maxAnswer {
-		return fmt.Errorf("the answer of %s is larger than %d bytes: ask for less", r.base, maxAnswer)
-	}
-	if res.StatusCode/100 != 2 {
-		return problem(res.Status, raw)
-	}
-	if out == nil {
-		return nil
 	}
 	if plain, ok := out.(*[]byte); ok {
 		*plain = raw
@@ -79,6 +52,40 @@ func (r *remote) call(ctx context.Context, method, path string, in, out any) (er
 		return fmt.Errorf("the answer of %s is not what a Kindred server says: %w", r.base, err)
 	}
 	return nil
+}
+
+// do sends a body of a media type and returns the answer's.
+func (r *remote) do(ctx context.Context, method, path, kind string, body io.Reader) (raw []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
+	if r.key != "" {
+		req.Header.Set("Authorization", "Bearer "+r.key)
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", r.base, err)
+	}
+	defer func() {
+		if cerr := res.Body.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	raw, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", r.base, err)
+	}
+	if len(raw) > maxAnswer {
+		return nil, fmt.Errorf("the answer of %s is larger than %d bytes: ask for less", r.base, maxAnswer)
+	}
+	if res.StatusCode/100 != 2 {
+		return nil, problem(res.Status, raw)
+	}
+	return raw, nil
 }
 
 // problem renders an RFC 9457 answer.
