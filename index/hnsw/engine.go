@@ -263,7 +263,19 @@ func (t *tally) walk(g *graph, vector []float32, mask *roaring.Bitmap, covered u
 		}
 		found = w.best
 	}
-	for _, k := range found {
+	// A node whose codes say that it cannot be among the best is not scored from
+	// its vector. The codes' cosine is off by 0.3 scales of either side (standard
+	// deviation of rounding to whole codes), so two scales are a wide margin.
+	for i, k := range found {
+		if i == t.want+len(t.out) || i > t.want && i%16 == 0 {
+			t.sort()
+			if len(t.hits) == t.want {
+				t.least = t.hits[t.want-1].score
+			}
+		}
+		if k.sim()+2*(w.scale+tab.scale(k.row())) < t.least {
+			continue
+		}
 		for row := k.row(); row != none; row = g.twin(row) {
 			if allowed(row) {
 				t.add(row)

@@ -141,6 +141,9 @@ func (w *walker) near(from key, level, ef int) []key {
 		}
 		best[next] |= 1
 		fresh := w.unseen(best[next].row(), level)
+		if next+1 < len(best) { // likely the next to be visited
+			simd.Prefetch(w.t.links(best[next+1].row(), level))
+		}
 		dots := w.score(fresh)
 		first := next + 1
 		for i, n := range fresh {
@@ -200,6 +203,9 @@ func (w *walker) nearAllowed(from key, ef, budget int, allowed func(row uint32) 
 			return false
 		}
 		fresh := w.unseen(k.row(), 0)
+		if len(w.heap) > 0 {
+			simd.Prefetch(w.t.links(w.heap[0].row(), 0))
+		}
 		dots := w.score(fresh)
 		for i, n := range fresh {
 			k := keyOf(float32(dots[i])*w.t.scale(n)*w.scale, n)

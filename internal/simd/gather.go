@@ -94,3 +94,10 @@ func dotInt8AtGo(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) {
 		out[i] = s
 	}
 }
+
+// Prefetch asks for memory that is read soon. It changes nothing.
+func Prefetch(x []uint32) {
+	if len(x) > 0 {
+		prefetch(x)
+	}
+}

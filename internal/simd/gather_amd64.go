@@ -13,3 +13,8 @@ func dotInt8AtVNNI(table *byte, shift int, dim int, rows *uint32, n int, query *
 //
 //go:noescape
 func dotInt8AtAVX2(table *byte, shift int, dim int, body int, rows *uint32, n int, query *int16, out *int32)
+
+// prefetchLines asks for the lines of n bytes above 0 from p on.
+//
+//go:noescape
+func prefetchLines(p *byte, n int)

@@ -33,3 +33,5 @@ func dotInt8At(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) {
 		}
 	}
 }
+
+func prefetch(x []uint32) { prefetchLines((*byte)(unsafe.Pointer(&x[0])), 4*len(x)) }

@@ -18,6 +18,7 @@ func main() {
 	ConstraintExpr("!noasm")
 	vnni()
 	narrow()
+	lines()
 	Generate()
 }
 
@@ -84,6 +85,21 @@ func (w walk) emit(body func(row reg.Register)) {
 	JMP(LabelRef("rows"))
 	Label("done")
 	VZEROUPPER()
+	RET()
+}
+
+// lines writes the request for lines of memory that are read soon.
+func lines() {
+	TEXT("prefetchLines", attr.NOSPLIT, "func(p *byte, n int)")
+	Pragma("noescape")
+	Doc("prefetchLines asks for the lines of n bytes above 0 from p on.")
+	p, end := ptr("p"), ptr("n")
+	ADDQ(p, end)
+	Label("loop")
+	PREFETCHT0(Mem{Base: p})
+	ADDQ(Imm(64), p)
+	CMPQ(p, end)
+	JLT(LabelRef("loop"))
 	RET()
 }
 
