@@ -137,7 +137,8 @@ def main():
     git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {
         "what": "C5: WordPiece, whole texts to ids; ratio = Kindred's rate / Hugging Face tokenizers' (encode_batch_fast), pairs in order A B B A; tokens count [CLS] and [SEP]",
-        "target": {"per_core_ratio": 8, "stretch": 20}, "alternations": a.alternations, "runs": runs,
+        "target": {"per_core_ratio": 8, "stretch": 20}, "alternations": a.alternations,
+        "passes_averaged": {"kindred": REPEAT, "tokenizers": 1}, "runs": runs,
         "cpu": cpu(), "cores": os.cpu_count(), "load_average": {"start": load, "end": os.getloadavg()[0]},
         "note": "a shared virtual machine; other builds and tests may run at the same time, so only the ratios within a pair mean anything",
         "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__,

@@ -213,7 +213,8 @@ loop:
 			i++
 		case act == actWord:
 			a, n := alnum8(load8(text, i), f.fold)
-			b, id := uint64(0), int32(-1)
+			var b uint64
+			var id int32
 			if n < 8 {
 				id = f.short.find(a, 0)
 			} else {
