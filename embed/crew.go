@@ -1,9 +1,11 @@
 package embed
 
 import (
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // crew is a few goroutines that share the work of one tile, for a short text
@@ -88,4 +90,49 @@ func (c *crew) stop() {
 		c.end.Store(true)
 		c.wg.Wait()
 	}
+}
+
+// tempo decides whether a lone tile is shared by a crew. On idle cores a crew
+// halves the time; where other processes want the cores too, its owner waits
+// out their time slices and one goroutine is faster. Nothing tells the two
+// apart but the clock, so tempo remembers what each way took lately for tiles of
+// like size. It decides about time only: the bits are the same.
+type tempo struct {
+	mu    sync.Mutex
+	sizes [32]struct {
+		calls int
+		cost  [2]float64 // seconds a row, lately: alone, together; 0: not known
+	}
+}
+
+const (
+	retryEvery = 16   // calls after which the way that was slower is tried again
+	costWeight = 0.25 // of the newest call
+)
+
+// together says whether the next tile of so many rows is for a crew.
+func (t *tempo) together(rows int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &t.sizes[bits.Len32(uint32(rows))%len(t.sizes)]
+	s.calls++
+	if s.cost[1] == 0 || s.cost[0] == 0 {
+		return s.cost[1] == 0
+	}
+	return (s.cost[1] <= s.cost[0]) != (s.calls%retryEvery == 0)
+}
+
+// note records what a tile took.
+func (t *tempo) note(rows int, together bool, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, way := &t.sizes[bits.Len32(uint32(rows))%len(t.sizes)], 0
+	if together {
+		way = 1
+	}
+	cost := max(took.Seconds(), 1e-9) / float64(max(rows, 1))
+	if s.cost[way] > 0 {
+		cost = s.cost[way] + costWeight*(cost-s.cost[way])
+	}
+	s.cost[way] = cost
 }

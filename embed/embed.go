@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/kindred-search/kindred/embed/tokenize"
 )
@@ -69,6 +70,7 @@ type Model struct {
 	pool      pooling
 	threads   int
 	scratches sync.Pool // of *scratch
+	tempo     tempo
 }
 
 // Info describes m.
@@ -195,7 +197,7 @@ func (m *Model) tokenise(ctx context.Context, texts []string, prompt string) ([]
 	return ids, truncated, err
 }
 
-func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done, total int)) (*Result, error) {
+func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done, total int)) (_ *Result, err error) {
 	dim := m.info.Dim
 	res := &Result{Vectors: make([]float32, len(ids)*dim), Tokens: make([]int, len(ids))}
 	for i, text := range ids {
@@ -209,8 +211,15 @@ func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done
 	var together *crew
 	parts := 1
 	if n := min(m.threads, runtime.GOMAXPROCS(0)); len(plan.tiles) == 1 && n > 1 {
-		together, parts = newCrew(n-1), 2*n
-		defer together.stop()
+		if m.tempo.together(plan.rows) {
+			together, parts = newCrew(n-1), 2*n
+			defer together.stop()
+		}
+		defer func(start time.Time) {
+			if err == nil {
+				m.tempo.note(plan.rows, together != nil, time.Since(start))
+			}
+		}(time.Now())
 	}
 	var mu sync.Mutex
 	done := len(ids) - plan.texts

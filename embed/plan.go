@@ -21,6 +21,7 @@ const (
 type tilePlan struct {
 	tiles [][]int
 	texts int // distinct texts over all tiles
+	rows  int // tokens of those
 }
 
 // planTiles drops texts equal to an earlier one (first[i] is the earliest text
@@ -62,7 +63,7 @@ func planTiles(ids [][]int32, threads int) (first []int, p tilePlan) {
 	if len(tile) > 0 {
 		p.tiles = append(p.tiles, tile)
 	}
-	p.texts = len(order)
+	p.texts, p.rows = len(order), rows
 	return first, p
 }
 

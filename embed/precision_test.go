@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var precisions = []Precision{FP32, Int16, Int8}
@@ -250,5 +251,37 @@ func TestCrew(t *testing.T) {
 		if calls.Load() != int64(all) {
 			t.Errorf("%d helpers: %d calls, want %d", helpers, calls.Load(), all)
 		}
+	}
+}
+
+// TestTempo: whichever way is faster gets nearly all calls, and a change is
+// noticed.
+func TestTempo(t *testing.T) {
+	var tempo tempo
+	share := func(alone, together time.Duration, calls int) (crews int) {
+		for range calls {
+			way := tempo.together(20)
+			took := alone
+			if way {
+				took = together
+				crews++
+			}
+			tempo.note(20, way, took)
+		}
+		return crews
+	}
+	if n := share(2*time.Millisecond, time.Millisecond, 160); n < 145 {
+		t.Errorf("a crew is faster: %d of 160 calls got one", n)
+	}
+	share(2*time.Millisecond, 9*time.Millisecond, 40)
+	if n := share(2*time.Millisecond, 9*time.Millisecond, 160); n > 15 {
+		t.Errorf("a crew is slower: %d of 160 calls got one", n)
+	}
+	share(2*time.Millisecond, time.Millisecond, 20*retryEvery)
+	if n := share(2*time.Millisecond, time.Millisecond, 160); n < 145 {
+		t.Errorf("a crew is faster again: %d of 160 calls got one", n)
+	}
+	if !tempo.together(500) {
+		t.Error("another size is judged by this one")
 	}
 }

@@ -187,7 +187,8 @@ const maxTile = 16 * 32
 // run walks the rows in tiles. A panel that reaches past the last column of C
 // goes through a buffer, so nothing outside C is ever written.
 func (p *product) run() {
-	rows, step := p.c.Rows, tileRows(p.width)
+	rows := p.c.Rows
+	step := evenRows(rows, p.width)
 	cols := min(p.width, p.c.Cols-p.j)
 	var buf [maxTile]float32
 	var biasBuf [32]float32
@@ -230,6 +231,14 @@ func (p *product) run() {
 			copy(p.c.Row(i + r)[p.j:], buf[r*p.width:r*p.width+cols])
 		}
 	}
+}
+
+// evenRows is how many rows each tile gets when rows are cut into as few tiles
+// as the width allows: 16 rows are better as 8 and 8 than as 12 and 4.
+func evenRows(rows, width int) int {
+	most := tileRows(width)
+	tiles := max(1, (rows+most-1)/most)
+	return max(1, (rows+tiles-1)/tiles)
 }
 
 // tile is the argument block of the micro-kernels; gen/gemm.go reads its fields

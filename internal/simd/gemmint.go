@@ -320,7 +320,7 @@ func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, i, end 
 	case epi.Residual.Data != nil && !epi.GELU:
 		init = epi.Residual
 	}
-	step := tileRows(w)
+	step := evenRows(end-i, w)
 	for ; i < end; i += step {
 		t.rows = min(step, end-i)
 		t.a = a.data[i*a.stride+s.group : (i+t.rows-1)*a.stride+s.groupTo]
