@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,7 +169,16 @@ type reply struct {
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu_seconds"`
 	IDs     [][]int `json:"ids,omitempty"`
+	Filters []share `json:"filters,omitempty"`
 	Error   string  `json:"error,omitempty"`
+}
+
+// share is what searches under a filter that allows a share of the rows are like.
+type share struct {
+	Allowed float64 `json:"allowed"`
+	Recall  float64 `json:"recall"` // against Query.Exact
+	MS      float64 `json:"ms"`     // a query, mean
+	ExactMS float64 `json:"exact_ms"`
 }
 
 type server struct {
@@ -188,6 +198,7 @@ type server struct {
 //	build ROWS WORKERS            builds a graph of the first ROWS rows
 //	search EFFORT WORKERS         runs all queries
 //	ids EFFORT                    the same, with the answers
+//	filters QUERIES               searches under filters of many widths
 //
 // The queries are the last -queries vectors of the file.
 func serve(args []string) error {
@@ -207,7 +218,8 @@ func serve(args []string) error {
 		return err
 	}
 	s := &server{vecs: vecs, rows: len(vecs) - *queries, queries: vecs[len(vecs)-*queries:], k: *k,
-		spec: index.Spec{Name: "bench", Dim: *dim, Precision: index.Precision(*precision), Engine: index.EngineHNSW},
+		spec: index.Spec{Name: "bench", Dim: *dim, Precision: index.Precision(*precision), Engine: index.EngineHNSW,
+			Columns: []index.Column{{Name: "p", Kind: index.Number}}}, // uniform in 0..999
 		opt:  hnsw.Options{M: *m, Build: *build, MinRows: 1}}
 	in := bufio.NewScanner(os.Stdin)
 	out := json.NewEncoder(os.Stdout)
@@ -242,6 +254,8 @@ func (s *server) do(cmd []string, r *reply) error {
 		return s.search(n[0], n[1], r, false)
 	case cmd[0] == "ids" && len(n) == 1:
 		return s.search(n[0], runtime.GOMAXPROCS(0), r, true)
+	case cmd[0] == "filters" && len(n) == 1:
+		return s.filters(n[0], r)
 	}
 	return fmt.Errorf("command %q is not known", cmd)
 }
@@ -271,7 +285,8 @@ func (s *server) build(rows, workers int, r *reply) error {
 	for lo := 0; lo < min(rows, s.rows); lo += 10_000 {
 		var batch []index.Row
 		for i := lo; i < min(lo+10_000, rows, s.rows); i++ {
-			batch = append(batch, index.Row{ID: fmt.Sprintf("%06d", i), Vector: s.vecs[i]})
+			batch = append(batch, index.Row{ID: fmt.Sprintf("%06d", i), Vector: s.vecs[i],
+				Values: map[string]index.Value{"p": {Kind: index.Number, Num: float64(i * 7919 % 1000)}}})
 		}
 		if err := e.Upsert(ctx, batch); err != nil {
 			return err
@@ -329,6 +344,42 @@ func (s *server) search(effort, workers int, r *reply, ids bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *server) filters(queries int, r *reply) error {
+	if s.e == nil {
+		return errors.New("build first")
+	}
+	for _, permille := range []int{1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 800, 1000} {
+		f := share{Allowed: float64(permille) / 1000}
+		right, all := 0, 0
+		for _, v := range s.queries[:min(queries, len(s.queries))] {
+			q := index.Query{Vector: v, Limit: s.k, Filter: &index.Filter{Field: "p", Lt: permille}}
+			start := time.Now()
+			hits, err := s.e.Search(context.Background(), q)
+			f.MS += float64(time.Since(start).Microseconds()) / 1e3
+			if err != nil {
+				return err
+			}
+			q.Exact = true
+			start = time.Now()
+			exact, err := s.e.Search(context.Background(), q)
+			f.ExactMS += float64(time.Since(start).Microseconds()) / 1e3
+			if err != nil {
+				return err
+			}
+			all += len(exact)
+			for _, h := range hits {
+				if slices.Contains(exact, h) {
+					right++
+				}
+			}
+		}
+		n := float64(min(queries, len(s.queries)))
+		f.Recall, f.MS, f.ExactMS = float64(right)/float64(max(1, all)), f.MS/n, f.ExactMS/n
+		r.Filters = append(r.Filters, f)
+	}
+	return nil
 }
 
 func read(path string, dim int) ([][]float32, error) {

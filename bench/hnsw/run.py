@@ -11,9 +11,10 @@ Each side's effort (ef) is chosen on the first half of the queries as the least
 that reaches the recall; recall is reported of the other half. Timed runs take
 all queries, in the order A B B A. Ours answers through the engine (snapshot,
 ids, scores from the stored vectors), one query a call; the rivals answer a whole
-batch a call in C++, row numbers only. Two vectors precisions are run: fp16 (walk on
+batch a call in C++, row numbers only. Two precisions are run: fp16 (walk on
 int8 codes, answers scored from fp16) and int8, the default, whose recall
-against fp32 includes what rounding the stored vectors costs.
+against fp32 includes what rounding the stored vectors costs. "filters" is the
+recall under a filter on a column, against the exact answers of the same engine.
 """
 import argparse, json, os, pathlib, platform, statistics, subprocess, time
 
@@ -202,6 +203,8 @@ def main():
         full[side.name] = dict(zip(("wall_s", "cpu_s"), side.build(base, 2)))
         print(side.name, full[side.name], flush=True)
     out["build_time"]["full"] = full
+    out["filters"] = plain.ask("filters 100")["filters"]
+    print(json.dumps(out["filters"]), flush=True)
     for target in (0.95, 0.99):
         ef, got = effort(ours, target, truth)
         for side, n in sides[1:]:

@@ -101,7 +101,14 @@ func TestReopen(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	torn := filepath.Join(dir, "graphs", "d.graph.123.tmp")
+	if err := os.WriteFile(torn, []byte(magic), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s, e = reopen(t, dir, Options{})
+	if _, err := os.Stat(torn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a killed process left stays: %v", err)
+	}
 	if e.changed != 0 {
 		t.Errorf("%d rows of an unchanged collection were inserted anew", e.changed)
 	}

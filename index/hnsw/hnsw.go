@@ -57,6 +57,8 @@ type Options struct {
 	// Dir is where graphs are kept; "" keeps them in memory only, and a graph is
 	// built anew after each start.
 	Dir string
+	// Default is the engine of collections whose spec names none; "" is flat.
+	Default index.EngineKind
 	// M is how many links a new node chooses; 0 means 16. Level 0 keeps twice as
 	// many. More find more, take longer and 8 bytes a row each.
 	M int
@@ -114,12 +116,23 @@ type Store struct {
 
 var _ index.Store = (*Store)(nil)
 
+// suffix ends the name of a graph's file.
+const suffix = ".graph"
+
 // Wrap returns a store that answers searches of base's collections by graph
 // where their spec says so. Close closes base too.
 func Wrap(base Base, opt Options) (*Store, error) {
 	s := &Store{base: base, opt: opt.filled(), engines: map[string]*Engine{}}
 	if s.opt.Dir != "" {
 		if err := os.MkdirAll(s.opt.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("folder of graphs: %w", err)
+		}
+		// What a killed process was writing. The data directory is ours alone.
+		old, err := filepath.Glob(filepath.Join(s.opt.Dir, "*"+suffix+".*.tmp"))
+		for _, path := range old {
+			err = errors.Join(err, os.Remove(path))
+		}
+		if err != nil {
 			return nil, fmt.Errorf("folder of graphs: %w", err)
 		}
 	}
@@ -154,8 +167,12 @@ func (s *Store) Open(ctx context.Context, name string) (index.Engine, error) {
 // engine runs under s.mu.
 func (s *Store) engine(name string, base index.Engine) index.Engine {
 	spec := base.Spec()
+	kind := spec.Engine
+	if kind == "" {
+		kind = s.opt.Default
+	}
 	least := 0
-	switch spec.Engine {
+	switch kind {
 	case index.EngineHNSW:
 		least = s.opt.MinRows
 	case index.EngineAuto:
@@ -169,7 +186,7 @@ func (s *Store) engine(name string, base index.Engine) index.Engine {
 	}
 	path := ""
 	if s.opt.Dir != "" {
-		path = filepath.Join(s.opt.Dir, name+".graph")
+		path = filepath.Join(s.opt.Dir, name+suffix)
 	}
 	e := newEngine(base, &s.opt, least, path)
 	s.engines[name] = e
@@ -196,7 +213,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		return nil
 	}
 	// A file that stays matches no row of a later collection of the name.
-	if err := os.Remove(filepath.Join(s.opt.Dir, name+".graph")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(s.opt.Dir, name+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.opt.Logf("collection %q: its graph stays: %v", name, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package hnsw
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -300,6 +301,9 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	last := w.recall(q, nil, 10)
+	if v, err := w.e.view(t.Context()); err != nil || len(w.e.graph.Load().unreached(v)) > 3 {
+		t.Errorf("%d live nodes cannot be reached (%v)", len(w.e.graph.Load().unreached(v)), err)
+	}
 	t.Logf("recall@10 %.4f, after %d rounds and %d transplants %.4f", first, rounds, transplants, last)
 	if transplants < 3 {
 		t.Errorf("only %d transplants", transplants)
@@ -376,5 +380,54 @@ func TestEffort(t *testing.T) {
 	rest, err := w.e.Search(t.Context(), index.Query{Vector: q[0], Limit: 8, Exclude: []string{hits[0].ID, hits[4].ID, "absent"}})
 	if err != nil || len(rest) != 8 || rest[0] != hits[1] || slices.Contains(rest, hits[4]) {
 		t.Errorf("without %v and %v: %v (%v)", hits[0], hits[4], rest, err)
+	}
+}
+
+// TestChoice: a collection has a graph when its spec or the store's default says
+// so and it is large enough; a spec that names flat has none.
+func TestChoice(t *testing.T) {
+	s, err := Wrap(memory.Open(), Options{MinRows: 50, AutoRows: 200, Default: index.EngineAuto})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, c := range []struct {
+		kind  index.EngineKind
+		rows  int
+		graph bool
+	}{
+		{index.EngineFlat, 300, false}, {index.EngineHNSW, 49, false}, {index.EngineHNSW, 60, true},
+		{index.EngineAuto, 199, false}, {index.EngineAuto, 210, true}, {"", 199, false}, {"", 210, true},
+	} {
+		name := fmt.Sprintf("%s%d", c.kind, c.rows)
+		e, err := s.Create(t.Context(), index.Spec{Name: name, Dim: 8, Engine: c.kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range clustered(rand.New(rand.NewPCG(1, 1)), c.rows, 8, 3) {
+			if err := e.Upsert(t.Context(), []index.Row{{ID: fmt.Sprint(i), Vector: v}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ready := false
+		if g, ok := e.(*Engine); ok {
+			if err := g.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			st, err := g.Stats(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ready = st.Ready
+		}
+		if ready != c.graph {
+			t.Errorf("engine %q of %d rows: graph is %v", c.kind, c.rows, ready)
+		}
+		if again, err := s.Open(t.Context(), name); err != nil || again != e {
+			t.Errorf("opened again: %v, %v", again, err)
+		}
+	}
+	if _, err := s.Create(t.Context(), index.Spec{Name: "x", Dim: 8, Engine: "tree"}); !errors.Is(err, index.ErrInvalid) {
+		t.Errorf("an engine that is not: %v", err)
 	}
 }
