@@ -220,7 +220,7 @@ func serve(args []string) error {
 	s := &server{vecs: vecs, rows: len(vecs) - *queries, queries: vecs[len(vecs)-*queries:], k: *k,
 		spec: index.Spec{Name: "bench", Dim: *dim, Precision: index.Precision(*precision), Engine: index.EngineHNSW,
 			Columns: []index.Column{{Name: "p", Kind: index.Number}}}, // uniform in 0..999
-		opt:  hnsw.Options{M: *m, Build: *build, MinRows: 1}}
+		opt: hnsw.Options{M: *m, Build: *build, MinRows: 1}}
 	in := bufio.NewScanner(os.Stdin)
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
