@@ -229,8 +229,11 @@ func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done
 		if s == nil {
 			s = &scratch{}
 		}
-		defer m.scratches.Put(s)
 		s.crew, s.parts = together, parts
+		defer func() {
+			s.crew = nil
+			m.scratches.Put(s)
+		}()
 		if err := net.forward(ctx, s, tile, ids); err != nil {
 			return err
 		}
