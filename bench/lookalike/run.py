@@ -1,0 +1,306 @@
+"""Paired timing of a lookalike audience from everyone against NumPy and faiss:
+10,000,000 customers of 384 int8, the best 100,000 (second half of C8).
+
+    python -m venv venv && venv/bin/pip install numpy threadpoolctl faiss-cpu
+    venv/bin/python run.py                # writes ../results/lookalike.json
+
+Two parts, since all of it does not fit a small machine at once:
+
+- "int8": all rows. NumPy holds the same codes as an int8 matrix and a scale a
+  row; it turns a block to float32, multiplies it with the head, and takes the
+  members with argpartition, unsorted (ours come sorted). The size of a block and
+  one or two threads are chosen as the fastest of those tried.
+- "fp32": --fp32-rows of them as one float32 matrix, as NumPy users mostly hold
+  it: matrix @ head on all cores, argpartition. faiss's exact search over the same
+  matrix, asked for as many answers, stands beside it.
+
+Rows are made, not read (main.go says how), the same on each side. Order A B B A;
+a ratio is rival / ours from runs next to each other. Scores and members are
+compared before anything is timed: ours must be the exact ones of whole numbers,
+bit for bit, and NumPy's the same within 1e-4. The ceiling is the read bandwidth, before and after each part.
+"""
+import argparse, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TOLERANCE = 1e-4
+
+
+def codes(rows, dim):
+    """int8 [rows, dim] and fp32 [rows], as main.go makes them."""
+    out, scales = np.empty((rows, dim), np.int8), np.empty(rows, np.float32)
+    words = dim // 8
+    step = 16384
+    with np.errstate(over="ignore"):
+        for lo in range(0, rows, step):
+            hi = min(lo + step, rows)
+            z = np.arange(lo * words + 1, hi * words + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z ^= z >> np.uint64(31)
+            part = np.maximum(z.astype("<u8").view(np.int8), -127).reshape(hi - lo, dim)
+            out[lo:hi] = part
+            f = part.astype(np.float32)
+            scales[lo:hi] = 1 / np.sqrt(np.einsum("ij,ij->i", f, f, dtype=np.float64))
+    return out, scales
+
+
+class Ours:
+    def __init__(self, binary, rows, dim, members):
+        command = [binary, "-rows", str(rows), "-dim", str(dim), "-members", str(members)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"lookalike: the Go side ended with {self.process.wait()}: out of memory? Give fewer --rows")
+        r = json.loads(line)
+        if r.get("error"):
+            sys.exit("lookalike: " + r["error"])
+        return r
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def time(self):
+        r = self.ask("time 1")
+        return r["scan"][0] + r["select"][0], r["scan"][0], r["select"][0]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class NumpyInt8:
+    name = "numpy int8, block by block"
+
+    def __init__(self, codes, scales, head, members):
+        self.codes, self.scales, self.head, self.members = codes, scales, head, members
+        self.out = np.empty(len(codes), np.float32)
+        self.tried = {}
+
+    def scores(self, block, threads):
+        def part(lo, hi):
+            buffer = np.empty((min(block, hi - lo), self.codes.shape[1]), np.float32)
+            for at in range(lo, hi, block):
+                end = min(at + block, hi)
+                b = buffer[: end - at]
+                np.copyto(b, self.codes[at:end])
+                np.dot(b, self.head, out=self.out[at:end])
+                self.out[at:end] *= self.scales[at:end]
+
+        n = len(self.codes)
+        edges = [n * t // threads for t in range(threads + 1)]
+        with threadpool_limits(1 if threads > 1 else None), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, edges[:-1], edges[1:]))
+        return self.out
+
+    def choose(self, cores, rows):
+        """Times a part of the rows in each way and keeps the fastest."""
+        whole = self.codes, self.scales, self.out
+        self.codes, self.scales, self.out = (x[:rows] for x in whole)
+        for threads in sorted({1, cores}):
+            for block in (256, 1024, 4096, 16384):
+                took = []
+                for _ in range(3):
+                    start = time.perf_counter()
+                    self.scores(block, threads)
+                    took.append(time.perf_counter() - start)
+                self.tried[f"{threads} threads, {block} rows"] = round(min(took), 4)
+        self.codes, self.scales, self.out = whole
+        best = min(self.tried, key=self.tried.get)
+        self.threads, self.block = int(best.split()[0]), int(best.split()[2])
+        return best
+
+    def run(self):
+        s = self.scores(self.block, self.threads)
+        return np.argpartition(s, len(s) - self.members)[len(s) - self.members :]
+
+
+class NumpyFp32:
+    name = "numpy fp32, one matrix"
+
+    def __init__(self, matrix, head, members):
+        self.matrix, self.head, self.members = matrix, head, members
+
+    def run(self):
+        s = self.matrix @ self.head
+        return np.argpartition(s, len(s) - self.members)[len(s) - self.members :]
+
+
+class Faiss(NumpyFp32):
+    name = "faiss fp32, exact search"
+
+    def run(self):
+        import faiss
+
+        return faiss.knn(self.head[None], self.matrix, self.members, metric=faiss.METRIC_INNER_PRODUCT)[1][0]
+
+
+def timed(f):
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def spread(xs, digits=4):
+    return {"median": round(statistics.median(xs), digits), "min": round(min(xs), digits), "max": round(max(xs), digits)}
+
+
+def exact(codes, scales, head):
+    """Everyone's score by whole numbers, as index/rows defines it: the head rounded
+    to 15 bits, sums exact, one rounding at the end."""
+    h = head.astype(np.float64)
+    top = np.abs(h).max()
+    scale = top / min(32767, ((2**31 - 1) // 127 - len(h)) / (np.abs(h).sum() / top))
+    q = np.rint(h / scale)
+    out = np.empty(len(codes), np.float32)
+    for lo in range(0, len(codes), 16384):
+        hi = lo + 16384
+        out[lo:hi] = (codes[lo:hi].astype(np.float64) @ q) * (scales[lo:hi].astype(np.float64) * scale)
+    return out
+
+
+def check(ours, exact_scores, numpy_scores, members, tmp):
+    """Stops unless our scores are the exact ones, bit for bit, our members the best by
+    them, in order, equal scores by id, and NumPy's scores the same but for rounding."""
+    path = os.path.join(tmp, "answer")
+    ours.ask("scores " + path)
+    got = np.fromfile(path, "<f4")
+    if not np.array_equal(got, exact_scores):
+        sys.exit(f"lookalike: {np.sum(got != exact_scores)} scores are not the exact ones")
+    worst = float(np.abs(got - numpy_scores).max())
+    if not worst < TOLERANCE:
+        sys.exit(f"lookalike: NumPy's scores differ by up to {worst}, at most {TOLERANCE} is allowed")
+    ours.ask("members " + path)
+    mine = np.fromfile(path, "<u4")
+    if not np.array_equal(mine, np.argsort(-exact_scores, kind="stable")[:members]):
+        sys.exit("lookalike: the members are not the best by exact scores, equal ones by id")
+    theirs = np.argpartition(numpy_scores, len(got) - members)[len(got) - members :]
+    return {"scores_equal_exact_bit_for_bit": True, "members_equal_exact_in_order": True,
+            "greatest_difference_to_numpy_fp32": worst, "members_in_common_with_numpy_fp32": len(np.intersect1d(mine, theirs)) / members}
+
+
+def part(ours, rivals, alternations, dim, rows):
+    """Alternations of ours with each rival, and the ceilings around them."""
+    out, ceilings = {}, [ours.ask("ceiling")["bandwidth"]]
+    shares = []
+    for r, n in rivals:
+        r.run()
+        ours.time()
+        pairs = []
+        for _ in range(n):
+            for first in (True, False):
+                sides = {}
+                for mine in (first, not first):
+                    if mine:
+                        before = ours.ask("ceiling")["bandwidth"]
+                        sides["ours"], sides["scan"], sides["select"] = ours.time()
+                        after = ours.ask("ceiling")["bandwidth"]
+                        ceilings += [before, after]
+                        shares.append(rows * dim / sides["scan"] / ((before + after) / 2))
+                    else:
+                        sides["rival"] = timed(r.run)
+                pairs.append(sides)
+        ratio = [p["rival"] / p["ours"] for p in pairs]
+        out[r.name] = {"ratio": spread(ratio, 3), "pairs": len(ratio), "seconds": spread([p["rival"] for p in pairs]),
+                       "ours_seconds": spread([p["ours"] for p in pairs]), "ours_scan_seconds": spread([p["scan"] for p in pairs]),
+                       "ours_select_seconds": spread([p["select"] for p in pairs]),
+                       "raw": [{k: round(v, 5) for k, v in p.items()} for p in pairs]}
+        print(r.name, json.dumps({k: out[r.name][k] for k in ("ratio", "seconds", "ours_seconds")}), flush=True)
+    return out, spread([c / 1e9 for c in ceilings], 2), spread(shares, 3)
+
+
+def cpu():
+    for line in open("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def available():
+    for line in open("/proc/meminfo"):
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def room(what, rows, bytes_a_row):
+    need, have = rows * bytes_a_row + (2 << 30), available()
+    if need > have:
+        sys.exit(f"lookalike: {what}: {rows} rows need about {need / 1e9:.1f} GB, {have / 1e9:.1f} GB are free; give fewer rows")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rows", type=int, default=10_000_000)
+    p.add_argument("--fp32-rows", type=int, default=4_000_000)
+    p.add_argument("--dim", type=int, default=384)
+    p.add_argument("--members", type=int, default=100_000)
+    p.add_argument("--alternations", type=int, default=9)
+    p.add_argument("--faiss-alternations", type=int, default=3)
+    p.add_argument("--out", default=str(ROOT / "bench/results/lookalike.json"))
+    a = p.parse_args()
+    import faiss
+
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "*.go", "*.s", "go.mod") else "")
+    head = np.sin(np.arange(a.dim) + 1.0).astype(np.float32)
+    parts = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        binary = os.path.join(tmp, "lookalike")
+        subprocess.run(["go", "build", "-o", binary, "./bench/lookalike"], cwd=ROOT, check=True)
+
+        room("int8", a.rows, 2 * (a.dim + 4) + 120)
+        ours = Ours(binary, a.rows, a.dim, a.members)
+        about = ours.about
+        matrix, scales = codes(a.rows, a.dim)
+        side = NumpyInt8(matrix, scales, head, a.members)
+        best = side.choose(cores, min(a.rows, 400_000))
+        found = check(ours, exact(matrix, scales, head), side.scores(side.block, side.threads), a.members, tmp)
+        table, ceiling, share = part(ours, [(side, a.alternations)], a.alternations, a.dim, a.rows)
+        ours.end()
+        parts["int8"] = {"rows": a.rows, "correctness": found, "numpy_tried_seconds": side.tried, "numpy_chosen": best,
+                         "against": table, "read_bandwidth_gb_s": ceiling, "scan_share_of_read_bandwidth": share,
+                         "ours_peak_mb": round(about["peak_mb"]), "numpy_mb": round((matrix.nbytes + scales.nbytes) / 1e6)}
+        del matrix, scales, side
+
+        room("fp32", a.fp32_rows, 4 * a.dim + a.dim + 4 + 120)
+        ours = Ours(binary, a.fp32_rows, a.dim, a.members)
+        matrix = np.empty((a.fp32_rows, a.dim), np.float32)
+        narrow, scales = codes(a.fp32_rows, a.dim)
+        np.multiply(narrow, scales[:, None], out=matrix)
+        reference = exact(narrow, scales, head)
+        del narrow, scales
+        side = NumpyFp32(matrix, head, a.members)
+        found = check(ours, reference, matrix @ head, a.members, tmp)
+        rivals = [(side, a.alternations), (Faiss(matrix, head, a.members), a.faiss_alternations)]
+        table, ceiling, share = part(ours, rivals, a.alternations, a.dim, a.fp32_rows)
+        ours.end()
+        parts["fp32"] = {"rows": a.fp32_rows, "correctness": found, "against": table, "read_bandwidth_gb_s": ceiling,
+                         "scan_share_of_read_bandwidth": share, "numpy_mb": round(matrix.nbytes / 1e6)}
+    result = {
+        "what": "lookalike audience: everyone scored, the best members taken; a ratio is how many times faster Kindred is",
+        "dim": a.dim, "members": a.members, "alternations": a.alternations, "parts": parts,
+        "cpu": cpu(), "cores": cores, "threads": cores, "load_average": {"start": load, "end": os.getloadavg()[0]},
+        "note": "rows are random codes of one byte; a shared virtual machine, so only ratios within a pair mean anything",
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "faiss-cpu": faiss.__version__,
+                     "go": about["go"], "simd": about["simd"], "commit": commit},
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    out = pathlib.Path(a.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
