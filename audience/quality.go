@@ -89,51 +89,71 @@ func ahead(sorted []float32, s float32) float64 {
 	return (float64(len(sorted)-hi) + float64(hi-lo)/2) / float64(len(sorted))
 }
 
-// sheet turns the shares ahead of held-out seeds into a measure with bootstrap
-// intervals over those seeds.
+// otherSeeds is by how much intervals are wider than held-out seeds alone would
+// have them. A bootstrap and a binomial know how this model does on other seeds,
+// not how the model would differ had it learned from others: without it, 95 %
+// intervals hold the truth in 89 of 100 simulated lists (TestIntervalsCover).
+// Shares at one size depend less on the model than the order of everyone does.
+const (
+	otherSeeds      = 1.25 // of an AUC
+	otherSeedsShare = 1.1  // of a recall
+)
+
+// sheet turns the shares ahead of held-out seeds into a measure with 95 %
+// intervals: of the AUC by bootstrap over those seeds, of recall and lift by
+// Wilson's score interval, which holds where few seeds are caught or nearly all.
 func sheet(name string, ahead []float64, asked float64, seed uint64) Measure {
 	m := Measure{Name: name, Sizes: []AtSize{}}
-	sizes := append([]float64{asked}, shares...)
 	rng := rand.New(rand.NewPCG(seed, 0x6b696e64726564))
 	n := len(ahead)
-	aucs := make([]float64, draws)
-	recalls := make([][]float64, len(sizes))
-	for i := range recalls {
-		recalls[i] = make([]float64, draws)
-	}
-	for d := range draws {
+	drawn := make([]float64, draws)
+	for d := range drawn {
 		for range n {
-			p := ahead[rng.IntN(n)]
-			aucs[d] += (1 - p) / float64(n)
-			for i, q := range sizes {
-				if p < q {
-					recalls[i][d] += 1 / float64(n)
-				}
-			}
+			drawn[d] += (1 - ahead[rng.IntN(n)]) / float64(n)
 		}
 	}
-	mean, hit := 0.0, make([]float64, len(sizes))
+	mean := 0.0
 	for _, p := range ahead {
 		mean += (1 - p) / float64(n)
-		for i, q := range sizes {
+	}
+	m.AUC = bootstrapped(mean, drawn)
+	for _, q := range append([]float64{asked}, shares...) {
+		hit := 0
+		for _, p := range ahead {
 			if p < q {
-				hit[i] += 1 / float64(n)
+				hit++
 			}
 		}
-	}
-	m.AUC = interval(mean, aucs)
-	for i, q := range sizes {
-		r := interval(hit[i], recalls[i])
+		r := wilson(hit, n)
 		m.Sizes = append(m.Sizes, AtSize{Share: q, Recall: r, Lift: Interval{r.Value / q, r.Low / q, r.High / q}})
 	}
 	return m
 }
 
-// interval is the percentile interval of bootstrap draws, which it sorts.
-func interval(value float64, drawn []float64) Interval {
+// bootstrapped is the percentile interval of draws, which it sorts, widened in
+// log-odds, so that it stays between 0 and 1.
+func bootstrapped(value float64, drawn []float64) Interval {
 	slices.Sort(drawn)
-	at := func(q float64) float64 { return drawn[int(math.Round(q*float64(len(drawn)-1)))] }
-	return Interval{Value: value, Low: at(0.025), High: at(0.975)}
+	wide := func(q float64) float64 {
+		x := drawn[int(math.Round(q*float64(len(drawn)-1)))]
+		if value <= 0 || value >= 1 || x <= 0 || x >= 1 {
+			return x
+		}
+		at := logit(value) + otherSeeds*(logit(x)-logit(value))
+		return 1 / (1 + math.Exp(-at))
+	}
+	return Interval{Value: value, Low: wide(0.025), High: wide(0.975)}
+}
+
+func logit(p float64) float64 { return math.Log(p / (1 - p)) }
+
+// wilson is the score interval of a share (Wilson, JASA 1927).
+func wilson(hits, n int) Interval {
+	const z = 1.96 * otherSeedsShare
+	p, m := float64(hits)/float64(n), float64(n)
+	mid := (p + z*z/(2*m)) / (1 + z*z/m)
+	half := z / (1 + z*z/m) * math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
+	return Interval{Value: p, Low: math.Max(0, mid-half), High: math.Min(1, mid+half)}
 }
 
 // judge fills the sheet of a finished comparison.

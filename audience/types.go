@@ -190,7 +190,7 @@ type Part struct {
 	Value float32 `json:"value"`
 }
 
-// Interval is an estimate with its 95 % bootstrap interval.
+// Interval is an estimate with its 95 % interval, see sheet.
 type Interval struct {
 	Value float64 `json:"value"`
 	Low   float64 `json:"low"`
