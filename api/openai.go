@@ -1,14 +1,10 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -172,119 +168,6 @@ func (s *Server) embeddings(ctx context.Context, raw []byte) (*rawAnswer, error)
 	}
 	s.metrics.tokens.WithLabelValues(req.Model).Add(float64(n))
 	return &rawAnswer{ContentType: "application/json", Status: http.StatusOK, Body: writeEmbeddings(res, enc.Info(), dim, req.EncodingFormat == "base64", n)}, nil
-}
-
-// parseInput takes a string, strings, one list of token ids, or several.
-func parseInput(raw json.RawMessage, most int) (texts []string, tokens [][]int32, err error) {
-	raw = bytes.TrimSpace(raw)
-	var one string
-	if json.Unmarshal(raw, &one) == nil && len(raw) > 0 && raw[0] == '"' {
-		texts = []string{one}
-	} else {
-		var list []json.RawMessage
-		if json.Unmarshal(raw, &list) != nil || list == nil {
-			return nil, nil, invalid("input", "want a string, a list of strings, a list of token ids or a list of such lists")
-		}
-		if len(list) == 0 {
-			return nil, nil, refused("empty", "input", "empty: give at least one text")
-		}
-		var ids []int32
-		var lists [][]int32
-		switch {
-		case json.Unmarshal(raw, &texts) == nil && list[0][0] == '"':
-		case json.Unmarshal(raw, &ids) == nil:
-			texts, tokens = nil, [][]int32{ids}
-		case json.Unmarshal(raw, &lists) == nil:
-			texts, tokens = nil, lists
-		default:
-			return nil, nil, invalid("input", "mixed: want only strings, only token ids or only lists of token ids")
-		}
-		// null decodes as an empty string or zero: it is neither.
-		for i, e := range list {
-			if bytes.Equal(e, []byte("null")) {
-				return nil, nil, invalid(at(list, i), "null")
-			}
-		}
-	}
-	if n := max(len(texts), len(tokens)); n > most {
-		return nil, nil, refused("too_many", "input", "%d texts: at most %d a request", n, most)
-	}
-	for i, t := range texts {
-		if t == "" {
-			return nil, nil, refused("empty", at(texts, i), "empty")
-		}
-	}
-	return texts, tokens, nil
-}
-
-// writeEmbeddings writes the answer without reflection: encoding/json takes
-// longer for the numbers than the encoder for a short text.
-func writeEmbeddings(res *embed.Result, info embed.Info, dim int, b64 bool, tokens int) []byte {
-	n := len(res.Tokens)
-	size := dim * 12
-	if b64 {
-		size = dim*16/3 + 8
-	}
-	out := make([]byte, 0, n*(size+64)+256)
-	buf := make([]byte, 0, 4*dim)
-	out = append(out, `{"object":"list","data":[`...)
-	for i := range n {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, `{"object":"embedding","index":`...)
-		out = strconv.AppendInt(out, int64(i), 10)
-		out = append(out, `,"embedding":`...)
-		v := cut(res.Vectors[i*info.Dim:(i+1)*info.Dim], dim)
-		if b64 {
-			buf = buf[:0]
-			for _, x := range v {
-				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(x))
-			}
-			out = append(out, '"')
-			out = base64.StdEncoding.AppendEncode(out, buf)
-			out = append(out, '"')
-		} else {
-			out = appendFloats(out, v)
-		}
-		out = append(out, '}')
-	}
-	out = append(out, `],"model":`...)
-	out = strconv.AppendQuote(out, info.Name)
-	out = append(out, `,"usage":{"prompt_tokens":`...)
-	out = strconv.AppendInt(out, int64(tokens), 10)
-	out = append(out, `,"total_tokens":`...)
-	out = strconv.AppendInt(out, int64(tokens), 10)
-	return append(out, "}}"...)
-}
-
-func appendFloats(out []byte, v []float32) []byte {
-	out = append(out, '[')
-	for j, x := range v {
-		if j > 0 {
-			out = append(out, ',')
-		}
-		out = strconv.AppendFloat(out, float64(x), 'g', -1, 32)
-	}
-	return append(out, ']')
-}
-
-// cut keeps the first dim numbers and makes them unit length again.
-func cut(v []float32, dim int) []float32 {
-	if dim == len(v) {
-		return v
-	}
-	sum := 0.0
-	for _, x := range v[:dim] {
-		sum += float64(x) * float64(x)
-	}
-	out := slices.Clone(v[:dim])
-	if sum > 0 {
-		for i := range out {
-			out[i] = float32(float64(out[i]) / math.Sqrt(sum))
-		}
-	}
-	return out
 }
 
 func (s *Server) openaiRoutes() {

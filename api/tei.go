@@ -197,14 +197,7 @@ func (s *Server) teiRoutes() {
 		if err != nil {
 			return teiError(err), nil
 		}
-		out := []byte{'['}
-		for i := range res.Tokens {
-			if i > 0 {
-				out = append(out, ',')
-			}
-			out = appendFloats(out, cut(res.Row(i), dim))
-		}
-		return &rawAnswer{ContentType: "application/json", Status: http.StatusOK, Body: append(out, ']')}, nil
+		return &rawAnswer{ContentType: "application/json", Status: http.StatusOK, Body: writeVectors(res, dim)}, nil
 	})
 	takes(op.Path, map[string]*huma.Schema{
 		"truncate":    {Type: "boolean", Description: "cut what is too long, instead of refusing it"},
