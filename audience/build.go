@@ -286,9 +286,30 @@ func (b *build) byPrecision(allowed []float32, least float64) int {
 	return best
 }
 
-// finish writes members, reasons, curve and histograms.
+// finish writes members, reasons, curve, histograms and what the list means for
+// groups.
 func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*Result, error) {
 	res := b.res
+	var cost *Cost
+	var err error
+	if b.req.Fairness != nil {
+		if rows, cost, err = b.even(scores, rows); err != nil {
+			return nil, err
+		}
+	}
+	if res.Fairness, err = b.disparities(rows); err != nil {
+		return nil, err
+	}
+	for i := range res.Fairness {
+		if cost != nil && res.Fairness[i].Column == b.req.Fairness.Column {
+			res.Fairness[i].Cost = cost
+		}
+		for _, g := range res.Fairness[i].Groups {
+			if g.FourFifths {
+				res.Warnings = append(res.Warnings, fmt.Sprintf("%s %q is selected at %.2f of the highest group's rate (95 %% up to %.2f), below four fifths", res.Fairness[i].Column, g.Label, g.Ratio.Value, g.Ratio.High))
+			}
+		}
+	}
 	res.Manifest.Size = len(rows)
 	if len(rows) == 0 {
 		res.Warnings = append(res.Warnings, "the list is empty: nobody reaches the asked threshold or precision")

@@ -49,7 +49,8 @@ type Request struct {
 	Features  Features      `json:"features,omitzero"`
 	Holdout   Holdout       `json:"holdout,omitzero"`
 	Explain   Explain       `json:"explain,omitzero"`
-	Seed      uint64        `json:"seed,omitempty"` // of the random draws
+	Fairness  *Fairness     `json:"fairness,omitempty"` // how uneven the list may be; nil: as the scores have it
+	Seed      uint64        `json:"seed,omitempty"`     // of the random draws
 }
 
 // Seeds says who the audience should be like. Ids, filter and audience add up to
@@ -138,12 +139,13 @@ type Result struct {
 	Manifest   Manifest    `json:"manifest"`
 	Model      Model       `json:"model"`
 	Members    []Member    `json:"members,omitempty"`
-	Threshold  float32     `json:"threshold"` // the last member's score
+	Threshold  float32     `json:"threshold"` // the last member's score; bound to be even, groups end at scores of their own
 	Quality    Quality     `json:"quality"`
 	Doctor     Doctor      `json:"doctor"`
 	Curve      []Point     `json:"curve"`
 	Reasons    []Reason    `json:"reasons"` // what the audience has more of than everyone
 	Histograms Histograms  `json:"histograms"`
+	Fairness   []Disparity `json:"fairness"` // on sensitive columns
 	Candidates []Candidate `json:"candidates"`
 	Warnings   []string    `json:"warnings"`
 }
@@ -340,6 +342,9 @@ func (r *Request) Validate() error {
 	case "", Auto, Centroid, Clusters, Classifier, Trees:
 	default:
 		bad("method %q: want auto, centroid, clusters, classifier or trees", r.Method)
+	}
+	if f := r.Fairness; f != nil && (f.Column == "" || !(f.MinRatio > 0 && f.MinRatio <= 1)) {
+		bad("fairness: column %q, min_ratio %v: want a column and a ratio above 0 and up to 1", f.Column, f.MinRatio)
 	}
 	if r.Holdout.Folds != 0 && (r.Holdout.Folds < 2 || r.Holdout.Folds > 20) {
 		bad("holdout.folds %d: want 2 to 20", r.Holdout.Folds)
