@@ -1,6 +1,7 @@
 package collection
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,6 +75,10 @@ func newJobs(s *Service) (*jobs, error) {
 	slices.SortFunc(j.queue, func(a, b string) int {
 		return j.all[a].Created.Compare(j.all[b].Created)
 	})
+	if err := j.prune(); err != nil {
+		stop()
+		return nil, err
+	}
 	go j.loop(ctx)
 	return j, nil
 }
@@ -149,7 +154,74 @@ func (j *jobs) loop(ctx context.Context) {
 			j.svc.log.Warn("job ended with an error", "job", job.ID, "kind", job.Kind, "error", err)
 		}
 		j.checkpoint(job)
+		if err := j.prune(); err != nil {
+			j.svc.log.Warn("old jobs could not be forgotten", "error", err)
+		}
 	}
+}
+
+// prune forgets jobs that ended long ago, so that their number stays bounded;
+// see Limits.KeepJobs.
+func (j *jobs) prune() error {
+	limits, now := j.svc.opt.Limits, j.svc.opt.Clock()
+	j.mu.Lock()
+	var ended []*storedJob
+	for _, job := range j.all {
+		if job.State.Final() {
+			ended = append(ended, job)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *storedJob) int {
+		return cmp.Or(b.Updated.Compare(a.Updated), strings.Compare(a.ID, b.ID))
+	})
+	ended = slices.DeleteFunc(ended[min(limits.KeepJobs, len(ended)):], func(job *storedJob) bool {
+		return now.Sub(job.Updated) < limits.KeepJobsFor
+	})
+	j.mu.Unlock()
+	if len(ended) == 0 {
+		return nil
+	}
+	ctx := context.Background()
+	keys := make([]string, len(ended))
+	for i, job := range ended {
+		keys[i] = jobPrefix + job.ID
+		if job.Kind != "audience" {
+			continue
+		}
+		if err := j.settle(ctx, job); err != nil {
+			return err
+		}
+	}
+	if err := j.svc.opt.KV.Delete(ctx, keys...); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, job := range ended {
+		delete(j.all, job.ID)
+	}
+	return nil
+}
+
+// settle writes an ended job's state to its audience, where nobody has: a job
+// that is cancelled while it waits does not.
+func (j *jobs) settle(ctx context.Context, job *storedJob) error {
+	j.svc.creating.Lock()
+	defer j.svc.creating.Unlock()
+	info, err := j.svc.info(job.Collection, job.Target)
+	if errors.Is(err, index.ErrNotFound) {
+		return nil
+	}
+	if err != nil || info.State.Final() {
+		return err
+	}
+	for _, other := range j.list() {
+		if other.Kind == job.Kind && other.Collection == job.Collection && other.Target == job.Target && other.Created.After(job.Created) {
+			return nil // the audience was made anew since
+		}
+	}
+	info.State, info.Job, info.Problem = job.State, job.ID, job.Problem
+	return j.svc.putInfo(ctx, job.Collection, info)
 }
 
 // run executes a job and turns a panic into its failure, so that one broken

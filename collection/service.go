@@ -98,6 +98,10 @@ func (l Limits) withDefaults() Limits {
 	set(&l.MaxTexts, 256)
 	set(&l.MaxHits, 10_000)
 	set(&l.MaxJobs, 64)
+	set(&l.KeepJobs, 1000)
+	if l.KeepJobsFor <= 0 {
+		l.KeepJobsFor = 7 * 24 * time.Hour
+	}
 	return l
 }
 

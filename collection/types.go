@@ -50,6 +50,10 @@ type Limits struct {
 	MaxTexts    int // texts of one customer; default 256
 	MaxHits     int // limit + offset of a search; default 10,000
 	MaxJobs     int // jobs waiting; default 64
+	// An ended job is forgotten once KeepJobs others have ended later and it
+	// ended KeepJobsFor ago; defaults 1,000 and 7 days.
+	KeepJobs    int
+	KeepJobsFor time.Duration
 }
 
 // Config is one collection as its owner declares it.
