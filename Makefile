@@ -9,7 +9,7 @@ LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.versio
 RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint fuzz generate models conformance demo clean
+.PHONY: help build test race vet lint fuzz generate models conformance demo bench bench-check bench-render clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ models: ## fetch the two models that the tests use
 
 conformance: build ## OpenAPI conformance (schemathesis) and the openai client against a running server
 	PYTHON=$(PYTHON) VENV=$(VENV) KINDRED=bin/kindred bash api/testdata/conformance.sh
+
+bench: ## measure against every rival and render docs/performance.md (ONLY=scan,encoder; BENCH_QUALITY=1; DATA=folder)
+	GO=$(GO) ONLY=$(ONLY) DATA=$(DATA) bash bench/run.sh
+
+bench-check: ## the same comparisons small, for correctness only
+	GO=$(GO) ONLY=$(ONLY) bash bench/run.sh --check
+
+bench-render: ## render docs/performance.md and docs/img from bench/results
+	$(GO) run ./bench/render
 
 demo: ## the main job on a generated customer base
 	$(GO) run ./cmd/kindred demo

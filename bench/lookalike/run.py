@@ -253,7 +253,7 @@ def main():
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    commit = git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "*.go", "*.s", "go.mod") else "")
+    commit = git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "index/rows", "index/selection", "internal/simd", "bench/lookalike", "go.mod") else "")
     head = np.sin(np.arange(a.dim) + 1.0).astype(np.float32)
     parts = {}
     with tempfile.TemporaryDirectory() as tmp:

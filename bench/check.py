@@ -1,0 +1,52 @@
+"""Reads the results of `make bench-check` and stops where an answer is wrong; the
+comparisons have compared ids, vectors and scores themselves. No time is looked at.
+
+    python check.py DIR COMPARISON...
+"""
+import json, pathlib, sys
+
+
+def lookalike(r):
+    for name, part in r["parts"].items():
+        c = part["correctness"]
+        yield c["scores_equal_exact_bit_for_bit"] and c["members_equal_exact_in_order"], f"{name}: {part['rows']} scores and the members equal NumPy's exact ones: recall 1"
+        yield c["members_in_common_with_numpy_fp32"] >= 0.999, f"{name}: {c['members_in_common_with_numpy_fp32']:.5f} of the members in common with NumPy in fp32"
+
+
+def tokenizer(r):
+    for run in r["runs"]:
+        yield run["ids_identical"] and run["tokens"] > 1000, f"{run['corpus']}, {run['threads']} threads: {run['tokens']} ids identical"
+
+
+def encoder(r):
+    least = {"fp32": 0.999999, "int16": 0.9999, "int8": 0.9}
+    for name, cosine in r["minimum_cosine_to_onnxruntime_fp32"].items():
+        precision = name.split(" ", 1)[1]
+        if precision in least:
+            yield cosine >= least[precision], f"{name}: least cosine to ONNX Runtime {cosine}"
+
+
+def hnsw(r):
+    for s in r["search"]:
+        if s["against"] == "hnswlib":
+            yield s["ours"]["effort"] is not None and s["ours"]["recall"] >= s["target"] - 0.02, f"recall {s['ours']['recall']:.4f} on queries it was not set by, {s['target']} wanted"
+    for f in r["filters"]:
+        yield f["recall"] >= 0.95, f"filter that lets {f['allowed']:g} through: recall {f['recall']:.4f}"
+
+
+def main():
+    folder, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    wrong = 0
+    for name in names:
+        checks = list(globals()[name](json.loads((folder / (name + ".json")).read_text())))
+        if not checks:
+            checks = [(False, "nothing was checked")]
+        for good, what in checks:
+            print("ok  " if good else "FAIL", name, what)
+            wrong += not good
+    if wrong:
+        sys.exit(f"bench-check: {wrong} answers are wrong")
+
+
+if __name__ == "__main__":
+    main()
