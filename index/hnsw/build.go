@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,7 +131,8 @@ func (e *Engine) follow(ctx context.Context, v *rows.View) error {
 		e.changed += end - at
 		at = end
 	}
-	if all-from >= 1000 {
+	if e.loose += all - from; e.loose >= max(1000, all/50) {
+		e.loose = 0
 		return g.mend(ctx, v, e.opt.Workers)
 	}
 	return nil
@@ -151,6 +153,7 @@ func (g *graph) parallel(ctx context.Context, workers, n int, do func(w *walker,
 					return
 				}
 				do(w, i)
+				runtime.Gosched() // searches go first
 			}
 		})
 	}
@@ -196,15 +199,16 @@ func (e *Engine) restore(ctx context.Context, g *graph, v *rows.View) error {
 		return nil
 	}
 	old, to, err := load(e.path, g.shape, v)
-	if err != nil {
-		if !errors.Is(err, errNoFile) {
-			e.opt.Logf("graph %s: %v; what is missing is built anew", e.path, err)
-		}
-		if old == nil {
-			return nil
-		}
+	if errors.Is(err, errNoFile) {
+		return nil
 	}
 	e.kept = time.Now()
+	if err != nil {
+		e.opt.Logf("graph %s: %v; what is missing is built anew", e.path, err)
+	}
+	if old == nil {
+		return nil
+	}
 	return e.transplant(ctx, g, old, to, v)
 }
 

@@ -31,6 +31,7 @@ type Engine struct {
 	// Of the goroutine that builds, and of Close after it.
 	last    *rows.View // the newest view that rows were inserted from
 	changed int        // rows inserted or lost since the graph was kept
+	loose   int        // rows inserted since the graph was mended
 	kept    time.Time
 
 	mu     sync.Mutex
