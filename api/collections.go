@@ -38,7 +38,7 @@ type putCollection struct {
 	Body struct {
 		Model     string          `json:"model,omitempty" doc:"encoder; empty for columns only or brought vectors" example:"all-MiniLM-L6-v2"`
 		Dim       int             `json:"dim,omitempty" minimum:"0" maximum:"32768" doc:"of brought vectors"`
-		Precision index.Precision `json:"precision,omitempty" enum:"int8,fp16,fp32"`
+		Precision index.Precision `json:"precision,omitempty" enum:"int8,fp16,fp32,binary"`
 		Fields    []fieldBody     `json:"fields,omitempty" maxItems:"1000"`
 		Template  string          `json:"template,omitempty" doc:"such as {title}. {review}"`
 	}

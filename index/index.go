@@ -102,12 +102,17 @@ type Snapshot interface {
 type Precision string
 
 // Int8 holds one signed byte per dimension and a scale per row; Fp16 and Fp32
-// hold IEEE floats. Int8 scores are integer sums, so they are the same bit for
-// bit on every CPU.
+// hold IEEE floats; Binary holds the sign of each number of the unit vector as
+// one bit, which stands for +1/sqrt(dim) (zero included) or -1/sqrt(dim). Int8
+// and Binary scores are integer sums, so they are the same bit for bit on every
+// CPU.
+//
+// Binary is an eighth of Int8 and loses order: package rows says how much.
 const (
-	Int8 Precision = "int8"
-	Fp16 Precision = "fp16"
-	Fp32 Precision = "fp32"
+	Int8   Precision = "int8"
+	Fp16   Precision = "fp16"
+	Fp32   Precision = "fp32"
+	Binary Precision = "binary"
 )
 
 // Kind is the type of a column.

@@ -50,9 +50,9 @@ func (s Spec) Validate() error {
 		errs = append(errs, invalidf("collection %q: dim %d: must be 0 (no vectors) to %d", s.Name, s.Dim, MaxDim))
 	}
 	switch s.Precision {
-	case "", Int8, Fp16, Fp32:
+	case "", Int8, Fp16, Fp32, Binary:
 	default:
-		errs = append(errs, invalidf("collection %q: precision %q: use int8, fp16 or fp32", s.Name, s.Precision))
+		errs = append(errs, invalidf("collection %q: precision %q: use int8, fp16, fp32 or binary", s.Name, s.Precision))
 	}
 	switch s.Engine {
 	case "", EngineFlat, EngineHNSW, EngineAuto:

@@ -79,6 +79,7 @@ const (
 	formInt8
 	formFp16
 	formFp32
+	formBinary
 )
 
 const rowFormat = 1
@@ -86,7 +87,7 @@ const rowFormat = 1
 // encodeRow returns a sealed row: format, form, vector, then the columns that
 // are present as position and value.
 func encodeRow(key []byte, p *rows.Prepared) []byte {
-	b := make([]byte, 4, 32+len(p.Vec.Codes)+2*len(p.Vec.Half)+4*len(p.Vec.Full)+16*len(p.Values))
+	b := make([]byte, 4, 32+len(p.Vec.Codes)+2*len(p.Vec.Half)+4*len(p.Vec.Full)+len(p.Vec.Bits)+16*len(p.Values))
 	b = append(b, rowFormat)
 	switch {
 	case p.Vec.Codes != nil:
@@ -105,6 +106,9 @@ func encodeRow(key []byte, p *rows.Prepared) []byte {
 		for _, f := range p.Vec.Full {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(f))
 		}
+	case p.Vec.Bits != nil:
+		b = append(b, formBinary)
+		b = append(b, p.Vec.Bits...)
 	default:
 		b = append(b, formNone)
 	}
@@ -195,14 +199,14 @@ func cutString(b []byte) (string, []byte, error) {
 }
 
 func decodeVector(spec *index.Spec, form byte, b []byte, v *rows.Vector) ([]byte, error) {
-	want := map[index.Precision]byte{index.Int8: formInt8, index.Fp16: formFp16, index.Fp32: formFp32}
+	want := map[index.Precision]byte{index.Int8: formInt8, index.Fp16: formFp16, index.Fp32: formFp32, index.Binary: formBinary}
 	if form == formNone {
 		return b, nil
 	}
 	if form != want[spec.Precision] {
 		return nil, fmt.Errorf("vector form %d in a collection of precision %q", form, spec.Precision)
 	}
-	size := map[byte]int{formInt8: 4 + spec.Dim, formFp16: 2 * spec.Dim, formFp32: 4 * spec.Dim}[form]
+	size := map[byte]int{formInt8: 4 + spec.Dim, formFp16: 2 * spec.Dim, formFp32: 4 * spec.Dim, formBinary: (spec.Dim + 31) / 32 * 4}[form]
 	if len(b) < size {
 		return nil, errShort
 	}
@@ -224,6 +228,8 @@ func decodeVector(spec *index.Spec, form byte, b []byte, v *rows.Vector) ([]byte
 		for i := range v.Full {
 			v.Full[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
+	case formBinary:
+		v.Bits = append([]byte(nil), src...)
 	}
 	return b[size:], nil
 }

@@ -155,8 +155,11 @@ func testTogether(t *testing.T, cfg Config, p index.Precision) {
 	generation := func(g int) []index.Row {
 		batch := make([]index.Row, rows)
 		for i, id := range ids {
-			vec := make([]float32, dim)
-			vec[g%dim] = 1
+			vec := make([]float32, dim) // a sign tells generations apart in every precision
+			for j := range vec {
+				vec[j] = float32(1 / math.Sqrt(dim))
+			}
+			vec[g%dim] *= -1
 			batch[i] = index.Row{ID: id, Vector: vec, Record: []byte(fmt.Sprint(g)), Values: map[string]index.Value{
 				"gen": {Kind: index.Number, Num: float64(g)}, "name": {Kind: index.Category, Str: fmt.Sprint(g)}}}
 		}
@@ -215,7 +218,7 @@ func testTogether(t *testing.T, cfg Config, p index.Precision) {
 		}
 		g := int(got[0].Values["gen"].Num)
 		for i, r := range got {
-			if int(r.Values["gen"].Num) != g || string(r.Record) != fmt.Sprint(g) || r.Vector[g%dim] < 0.99 {
+			if int(r.Values["gen"].Num) != g || string(r.Record) != fmt.Sprint(g) || !(r.Vector[g%dim] < 0) || !(r.Vector[(g+1)%dim] > 0) {
 				return 0, fmt.Errorf("get mixes generation %d with %v (record %s) in row %d", g, r.Values["gen"].Num, r.Record, i)
 			}
 		}

@@ -45,7 +45,7 @@ var columns = []index.Column{
 // Run runs the suite on all precisions.
 func Run(t *testing.T, cfg Config) {
 	cfg.found = &found{}
-	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32} {
+	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary} {
 		t.Run(string(p), func(t *testing.T) {
 			t.Run("model", func(t *testing.T) { testModel(t, cfg, p) })
 			t.Run("permuted", func(t *testing.T) { testPermuted(t, cfg, p) })

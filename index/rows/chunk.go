@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/simd"
 )
 
 // A chunk holds a fixed number of rows column by column. Its arrays are
@@ -15,6 +16,8 @@ type chunk struct {
 	scales []float32 // 0: no vector
 	half   []uint16
 	full   []float32
+	bits   []byte // as package simd lays binary rows out
+	signed []bool // whether a row has bits; false: no vector
 	ids    []string
 	prev   []uint32 // the row before this one of the same id, plus one; 0: none
 	cols   []column
@@ -54,6 +57,9 @@ func newChunk(spec *index.Spec, rows int) *chunk {
 			c.half = make([]uint16, rows*spec.Dim)
 		case index.Fp32:
 			c.full = make([]float32, rows*spec.Dim)
+		case index.Binary:
+			c.bits = make([]byte, rows*simd.BinaryBytes(spec.Dim))
+			c.signed = make([]bool, rows)
 		default:
 			c.codes = make([]int8, rows*spec.Dim)
 			c.scales = make([]float32, rows)
@@ -65,8 +71,9 @@ func newChunk(spec *index.Spec, rows int) *chunk {
 	return c
 }
 
-// vector returns row i as it is held; it aliases the chunk. For Fp16 and Fp32
-// "no vector" is returned as zeros, which scores the same.
+// vector returns row i as it is held; it aliases the chunk, but for Binary,
+// whose bits are copied. For Fp16 and Fp32 "no vector" is returned as zeros,
+// which scores the same.
 func (c *chunk) vector(i, dim int) Vector {
 	switch {
 	case c.codes != nil:
@@ -78,6 +85,10 @@ func (c *chunk) vector(i, dim int) Vector {
 		return Vector{Half: c.half[i*dim : (i+1)*dim]}
 	case c.full != nil:
 		return Vector{Full: c.full[i*dim : (i+1)*dim]}
+	case c.bits != nil && c.signed[i]:
+		bits := make([]byte, simd.BinaryBytes(dim))
+		simd.GetBinary(bits, c.bits, i)
+		return Vector{Bits: bits}
 	}
 	return Vector{}
 }
@@ -91,19 +102,34 @@ func (c *chunk) setVector(i, dim int, v *Vector) {
 		copy(c.half[i*dim:], v.Half)
 	case v.Full != nil:
 		copy(c.full[i*dim:], v.Full)
+	case v.Bits != nil:
+		simd.PutBinary(c.bits, i, v.Bits)
+		c.signed[i] = true
 	}
 }
 
 // chunkRows picks a power of two of rows that makes a chunk's vectors about
 // 4 MB: small enough for small collections, large enough that a scan streams.
 func chunkRows(spec *index.Spec) int {
-	width := map[index.Precision]int{index.Fp16: 2, index.Fp32: 4}[spec.Precision]
-	bytes := max(1, spec.Dim) * max(1, width)
+	bytes := max(1, vectorBytes(spec))
 	rows := 8192
 	for rows > 64 && rows*bytes > 4<<20 {
 		rows /= 2
 	}
 	return rows
+}
+
+// vectorBytes is how many bytes a row's vector takes in a scan.
+func vectorBytes(spec *index.Spec) int {
+	switch spec.Precision {
+	case index.Fp16:
+		return 2 * spec.Dim
+	case index.Fp32:
+		return 4 * spec.Dim
+	case index.Binary:
+		return simd.BinaryBytes(spec.Dim)
+	}
+	return spec.Dim
 }
 
 // dict numbers the categories of one column in order of arrival.

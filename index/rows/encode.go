@@ -9,16 +9,21 @@ import (
 )
 
 // Vector is one vector as it is held: Codes and Scale for Int8, Half (binary16
-// bits) for Fp16, Full for Fp32. The zero Vector is "no vector".
+// bits) for Fp16, Full for Fp32, Bits for Binary: bit i&7 of byte i>>3 is 1 where
+// number i is not negative, in whole words of 32, zeros behind. The zero Vector
+// is "no vector".
 type Vector struct {
 	Codes []int8
 	Scale float32
 	Half  []uint16
 	Full  []float32
+	Bits  []byte
 }
 
 // None says whether there is no vector.
-func (v *Vector) None() bool { return v.Codes == nil && v.Half == nil && v.Full == nil }
+func (v *Vector) None() bool {
+	return v.Codes == nil && v.Half == nil && v.Full == nil && v.Bits == nil
+}
 
 // Prepared is a row ready to be stored. Values are by position in the spec's
 // columns; a shorter slice leaves the rest missing. Sets are sorted, without
@@ -65,6 +70,14 @@ func EncodeVector(p index.Precision, v []float32) Vector {
 		h := make([]uint16, len(unit))
 		simd.Fp32ToFp16(h, unit)
 		return Vector{Half: h}
+	case index.Binary:
+		b := make([]byte, simd.BinaryBytes(len(unit)))
+		for i, x := range unit {
+			if x >= 0 {
+				b[i>>3] |= 1 << (i & 7)
+			}
+		}
+		return Vector{Bits: b}
 	}
 	top := float32(0)
 	for _, x := range unit {
@@ -103,7 +116,10 @@ func Unit(v []float32) ([]float32, bool) {
 	return out, true
 }
 
-// Decode writes the vector's numbers to dst, zeros when there is none.
+// binaryScale is what a set bit of a row of dim dimensions stands for.
+func binaryScale(dim int) float32 { return float32(1 / math.Sqrt(float64(dim))) }
+
+// Decode writes the vector's dim numbers to dst, zeros when there is none.
 func (v *Vector) Decode(dst []float32) {
 	switch {
 	case v.Codes != nil:
@@ -114,6 +130,13 @@ func (v *Vector) Decode(dst []float32) {
 		simd.Fp16ToFp32(dst, v.Half)
 	case v.Full != nil:
 		copy(dst, v.Full)
+	case v.Bits != nil:
+		x := binaryScale(len(dst))
+		for i := range dst {
+			if dst[i] = -x; v.Bits[i>>3]>>(i&7)&1 != 0 {
+				dst[i] = x
+			}
+		}
 	default:
 		clear(dst)
 	}
@@ -156,4 +179,25 @@ func quantiseHead(h []float32) (q []int16, scale float64) {
 		q[i] = int16(math.RoundToEven(float64(x) / scale))
 	}
 	return q, scale
+}
+
+// binaryHead rounds a head to whole numbers with one scale, the finest with
+// which every four in a row stay within what the tables of binary rows hold.
+func binaryHead(h []float32) (q *simd.BinaryHead, scale float64) {
+	top := 0.0
+	for i := 0; i < len(h); i += 4 {
+		sum := 0.0
+		for _, x := range h[i:min(i+4, len(h))] {
+			sum += math.Abs(float64(x))
+		}
+		top = max(top, sum)
+	}
+	whole := make([]int16, len(h))
+	if top > 0 {
+		scale = top / (32767 - 2) // rounding adds at most half a step to each of the four
+		for i, x := range h {
+			whole[i] = int16(math.RoundToEven(float64(x) / scale))
+		}
+	}
+	return simd.NewBinaryHead(whole), scale
 }

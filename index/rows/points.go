@@ -7,7 +7,7 @@ import (
 	"github.com/kindred-search/kindred/internal/simd"
 )
 
-// Vector returns a row's vector as it is held; it aliases the table and must
+// Vector returns a row's vector as it is held; it may alias the table and must
 // not be changed. Fp16 and Fp32 rows without a vector hold zeros.
 func (v *View) Vector(row uint32) Vector {
 	ch, i := v.at(row)
@@ -42,6 +42,7 @@ type Scorer struct {
 	view  *View
 	codes []int16
 	full  []float32
+	signs *simd.BinaryHead
 	scale float64
 }
 
@@ -57,9 +58,12 @@ func (v *View) Scorer(vector []float32) (*Scorer, error) {
 	if !ok {
 		return s, nil
 	}
-	if v.spec.Precision == index.Int8 {
+	switch v.spec.Precision {
+	case index.Int8:
 		s.codes, s.scale = quantiseHead(unit)
-	} else {
+	case index.Binary:
+		s.signs, s.scale = binaryHead(unit)
+	default:
 		s.full, s.scale = scaleHead(unit)
 	}
 	return s, nil
@@ -71,7 +75,7 @@ func (s *Scorer) Score(row uint32) float32 {
 	ch, i := s.view.at(row)
 	var score float64
 	switch {
-	case s.codes == nil && s.full == nil:
+	case s.codes == nil && s.full == nil && s.signs == nil:
 	case ch.codes != nil:
 		var out [1]int32
 		simd.DotInt8(ch.codes[i*dim:(i+1)*dim], dim, s.codes, out[:])
@@ -80,6 +84,10 @@ func (s *Scorer) Score(row uint32) float32 {
 		var out [1]float32
 		simd.DotFp16(ch.half[i*dim:(i+1)*dim], dim, s.full, out[:])
 		score = float64(out[0]) * s.scale
+	case ch.bits != nil:
+		if ch.signed[i] {
+			score = float64(simd.DotBinaryRow(ch.bits, i, s.signs)) * (s.scale * float64(binaryScale(dim)))
+		}
 	case ch.full != nil:
 		var out [1]float32
 		simd.DotFp32(ch.full[i*dim:(i+1)*dim], dim, s.full, out[:])

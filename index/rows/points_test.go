@@ -13,7 +13,7 @@ import (
 // TestScorer: single rows score the same bits as a search gives them.
 func TestScorer(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32} {
+	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary} {
 		for _, dim := range []int{1, 13, 384} {
 			spec := index.Spec{Name: "s", Dim: dim, Precision: p}
 			table := New(spec, Options{ChunkRows: 64})

@@ -29,6 +29,7 @@ type plan struct {
 	// Heads with a vector, as the kernels take them, and which head each is.
 	int8s  [][]int16
 	floats [][]float32
+	signs  []*simd.BinaryHead
 	which  []int
 }
 
@@ -57,8 +58,8 @@ type tablePlan struct {
 // Scan scores the rows of the mask with every head set in one pass.
 //
 // The order of a score's sum is fixed: vector, tables in order of Bins, trees, bias,
-// in float64, rounded once to float32. With Int8 rows the vector's part is an
-// exact integer times two scales, so scores are the same bit for bit on every
+// in float64, rounded once to float32. With Int8 and Binary rows the vector's part
+// is an exact integer times two scales, so scores are the same bit for bit on every
 // CPU and for every number of cores.
 func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, error) {
 	if err := req.Validate(v.spec); err != nil {
@@ -110,9 +111,8 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 
 func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 	p := &plan{view: v, block: 64}
-	width := map[index.Precision]int{index.Fp16: 2, index.Fp32: 4}[v.spec.Precision]
 	// A block's vectors stay in the second-level cache between heads.
-	for p.block < 1024 && p.block < 1<<v.core.shift && p.block*2*max(1, v.spec.Dim)*max(1, width) <= 256<<10 {
+	for p.block < 1024 && p.block < 1<<v.core.shift && p.block*2*vectorBytes(&v.spec) <= 256<<10 {
 		p.block *= 2
 	}
 	mask := v.live
@@ -138,11 +138,16 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 			hp := headPlan{bias: float64(h.Bias)}
 			if h.Vector != nil && v.spec.Dim > 0 {
 				p.which = append(p.which, len(p.heads))
-				if v.spec.Precision == index.Int8 {
+				switch v.spec.Precision {
+				case index.Int8:
 					q, scale := quantiseHead(h.Vector)
 					hp.scale = scale
 					p.int8s = append(p.int8s, q)
-				} else {
+				case index.Binary:
+					q, scale := binaryHead(h.Vector)
+					hp.scale = scale
+					p.signs = append(p.signs, q)
+				default:
 					f, scale := scaleHead(h.Vector)
 					hp.scale = scale
 					p.floats = append(p.floats, f)
@@ -204,15 +209,18 @@ func newWorker(p *plan) *worker {
 	for range p.heads {
 		w.acc = append(w.acc, make([]float64, p.block))
 	}
-	for range p.int8s {
+	for range len(p.int8s) + len(p.signs) {
 		w.ints = append(w.ints, make([]int32, p.block))
 	}
-	size := p.block * p.view.spec.Dim
-	switch p.view.spec.Precision {
+	spec := &p.view.spec
+	size := p.block * spec.Dim
+	switch spec.Precision {
 	case index.Fp16:
 		w.packed.half = make([]uint16, size)
 	case index.Fp32:
 		w.packed.full = make([]float32, size)
+	case index.Binary:
+		w.packed.bits = make([]byte, p.block*simd.BinaryBytes(spec.Dim))
 	default:
 		w.packed.codes = make([]int8, size)
 	}
@@ -263,7 +271,14 @@ func (w *worker) vectors(ch *chunk, base, rows int, dense bool) {
 	}
 	dim := w.view.spec.Dim
 	src, at := ch, base
-	if !dense {
+	if !dense && ch.bits != nil {
+		row := make([]byte, simd.BinaryBytes(dim))
+		for j, i := range w.idx {
+			simd.GetBinary(row, ch.bits, i)
+			simd.PutBinary(w.packed.bits, j, row)
+		}
+		src, at, rows = &w.packed, 0, len(w.idx)
+	} else if !dense {
 		for j, i := range w.idx {
 			switch {
 			case ch.codes != nil:
@@ -301,6 +316,22 @@ func (w *worker) vectors(ch *chunk, base, rows int, dense bool) {
 			}
 			for j, i := range w.idx {
 				acc[j] = float64(ints[place(j)]) * (float64(ch.scales[i]) * scale)
+			}
+		}
+		return
+	}
+	if ch.bits != nil {
+		for k := range w.ints {
+			w.ints[k] = w.ints[k][:rows]
+		}
+		simd.DotBinary(src.bits[at*simd.BinaryBytes(dim):], w.signs, w.ints)
+		unit := float64(binaryScale(dim))
+		for k, h := range w.which {
+			acc, ints, scale := w.acc[h], w.ints[k], w.heads[h].scale*unit
+			for j, i := range w.idx {
+				if ch.signed[i] {
+					acc[j] = float64(ints[place(j)]) * scale
+				}
 			}
 		}
 		return

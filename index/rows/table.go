@@ -242,7 +242,7 @@ func (t *Table) compact() {
 		p.Vec = ch.vector(i, t.spec.Dim)
 		p.Values = values(&t.spec, ch, i, names)
 		fresh.put(&t.spec, &p, ch.ids[i])
-		copied += len(p.Vec.Codes) + 2*len(p.Vec.Half) + 4*len(p.Vec.Full)
+		copied += len(p.Vec.Codes) + 2*len(p.Vec.Half) + 4*len(p.Vec.Full) + len(p.Vec.Bits)
 	}
 }
 
