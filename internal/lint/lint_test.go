@@ -23,6 +23,7 @@ var layer = map[string]int{
 	"index":      1,
 	"profile":    2,
 	"embed":      2,
+	"phrases":    2,
 	"ingest":     3,
 	"audience":   4,
 	"report":     5,
