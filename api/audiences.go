@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -14,14 +15,10 @@ import (
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
-	"github.com/kindred-search/kindred/index"
 )
 
-// seedRef is an id or {"id", "weight"}.
-type seedRef audience.SeedRef
-
-// UnmarshalJSON takes both forms.
-func (r *seedRef) UnmarshalJSON(raw []byte) error { return (*audience.SeedRef)(r).UnmarshalJSON(raw) }
+// seedRef is audience.SeedRef in the document: an id or {"id", "weight"}.
+type seedRef struct{}
 
 // Schema says so in the document.
 func (seedRef) Schema(huma.Registry) *huma.Schema {
@@ -35,44 +32,16 @@ func (seedRef) Schema(huma.Registry) *huma.Schema {
 	return out
 }
 
-// audienceBody is audience.Request as the document shows it.
-type audienceBody struct {
-	Name  string `json:"name" pattern:"^[a-z0-9_-]{1,64}$"`
-	Seeds struct {
-		IDs      []seedRef     `json:"ids,omitempty"`
-		Filter   *index.Filter `json:"filter,omitempty"`
-		Text     string        `json:"text,omitempty"`
-		Audience string        `json:"audience,omitempty"`
-	} `json:"seeds"`
-	Negatives struct {
-		IDs []seedRef `json:"ids,omitempty"`
-	} `json:"negatives,omitempty"`
-	Exclude  audience.Exclude  `json:"exclude,omitempty"`
-	Filter   *index.Filter     `json:"filter,omitempty"`
-	Size     audience.Size     `json:"size" doc:"exactly one of its fields"`
-	Method   string            `json:"method,omitempty" enum:"auto,centroid,clusters,classifier"`
-	Features audience.Features `json:"features,omitempty"`
-	Holdout  audience.Holdout  `json:"holdout,omitempty"`
-	Explain  audience.Explain  `json:"explain,omitempty"`
-	Seed     uint64            `json:"seed,omitempty" maximum:"9007199254740991"`
+// AudienceBody is a request for an audience; exported for the framework to see.
+type AudienceBody struct {
+	Name string `json:"name" pattern:"^[a-z0-9_-]{1,64}$"`
+	Seed uint64 `json:"seed,omitempty" maximum:"9007199254740991" doc:"of the random draws"`
+	audience.Request
 }
 
-func seedRefs(in []seedRef) []audience.SeedRef {
-	out := make([]audience.SeedRef, len(in))
-	for i, r := range in {
-		out[i] = audience.SeedRef(r)
-	}
-	return out
-}
-
-func (b *audienceBody) request() audience.Request {
-	return audience.Request{
-		Name:      b.Name,
-		Seeds:     audience.Seeds{IDs: seedRefs(b.Seeds.IDs), Filter: b.Seeds.Filter, Text: b.Seeds.Text, Audience: b.Seeds.Audience},
-		Negatives: audience.Negatives{IDs: seedRefs(b.Negatives.IDs)},
-		Exclude:   b.Exclude, Filter: b.Filter, Size: b.Size, Method: b.Method,
-		Features: b.Features, Holdout: b.Holdout, Explain: b.Explain, Seed: b.Seed,
-	}
+func (b *AudienceBody) request() audience.Request {
+	b.Request.Name, b.Request.Seed = b.Name, b.Seed
+	return b.Request
 }
 
 // AtAudience is the path of one audience; exported for the framework to see.
@@ -138,11 +107,12 @@ func (s *Server) finished(ctx context.Context, at *AtAudience) (*collection.Audi
 func (s *Server) audienceRoutes() {
 	svc := s.opt.Service
 	base := collectionPath + "/audiences"
+	s.api.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[audience.SeedRef](), reflect.TypeFor[seedRef]())
 	create := s.operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
 	create.DefaultStatus = http.StatusAccepted
 	huma.Register(s.api, create, func(ctx context.Context, in *struct {
 		InCollection
-		Body audienceBody
+		Body AudienceBody
 	}) (*jobAnswer, error) {
 		job, err := svc.CreateAudience(ctx, in.Collection, in.Body.request())
 		return accepted(job), problemOf(err)

@@ -159,11 +159,14 @@ func TestAudienceRefusals(t *testing.T) {
 	f.do("POST", "/v1/collections/nope/audiences", `{"name":"a","seeds":{"ids":["x"]},"size":{"count":5}}`).problem(404, "not_found")
 
 	p = f.do("POST", "/v1/collections/shop/audiences", `{"name":"a","seeds":{"filter":{"must":[{"field":"nope","eq":1}]}},"filter":{"field":"age","gt":"x"},"size":{"count":0}}`).problem(422, "invalid")
-	for _, at := range []string{"seeds.filter.must[0]", "filter (age).gt", "size.count"} {
+	for _, at := range []string{"body.seeds.filter.must[0]", "body.filter.gt", "body.size.count"} {
 		if !p.faultAt(at) {
 			t.Errorf("no fault at %s: %+v", at, p.Errors)
 		}
 	}
+
+	// The body is the request of package audience, whole.
+	f.do("POST", "/v1/collections/shop/audiences", `{"name":"fair","seeds":{"filter":{"field":"age","gte":50}},"size":{"count":5},"method":"trees","fairness":{"column":"region","min_ratio":2}}`).problem(422, "invalid")
 
 	// Who matches and how many there are can only be seen with the data: the job
 	// fails and says it.

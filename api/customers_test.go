@@ -150,6 +150,15 @@ func TestUpsertVerdicts(t *testing.T) {
 	f.do("POST", "/v1/collections/shop/customers", `[]`, header{"Content-Type": "text/csv"}).problem(415, "unsupported_media_type")
 	f.do("POST", "/v1/collections/nope/customers", `[]`).problem(404, "not_found")
 	f.do("POST", "/v1/collections/shop/customers", `[]`).want(200).into(&out)
+
+	// Of very many refused lines the first are named and all are counted.
+	for kind, many := range map[string]string{asLines: strings.Repeat("x\n", 3*maxVerdicts), asJSON: "[" + strings.Repeat("1,", 3*maxVerdicts-1) + "1]"} {
+		out = collection.Outcome{}
+		f.do("POST", "/v1/collections/shop/customers", many, header{"Content-Type": kind}).want(200).into(&out)
+		if len(out.Refused) != maxVerdicts || out.Unnamed != 2*maxVerdicts || out.Accepted != 0 {
+			t.Errorf("%s: %d are named and %d counted of %d", kind, len(out.Refused), out.Unnamed, 3*maxVerdicts)
+		}
+	}
 }
 
 func TestUpsertManyAndGzip(t *testing.T) {
@@ -208,7 +217,7 @@ func TestOneCustomer(t *testing.T) {
 		t.Errorf("null should remove a field and nothing else: %+v", c)
 	}
 	p := f.do("PATCH", at, `{"fields":{"age":"x","nope":1}}`).problem(422, "invalid")
-	if !p.faultAt("fields.age") || !p.faultAt("fields.nope") {
+	if !p.faultAt("body.fields.age") || !p.faultAt("body.fields.nope") {
 		t.Errorf("faults %+v", p.Errors)
 	}
 	f.do("PATCH", "/v1/collections/shop/customers/zz", `{"fields":{"age":1}}`).problem(404, "not_found")
@@ -350,7 +359,7 @@ func TestQuestions(t *testing.T) {
 	}
 	for _, bad := range []string{
 		`{}`, `{"text":"a","customer":"c0004"}`, `{"vector":[1,2]}`, `{"text":"a","limit":-1}`, `{"text":"a","limit":100000000}`,
-		`{"text":"a","limits":3}`, `{"text":"a","filter":{"field":"nope","eq":1}}`, `{"text":"a","filter":{"field":"age","eq":"x"}}`,
+		`{"text":"a","limits":3}`, `{"text":"a","fields":["age","nope"]}`, `{"text":"a","filter":{"field":"nope","eq":1}}`, `{"text":"a","filter":{"field":"age","eq":"x"}}`,
 		`{"text":7}`, `{"text":"a","filter":{"must":[{"felt":"age"}]}}`, `{"vector":[1e39]}`, `{"vector":[null]}`,
 		`{"vector":[` + strings.TrimSuffix(strings.Repeat("0,", fakeDim), ",") + `]}`,
 	} {

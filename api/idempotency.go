@@ -103,7 +103,7 @@ func (s *Server) idempotent(c *gin.Context) {
 	c.Writer = rec
 	c.Next()
 	c.Writer = rec.ResponseWriter
-	if rec.Status() >= 500 || rec.Status() == http.StatusTooManyRequests || rec.buf.Len() > idemMaxBody {
+	if !keeps(rec.Status()) || rec.buf.Len() > idemMaxBody {
 		return // the caller should try again, and may
 	}
 	header := http.Header{}
@@ -118,6 +118,34 @@ func (s *Server) idempotent(c *gin.Context) {
 	}
 	if err != nil {
 		s.opt.Logger.Warn("keeping an idempotent answer", "error", err)
+	}
+}
+
+// keeps says whether an answer would be the same if the request came again: not
+// when the server failed or was busy, nor when the caller left or its key was
+// refused.
+func keeps(status int) bool {
+	switch status {
+	case 499, http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusUnauthorized, http.StatusForbidden:
+		return false
+	}
+	return status < 500
+}
+
+// forgetInTime removes kept answers that are past their time, every hour until
+// ctx ends.
+func (s *Server) forgetInTime(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.forgetAnswers(); err != nil {
+				s.opt.Logger.Warn("forgetting old answers", "error", err)
+			}
+		}
 	}
 }
 

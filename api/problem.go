@@ -134,6 +134,8 @@ func problemOf(err error) error {
 // want 1 or more".
 var placed = regexp.MustCompile(`^((?:[a-z_]+(?:\.[a-z_]+|\[[0-9]+\])+(?: \([^)]*\)\S*| \S+)?)|[a-z_]+(?: \([^)]*\)\S*)?): (.+)$`)
 
+var withColumn = regexp.MustCompile(`^(\S+) \((.*)\)(\S*)$`)
+
 // faultsOf lists all faults of an error, without the words that only serve
 // errors.Is.
 func faultsOf(err error) []Fault {
@@ -145,6 +147,10 @@ func faultsOf(err error) []Fault {
 			if place, value, has := strings.Cut(m[1], " "); has && value[0] != '(' { // not a column's name
 				f.Location, msg = place, value+": "+msg
 			}
+		}
+		// "filter.must[1] (age).eq" names the column for people.
+		if m := withColumn.FindStringSubmatch(f.Location); m != nil {
+			f.Location, msg = m[1]+m[3], m[2]+": "+msg
 		}
 		out = append(out, Fault{Location: f.Location, Message: msg})
 	}
@@ -180,12 +186,31 @@ func short(v any) any {
 }
 
 // setInstance tells a problem the path it is about; it is a huma.Transformer.
-func setInstance(ctx huma.Context, _ string, v any) (any, error) {
+func (s *Server) setInstance(ctx huma.Context, _ string, v any) (any, error) {
 	if p, ok := v.(*Problem); ok && p.Instance == "" {
 		u := ctx.URL()
 		p.Instance = u.EscapedPath()
+		s.placeInBody(ctx.Operation(), p)
 	}
 	return v, nil
+}
+
+// placeInBody gives places in the body, which the parts below know without their
+// beginning, the form of the framework's: "limit" is "body.limit".
+func (s *Server) placeInBody(op *huma.Operation, p *Problem) {
+	if op == nil || op.RequestBody == nil || op.RequestBody.Content["application/json"] == nil {
+		return
+	}
+	schema := op.RequestBody.Content["application/json"].Schema
+	if schema.Ref != "" {
+		schema = s.api.OpenAPI().Components.Schemas.SchemaFromRef(schema.Ref)
+	}
+	for i, f := range p.Errors {
+		name := f.Location[:len(f.Location)-len(strings.TrimLeft(f.Location, "abcdefghijklmnopqrstuvwxyz_"))]
+		if _, is := schema.Properties[name]; is {
+			p.Errors[i].Location = "body." + f.Location
+		}
+	}
 }
 
 var problemsOnce sync.Once

@@ -293,6 +293,29 @@ func TestIdempotencyWhileRunning(t *testing.T) {
 	done := make(chan *answer, 1)
 	go func() { done <- f.do("POST", "/v1/collections/shop/search", `{"text":"wait"}`, key) }()
 	<-f.enc.entered
+	// Who leaves before the answer may ask again: that it left is no answer.
+	gone := header{"Idempotency-Key": "gone"}
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "POST", f.http.URL+"/v1/collections/shop/search", strings.NewReader(`{"text":"wait"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", "gone")
+	go func() { <-f.enc.entered; leave() }()
+	if res, err := f.http.Client().Do(req); err == nil {
+		res.Body.Close()
+		t.Fatalf("left, and had %s", res.Status)
+	}
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got := f.do("POST", "/v1/collections/shop/search", `{"text":"sea"}`, gone)
+		if got.status == 200 {
+			break
+		}
+		if got.problem(409, "idempotency_running"); time.Now().After(until) {
+			t.Fatal("the request of who left is still running")
+		}
+	}
 	f.do("POST", "/v1/collections/shop/search", `{"text":"wait"}`, key).problem(409, "idempotency_running")
 	close(f.enc.hold)
 	if got := <-done; got.status != 200 {

@@ -56,6 +56,7 @@ type Options struct {
 	Batch        int           // customers of a body that are stored at a time; default 1,000; at most the Service's MaxBatch
 	HeaderTime   time.Duration // to send the headers; default 10 s
 	BodyTime     time.Duration // to send the body; default 10 min
+	StallTime    time.Duration // for a client to take what was written; default 1 min
 	IdleTime     time.Duration // between requests; default 2 min
 	Grace        time.Duration // for requests in flight at shutdown; default 20 s
 	TLS          *tls.Config   // nil: plain HTTP
@@ -99,6 +100,9 @@ func New(opt Options) (*Server, error) {
 	if opt.HeaderTime <= 0 {
 		opt.HeaderTime = 10 * time.Second
 	}
+	if opt.StallTime <= 0 {
+		opt.StallTime = time.Minute
+	}
 	if opt.IdleTime <= 0 {
 		opt.IdleTime = 2 * time.Minute
 	}
@@ -138,7 +142,7 @@ func (s *Server) routes() {
 	s.engine.HandleMethodNotAllowed = true
 	s.engine.RedirectTrailingSlash = false
 	s.engine.UseRawPath, s.engine.UnescapePathValues = true, true
-	s.engine.Use(s.metrics.observe, s.recoverPanic, s.timeBody, s.checkHost, s.checkOrigin, s.limitBody, s.authenticate, s.idempotent)
+	s.engine.Use(s.metrics.observe, s.recoverPanic, s.timeAnswer, s.timeBody, s.checkHost, s.checkOrigin, s.limitBody, s.authenticate, s.idempotent)
 	s.engine.NoRoute(func(c *gin.Context) {
 		s.writeProblem(c, newProblem(http.StatusNotFound, "route_not_found", "there is no such route: see /openapi.json"))
 	})
@@ -152,7 +156,7 @@ func (s *Server) routes() {
 	cfg.CreateHooks = nil
 	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
 	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}
-	cfg.Transformers = []huma.Transformer{setInstance}
+	cfg.Transformers = []huma.Transformer{s.setInstance}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
 	s.api = humagin.New(s.engine, cfg)
 	s.collectionRoutes()
@@ -234,6 +238,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
 	}
+	forgetting := make(chan struct{})
+	go func() {
+		defer close(forgetting)
+		s.forgetInTime(base)
+	}()
+	defer func() { cancel(); <-forgetting }()
 	failed := make(chan error, 1)
 	go func() {
 		if s.opt.TLS != nil {
@@ -326,6 +336,47 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // deadline sets the connection's. A ResponseWriter of a test has none, and on a
 // connection that is gone there is nothing to wait for.
 func (b *timedBody) deadline(t time.Time) { _ = b.conn.SetReadDeadline(t) }
+
+// timeAnswer bounds the time in which a client must take each piece of its
+// answer: one that stops reading would hold a connection, and what is behind
+// the answer, for ever. An answer that is read slowly but steadily goes on.
+func (s *Server) timeAnswer(c *gin.Context) {
+	w := &timedWriter{ResponseWriter: c.Writer, conn: http.NewResponseController(c.Writer), stall: s.opt.StallTime}
+	_ = w.conn.SetWriteDeadline(time.Time{}) // left by the connection's request before; see timedBody.deadline
+	c.Writer = w
+	c.Next()
+	w.extend() // what is buffered goes out after this
+}
+
+// timedWriter sets a deadline before each write.
+type timedWriter struct {
+	gin.ResponseWriter
+	conn  *http.ResponseController
+	stall time.Duration
+}
+
+func (w *timedWriter) extend() { _ = w.conn.SetWriteDeadline(time.Now().Add(w.stall)) }
+
+// Unwrap is for http.ResponseController.
+func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Write writes a piece of the answer.
+func (w *timedWriter) Write(p []byte) (int, error) {
+	w.extend()
+	return w.ResponseWriter.Write(p)
+}
+
+// WriteString writes a piece of the answer.
+func (w *timedWriter) WriteString(p string) (int, error) {
+	w.extend()
+	return w.ResponseWriter.WriteString(p)
+}
+
+// Flush sends what is buffered.
+func (w *timedWriter) Flush() {
+	w.extend()
+	w.ResponseWriter.Flush()
+}
 
 func (s *Server) recoverPanic(c *gin.Context) {
 	defer func() {

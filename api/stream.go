@@ -98,12 +98,24 @@ type upserter struct {
 	total collection.Outcome
 }
 
+// maxVerdicts is how many refused customers an answer names; the others are
+// counted. A body of broken lines must not become an answer of hundreds of times
+// its size.
+const maxVerdicts = 10_000
+
 // batchBytes is how much JSON a batch may come from: long records make short
 // batches.
 const batchBytes = 8 << 20
 
 func (u *upserter) refuse(line int, id, why string) {
-	u.total.Refused = append(u.total.Refused, collection.Verdict{Line: line, ID: id, Reason: why})
+	u.name([]collection.Verdict{{Line: line, ID: id, Reason: why}})
+}
+
+// name adds verdicts to the answer, as long as it takes them.
+func (u *upserter) name(more []collection.Verdict) {
+	fit := min(len(more), maxVerdicts-len(u.total.Refused))
+	u.total.Refused = append(u.total.Refused, more[:fit]...)
+	u.total.Unnamed += len(more) - fit
 }
 
 // add takes one customer; line counts from 1.
@@ -132,7 +144,7 @@ func (u *upserter) flush(ctx context.Context) error {
 	}
 	out, err := u.srv.opt.Service.Upsert(ctx, u.cfg.Name, u.batch)
 	u.total.Accepted += out.Accepted
-	u.total.Refused = append(u.total.Refused, out.Refused...)
+	u.name(out.Refused)
 	u.batch, u.bytes = u.batch[:0], 0
 	return err
 }
@@ -175,8 +187,8 @@ func (u *upserter) takeArray(ctx context.Context, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(raw, &list); err != nil || list == nil {
+	var list json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil || list[0] != '[' {
 		why := "it is something else"
 		if err != nil {
 			why = err.Error()
@@ -185,8 +197,12 @@ func (u *upserter) takeArray(ctx context.Context, body io.Reader) error {
 		p.Fix = `send [{"id": ...}, ...], or one customer a line as application/x-ndjson`
 		return p
 	}
-	for i, raw := range list {
-		if err := u.add(ctx, i+1, raw); err != nil {
+	n := 0
+	for one := range elements(list) {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := u.add(ctx, n, one); err != nil {
 			return err
 		}
 	}

@@ -3,13 +3,18 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gin-gonic/gin"
 )
 
 func TestUnknownRoutesAndMethods(t *testing.T) {
@@ -157,6 +162,65 @@ func TestSlowAndOversizedRequests(t *testing.T) {
 				t.Error("the connection is still open")
 			}
 		})
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who stops reading is cut off, and the export behind the answer with it; who
+// reads slowly is not.
+func TestAnswerThatNobodyReads(t *testing.T) {
+	f := start(t, setup{opt: Options{StallTime: 300 * time.Millisecond}})
+	f.shop(3)
+	big := strings.Repeat("x", 32<<20) // above what sockets buffer
+	ended := make(chan error, 2)
+	f.srv.engine.GET("/big", func(c *gin.Context) {
+		_, err := c.Writer.WriteString(big)
+		ended <- err
+	})
+	addr, stop := f.serve()
+	open := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	idle := open()
+	defer idle.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the write ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("an answer that nobody reads still waits")
+	}
+	// One connection, used again after longer than the time to take an answer.
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for range 2 {
+		if _, err := conn.Write([]byte("DELETE /v1/collections/shop/customers/nobody HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != 404 {
+			t.Fatalf("%v, %v", res, err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		time.Sleep(600 * time.Millisecond)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)

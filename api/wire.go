@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -24,14 +25,14 @@ func parseInput(raw json.RawMessage, most int) (texts []string, tokens [][]int32
 	case len(raw) > 0 && raw[0] == '"':
 		texts = []string{unquote(raw)}
 	case len(raw) > 0 && raw[0] == '[':
-		if texts, tokens, err = parseList(raw); err != nil {
+		if texts, tokens, err = parseList(raw, most); err != nil {
 			return nil, nil, err
 		}
 	default:
 		return nil, nil, invalid("input", "want a string, a list of strings, a list of token ids or a list of such lists")
 	}
 	if n := max(len(texts), len(tokens)); n > most {
-		return nil, nil, refused("too_many", "input", "%d texts: at most %d a request", n, most)
+		return nil, nil, refused("too_many", "input", "more than %d texts in one request", most)
 	}
 	for i, t := range texts {
 		if t == "" {
@@ -41,9 +42,16 @@ func parseInput(raw json.RawMessage, most int) (texts []string, tokens [][]int32
 	return texts, tokens, nil
 }
 
-// parseList reads the elements of a list by the kind of the first.
-func parseList(raw []byte) (texts []string, tokens [][]int32, err error) {
-	items := elements(raw)
+// maxIDs is how many token ids one text may have, far above what models take.
+const maxIDs = 1 << 20
+
+// parseList reads the elements of a list by the kind of the first, and of more
+// than most texts only one more.
+func parseList(raw []byte, most int) (texts []string, tokens [][]int32, err error) {
+	items := collect(raw, most)
+	if len(items) > 0 && items[0][0] != '"' && items[0][0] != '[' {
+		items = collect(raw, maxIDs)
+	}
 	if len(items) == 0 {
 		return nil, nil, refused("empty", "input", "empty: give at least one text")
 	}
@@ -70,7 +78,7 @@ func parseList(raw []byte) (texts []string, tokens [][]int32, err error) {
 		for i, e := range items {
 			ok := e[0] == '['
 			if ok {
-				tokens[i], ok = tokenIDs(elements(e))
+				tokens[i], ok = tokenIDs(collect(e, maxIDs))
 			}
 			if !ok {
 				return nil, nil, mixed()
@@ -98,33 +106,41 @@ func tokenIDs(items [][]byte) ([]int32, bool) {
 	return ids, true
 }
 
-// elements cuts a valid JSON list into its elements, without space around them.
-func elements(raw []byte) [][]byte {
-	var out [][]byte
-	depth, from := 0, -1
-	end := func(at int) {
-		if from >= 0 {
-			out, from = append(out, bytes.TrimRight(raw[from:at], " \t\r\n")), -1
+// elements yields the elements of a valid JSON list, without space around them.
+// They share raw's memory.
+func elements(raw []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		depth, from := 0, -1
+		for i := 0; i < len(raw); i++ {
+			c := raw[i]
+			if depth == 1 && from < 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n' && c != ',' && c != ']' {
+				from = i
+			}
+			switch c {
+			case '"':
+				i += stringEnd(raw[i:])
+			case '[', '{':
+				depth++
+			case ']', '}':
+				depth--
+			}
+			if from >= 0 && (depth == 0 || c == ',' && depth == 1) {
+				if !yield(bytes.TrimRight(raw[from:i], " \t\r\n")) {
+					return
+				}
+				from = -1
+			}
 		}
 	}
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		if depth == 1 && from < 0 && c != ' ' && c != '\t' && c != '\r' && c != '\n' && c != ',' && c != ']' {
-			from = i
-		}
-		switch c {
-		case '"':
-			i += stringEnd(raw[i:])
-		case '[', '{':
-			depth++
-		case ']', '}':
-			if depth--; depth == 0 {
-				end(i)
-			}
-		case ',':
-			if depth == 1 {
-				end(i)
-			}
+}
+
+// collect returns the first elements of a list, one more than most where there
+// are more.
+func collect(raw []byte, most int) [][]byte {
+	var out [][]byte
+	for e := range elements(raw) {
+		if out = append(out, e); len(out) > most {
+			break
 		}
 	}
 	return out

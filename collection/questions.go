@@ -10,6 +10,7 @@ import (
 
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/profile"
 )
 
 // Search answers with the customers nearest to a text, a vector or a customer.
@@ -18,7 +19,7 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) ([]H
 	if err != nil {
 		return nil, err
 	}
-	limit, err := s.page(q.Limit, q.Offset)
+	limit, err := s.page(cfg, q.Limit, q.Offset, q.Fields)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +94,8 @@ func dress(ctx context.Context, eng index.Engine, hits []index.Hit, fields []str
 	return out, nil
 }
 
-func (s *Service) page(limit, offset int) (int, error) {
+// page checks which part of a list is asked for, and which fields of it.
+func (s *Service) page(cfg Config, limit, offset int, fields []string) (int, error) {
 	if limit == 0 {
 		limit = 10
 	}
@@ -106,6 +108,13 @@ func (s *Service) page(limit, offset int) (int, error) {
 	}
 	if limit > s.opt.Limits.MaxHits || offset > s.opt.Limits.MaxHits-limit {
 		faults = append(faults, faultf("limit", "limit + offset is above %d: build an audience for longer lists", s.opt.Limits.MaxHits))
+	}
+	for i, name := range fields {
+		if f, ok := cfg.Schema.Field(name); !ok {
+			faults = append(faults, faultf(fmt.Sprintf("fields[%d]", i), "%q is not a field of the collection", name))
+		} else if f.Type == profile.TypeText {
+			faults = append(faults, faultf(fmt.Sprintf("fields[%d]", i), "%q is a text: hits carry columns, GET the customer for its texts", name))
+		}
 	}
 	return limit, errors.Join(faults...)
 }
@@ -139,7 +148,7 @@ func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) ([
 	if err != nil {
 		return nil, err
 	}
-	limit, err := s.page(q.Limit, q.Offset)
+	limit, err := s.page(cfg, q.Limit, q.Offset, q.Fields)
 	if err != nil {
 		return nil, err
 	}

@@ -85,6 +85,8 @@ type Verdict struct {
 type Outcome struct {
 	Accepted int       `json:"accepted"`
 	Refused  []Verdict `json:"refused"`
+	// Unnamed counts the refused records beyond those that Refused names.
+	Unnamed int `json:"unnamed,omitempty" doc:"refused beyond those named"`
 }
 
 // Customer is one stored customer as it came in.
