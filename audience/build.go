@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/rows"
 	"github.com/kindred-search/kindred/index/selection"
 )
 
@@ -97,7 +98,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	}
 	b.res.Candidates = c.candidates()
 	b.res.Manifest.Method = c.words()
-	b.res.Model = Model{Bins: b.f.bins, Set: c.set(c.folds, c.weights), Center: b.f.center}
+	b.res.Model = b.model(c.set(c.folds, c.weights))
 	scores, err := b.scan(ctx)
 	if err != nil {
 		return nil, err
@@ -122,12 +123,23 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	return b.finish(ctx, scores, rows)
 }
 
+// model keeps the heads as a scan of this collection sees them.
+func (b *build) model(set index.HeadSet) Model {
+	for i := range set.Heads {
+		if v := set.Heads[i].Vector; v != nil {
+			set.Heads[i].Vector = rows.AsScanned(v, b.pop.Spec.Precision)
+		}
+	}
+	return Model{Bins: b.f.bins, Set: set, Center: b.f.center}
+}
+
 // byText is an audience from a description alone: the text is the head, and
 // there is nothing to hold out.
 func (b *build) byText(ctx context.Context) (*Result, error) {
 	b.res.Manifest.Method = "text"
 	b.res.Manifest.Columns = []string{}
-	b.res.Model = Model{Bins: []index.Bins{}, Set: index.HeadSet{Heads: []index.Head{{Vector: b.r.text}}}, Center: b.f.center}
+	b.res.Model = b.model(index.HeadSet{Heads: []index.Head{{Vector: b.r.text}}})
+	b.res.Model.Bins = []index.Bins{}
 	scores, err := b.scan(ctx)
 	if err != nil {
 		return nil, err
@@ -349,7 +361,7 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 				if b.f.dim > 0 {
 					v = x[i*b.f.dim : (i+1)*b.f.dim]
 				}
-				m.Parts = explainer.parts(row, v, m.Score)
+				m.Parts = explainer.parts(row, v)
 			}
 			res.Members[from+i] = m
 		}

@@ -29,6 +29,8 @@ type worldOptions struct {
 	dim     int
 	columns bool
 	reverse bool // order of insertion
+
+	precision index.Precision
 }
 
 func idOf(i int) string { return fmt.Sprintf("c%05d", i) }
@@ -120,7 +122,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	if o.reverse {
 		slices.Reverse(rows)
 	}
-	w := worldOf(t, index.Spec{Name: "w", Dim: o.dim, Columns: schema.Columns()}, rows)
+	w := worldOf(t, index.Spec{Name: "w", Dim: o.dim, Columns: schema.Columns(), Precision: o.precision}, rows)
 	w.pop.Schema, w.truth, w.kind = schema, truth, kind
 	return w
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/kindred-search/kindred/profile"
 )
 
-// parts splits a score into its addends. A column's part is its table's entry
-// and what trees owe to it (credit); the text's is the head's product with the
-// deviation from everyone's mean text; the intercept is what a customer without
-// peculiarities would score. Of several heads, the best one is explained. The
-// parts add up to the score: the text's is what the columns and the intercept
-// leave, so rounding in the scan is in it.
-func (e *explainer) parts(row uint32, x []float32, score float32) []Part {
+// parts are the addends of a row's score, each from the head and the customer's
+// data alone. A column's is its table's entry and what trees owe to it (credit);
+// the text's is the head's product with the deviation x from everyone's mean text;
+// the intercept is what a customer without peculiarities would score. Of several
+// heads, the best one is explained. They add up to the score but for the rounding
+// of float32, because the head is kept as it was scanned with (rows.AsScanned).
+func (e *explainer) parts(row uint32, x []float32) []Part {
 	f, set := e.f, &e.set
 	best, top := 0, math.Inf(-1)
 	if len(set.Heads) > 1 {
@@ -31,23 +31,16 @@ func (e *explainer) parts(row uint32, x []float32, score float32) []Part {
 		}
 	}
 	h := &set.Heads[best]
-	codes := func(c int) []uint16 { return codesOf(f.codes[c], row) }
-	byColumn, intercept := e.columns(best, codes)
-	if h.Vector != nil {
-		intercept += dot(h.Vector, f.center)
-	}
+	byColumn, intercept := e.columns(best, func(c int) []uint16 { return codesOf(f.codes[c], row) })
 	out := make([]Part, 0, len(byColumn)+2)
-	rest := float64(score) - intercept
 	for c, v := range byColumn {
 		if e.used[best][c] {
-			rest -= v
 			out = append(out, Part{Of: f.bins[c].Column, Value: float32(v)})
 		}
 	}
 	if h.Vector != nil {
-		out = append(out, Part{Of: "text", Value: float32(rest)})
-	} else {
-		intercept += rest
+		out = append(out, Part{Of: "text", Value: float32(dot(h.Vector, x))})
+		intercept += dot(h.Vector, f.center)
 	}
 	slices.SortStableFunc(out, func(a, b Part) int {
 		return cmp.Compare(math.Abs(float64(b.Value)), math.Abs(float64(a.Value)))

@@ -216,36 +216,6 @@ func TestVectorsThatSayNothing(t *testing.T) {
 	}
 }
 
-// The text part of a reason is what the text gives: the head's product with the
-// customer's deviation from the mean, computed here from the stored vector.
-func TestTextPartIsTheTexts(t *testing.T) {
-	w := newWorld(t, worldOptions{n: 1000, dim: 8, columns: true})
-	for _, method := range []string{Auto, Clusters} {
-		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:60])}, Size: count(100), Method: method})
-		if res.Model.Set.Heads[0].Vector == nil {
-			t.Fatalf("%s: no text in the head", method)
-		}
-		for _, m := range res.Members {
-			rows, err := w.engine.Get(t.Context(), []string{m.ID})
-			if err != nil {
-				t.Fatal(err)
-			}
-			said := float64(m.Parts[slices.IndexFunc(m.Parts, func(p Part) bool { return p.Of == "text" })].Value)
-			near := math.Inf(1)
-			for _, h := range res.Model.Set.Heads {
-				want := 0.0
-				for j, x := range rows[0].Vector {
-					want += float64(h.Vector[j]) * (float64(x) - float64(res.Model.Center[j]))
-				}
-				near = math.Min(near, math.Abs(want-said))
-			}
-			if near > 2e-3 {
-				t.Fatalf("%s: %s: text part %v, no head gives that (nearest is off by %v)", method, m.ID, said, near)
-			}
-		}
-	}
-}
-
 // What is chosen on some seeds must not be judged on the same: over random seed
 // lists the sheet's AUC is one half on average.
 func TestSheetIsNotOptimistic(t *testing.T) {

@@ -131,7 +131,7 @@ func (b *bench) run(ctx context.Context, data, cache string, prepare bool) (err 
 	if err := b.write(data); err != nil {
 		return err
 	}
-	if b.plan, err = ingest.Inspect(ctx, filepath.Join(b.dir, "customers.csv"), ingest.Options{IDColumn: idColumn, TextColumns: b.task.text}); err != nil {
+	if b.plan, err = ingest.Inspect(ctx, filepath.Join(b.dir, "customers.csv"), b.task.reading()); err != nil {
 		return err
 	}
 	if b.task.model != "" {

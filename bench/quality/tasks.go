@@ -1,18 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"compress/gzip"
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kindred-search/kindred/ingest"
+	"github.com/kindred-search/kindred/profile"
 )
 
 const idColumn = "customer_id"
@@ -23,9 +23,12 @@ type task struct {
 	what    string // the outcome, and what was left out
 	file    string
 	comma   rune
-	header  []string // for a file without one
+	build   func(data string) ([][]string, error) // instead of file: rows, header first
+	sets    []string                              // columns of several values, divided by bars
+	header  []string                              // for a file without one
 	outcome string
 	is      string              // value of the outcome that is positive
+	has     func(string) bool   // instead of is
 	drop    []string            // columns that no side sees: ids, the outcome's leaks
 	text    []string            // columns to encode
 	model   string              // of the texts
@@ -38,7 +41,9 @@ const (
 	chinese = "bge-small-zh-v1.5"
 )
 
-var tasks = []task{
+var tasks = slices.Concat(tableTasks, behaviourTasks)
+
+var tableTasks = []task{
 	{
 		name: "adult", what: "income over 50K; race and sex are ordinary columns here", file: "adult/adult.data.csv.gz", comma: ',',
 		header: []string{
@@ -50,6 +55,15 @@ var tasks = []task{
 	{name: "bank_marketing", what: "took a term deposit; without duration, known only after the call", file: "bank_marketing/bank-full.csv.gz", comma: ';', outcome: "y", is: "yes", drop: []string{"duration"}},
 	{name: "telco_churn", what: "churned", file: "telco_churn/telco_customer_churn.csv.gz", comma: ',', outcome: "Churn", is: "Yes", drop: []string{"customerID"}},
 	{name: "customer_personality", what: "took the last campaign's offer", file: "customer_personality/marketing_campaign.csv", comma: ';', outcome: "Response", is: "1", drop: []string{"ID"}},
+	{
+		name: "hillstrom_visit", what: "visited the shop after the e-mail; 20,000 rows drawn", file: "hillstrom_email/hillstrom.csv.gz", comma: ',', outcome: "visit", is: "1",
+		drop: []string{"conversion", "spend"}, sample: 20000,
+	},
+	{name: "ecommerce_churn_zh", what: "churned; Chinese names of columns", file: "ecommerce_churn_zh/ecommerce_churn.csv.gz", comma: ',', outcome: "Churn（用户流失）", is: "1", drop: []string{"CustomerID"}},
+	{
+		name: "banking77_top_up", what: "asks about topping up (9 of 77 intents); text only", file: "banking77/train.csv.gz", comma: ',', outcome: "category",
+		has: func(v string) bool { return strings.Contains(v, "top_up") || strings.Contains(v, "topping_up") }, text: []string{"text"}, model: english,
+	},
 	{
 		name: "womens_clothing", what: "does not recommend; text and columns, without the rating, which says the same; 12,000 rows drawn", file: "womens_clothing/reviews.csv.gz", comma: ',',
 		outcome: "Recommended IND", is: "0", drop: []string{"", "Rating"}, text: []string{"Title", "Review Text"}, model: english, sample: 12000,
@@ -68,6 +82,15 @@ var tasks = []task{
 	},
 }
 
+// reading says how ingest takes customers.csv.
+func (t *task) reading() ingest.Options {
+	opt := ingest.Options{IDColumn: idColumn, TextColumns: t.text, Types: map[string]profile.FieldType{}}
+	for _, name := range t.sets {
+		opt.Types[name] = profile.TypeSet
+	}
+	return opt
+}
+
 func names() []string {
 	var out []string
 	for _, t := range tasks {
@@ -76,28 +99,19 @@ func names() []string {
 	return out
 }
 
-// load reads the file, header first.
-func (t *task) load(data string) (rows [][]string, err error) {
-	f, err := os.Open(filepath.Join(data, filepath.FromSlash(t.file)))
+// load reads the file, or builds the table, header first.
+func (t *task) load(data string) ([][]string, error) {
+	if t.build != nil {
+		return t.build(data)
+	}
+	raw, err := unpacked(data, t.file)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	var in io.Reader = f
-	if strings.HasSuffix(t.file, ".gz") {
-		if in, err = gzip.NewReader(f); err != nil {
-			return nil, err
-		}
-	}
-	text := bufio.NewReader(in)
-	if mark, err := text.Peek(3); err == nil && string(mark) == "\ufeff" {
-		if _, err := text.Discard(3); err != nil {
-			return nil, err
-		}
-	}
-	r := csv.NewReader(text)
+	r := csv.NewReader(bytes.NewReader(raw))
 	r.Comma, r.LazyQuotes = t.comma, true
-	if rows, err = r.ReadAll(); err != nil {
+	rows, err := r.ReadAll()
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.file, err)
 	}
 	if t.header != nil {
@@ -142,7 +156,11 @@ func (t *task) table(rows [][]string) ([][]string, map[string]bool, error) {
 			row = append(row, strings.TrimSpace(rows[i][c]))
 		}
 		table = append(table, row)
-		truth[id] = strings.TrimSpace(rows[i][outcome]) == t.is
+		value := strings.TrimSpace(rows[i][outcome])
+		truth[id] = value == t.is
+		if t.has != nil {
+			truth[id] = t.has(value)
+		}
 	}
 	return table, truth, nil
 }

@@ -161,43 +161,91 @@ func scaleHead(h []float32) (f []float32, scale float64) {
 // quantiseHead rounds a head to int16 with one scale, such that
 // 127 * sum|q| < 2^31: no sum over int8 codes can overflow an int32.
 func quantiseHead(h []float32) (q []int16, scale float64) {
-	q = make([]int16, len(h))
-	top, sum := 0.0, 0.0
+	top := 0.0
 	for _, x := range h {
-		a := math.Abs(float64(x))
-		top = max(top, a)
-		sum += a
+		top = max(top, math.Abs(float64(x)))
 	}
+	const room = (1<<31 - 1) / 127
+	return roundHead(h, top, func(whole []float64) bool {
+		sum := 0.0
+		for _, x := range whole {
+			if math.Abs(x) > math.MaxInt16 {
+				return false
+			}
+			sum += math.Abs(x)
+		}
+		return sum <= room
+	})
+}
+
+// binaryHead rounds a head to whole numbers with one scale, such that every four
+// in a row stay within what the tables of binary rows hold.
+func binaryHead(h []float32) (q *simd.BinaryHead, scale float64) {
+	q16, scale := roundBinary(h)
+	return simd.NewBinaryHead(q16), scale
+}
+
+func roundBinary(h []float32) (q []int16, scale float64) {
+	four := func(at func(i int) float64) float64 {
+		top := 0.0
+		for i := 0; i < len(h); i += 4 {
+			sum := 0.0
+			for j := i; j < min(i+4, len(h)); j++ {
+				sum += math.Abs(at(j))
+			}
+			top = max(top, sum)
+		}
+		return top
+	}
+	return roundHead(h, four(func(i int) float64 { return float64(h[i]) }), func(whole []float64) bool {
+		return four(func(i int) float64 { return whole[i] }) <= math.MaxInt16
+	})
+}
+
+// roundHead rounds a head to whole numbers of the least power of two, from
+// top / 2^15, at which they fit. With a power of two a rounded head is a head of
+// float32 that rounds to itself, so what was scanned with can be kept and explained
+// exactly (AsScanned); any other scale would be finer by less than a bit, of which a
+// row of 8 bits sees nothing.
+func roundHead(h []float32, top float64, fits func(whole []float64) bool) (q []int16, scale float64) {
+	q = make([]int16, len(h))
 	if top == 0 {
 		return q, 0
 	}
-	// Rounding adds at most half a step an element to the sum.
-	const room = (1<<31 - 1) / 127
-	steps := min(32767, (room-float64(len(h)))/(sum/top))
-	scale = top / steps
-	for i, x := range h {
-		q[i] = int16(math.RoundToEven(float64(x) / scale))
+	_, exp := math.Frexp(top)
+	whole := make([]float64, len(h))
+	for exp -= 15; ; exp++ {
+		inverse := math.Ldexp(1, -exp)
+		for i, x := range h {
+			whole[i] = math.RoundToEven(float64(x) * inverse)
+		}
+		if fits(whole) {
+			break
+		}
 	}
-	return q, scale
+	for i, x := range whole {
+		q[i] = int16(x)
+	}
+	return q, math.Ldexp(1, exp)
 }
 
-// binaryHead rounds a head to whole numbers with one scale, the finest with
-// which every four in a row stay within what the tables of binary rows hold.
-func binaryHead(h []float32) (q *simd.BinaryHead, scale float64) {
-	top := 0.0
-	for i := 0; i < len(h); i += 4 {
-		sum := 0.0
-		for _, x := range h[i:min(i+4, len(h))] {
-			sum += math.Abs(float64(x))
-		}
-		top = max(top, sum)
+// AsScanned returns the head's vector as a scan of rows of this precision sees it.
+// It scans to the same scores, bit for bit, and its products with stored vectors
+// are those of the scan but for the rounding of sums.
+func AsScanned(head []float32, p index.Precision) []float32 {
+	var q []int16
+	var scale float64
+	switch p {
+	case index.Int8:
+		q, scale = quantiseHead(head)
+	case index.Binary:
+		q, scale = roundBinary(head)
+	default:
+		return slices.Clone(head)
 	}
-	whole := make([]int16, len(h))
-	if top > 0 {
-		scale = top / (32767 - 2) // rounding adds at most half a step to each of the four
-		for i, x := range h {
-			whole[i] = int16(math.RoundToEven(float64(x) / scale))
-		}
+	out := make([]float32, len(head))
+	for i, x := range q {
+		out[i] = float32(float64(x) * scale)
 	}
-	return simd.NewBinaryHead(whole), scale
+	return out
 }
