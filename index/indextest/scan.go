@@ -181,8 +181,8 @@ func naiveScore(set *index.HeadSet, bins []index.Bins, r *index.Row, vec []float
 			sum += float64(t.Leaves[leaf])
 		}
 		all = append(all, sum)
-		// Half a step of 2^-15 of the largest number, at each of dim places.
-		room = max(room, top/65000*math.Sqrt(dim), 1e-6*math.Abs(sum))
+		// Half a step of 2^-14 of the largest number, at each of dim places.
+		room = max(room, top/32768*math.Sqrt(dim), 1e-6*math.Abs(sum))
 	}
 	switch set.Reduce {
 	case index.Mean:
