@@ -25,6 +25,7 @@ import (
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/index/selection"
 	"github.com/kindred-search/kindred/internal/buildinfo"
+	"github.com/kindred-search/kindred/internal/heap"
 )
 
 const (
@@ -82,6 +83,7 @@ func summarise(x []float64) spread {
 func main() {
 	fillDir := flag.String("fill", "", "fill this data directory and stop (the command calls itself so)")
 	flag.Parse()
+	heap.Pace() // as the program does
 	run := run
 	if *fillDir != "" {
 		run = func() error {

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -24,17 +23,14 @@ import (
 	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
+	"github.com/kindred-search/kindred/internal/heap"
 )
 
 func main() {
 	if ingest.RunParquetChild() {
 		return
 	}
-	if os.Getenv("GOGC") == "" {
-		// Most of the memory is vectors that stay. Collecting earlier costs little
-		// and keeps the peak of imports and rewriting near what is stored.
-		debug.SetGCPercent(50)
-	}
+	heap.Pace()
 	os.Exit(run(os.Args[1:]))
 }
 

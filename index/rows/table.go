@@ -13,8 +13,7 @@
 // Memory per row of int8: dim + 4 bytes for the vector, 16 for the id's header
 // and its bytes, 4 for the version chain, about 8 for the id map, and 8 a
 // numeric, 4 a category, 24 and more a set column. The garbage of writes comes on
-// top: the runtime lets the heap grow by GOGC percent, so a process that rewrites
-// much of a large collection holds less with GOGC=50.
+// top, and package heap keeps it to a quarter of what lives.
 package rows
 
 import (
