@@ -93,6 +93,7 @@ var table = []struct {
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},
 	{index.ErrNoSpace, http.StatusInsufficientStorage, "disk_full", "free space on the data directory's disk"},
+	{collection.ErrMemory, http.StatusInsufficientStorage, "memory_full", "start the server with a larger --memory, or drop what is not needed"},
 	{index.ErrCorrupt, http.StatusInternalServerError, "corrupt", "restore from a backup"},
 	{index.ErrClosed, http.StatusServiceUnavailable, "stopping", "try again"},
 	{index.ErrInvalid, http.StatusUnprocessableEntity, "invalid", ""},

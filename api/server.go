@@ -31,6 +31,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/embed/cache"
 	"github.com/kindred-search/kindred/index"
 )
 
@@ -39,7 +40,8 @@ import (
 type Options struct {
 	Service *collection.Service
 	Keys    *KeyStore
-	KV      index.KV // for Idempotency-Key; nil turns it off
+	KV      index.KV     // for Idempotency-Key; nil turns it off
+	Cache   *cache.Cache // of vectors, for its metrics; nil: there is none
 	// Listen is the address the server will be bound to: with no key set, it
 	// must be a loopback one.
 	Listen string
@@ -122,7 +124,7 @@ func New(opt Options) (*Server, error) {
 	if len(keys) == 0 && !isLoopback(opt.Listen) {
 		return nil, fmt.Errorf("refusing to listen on %q without an API key: anyone could read the customers. Add a key with `kindred keys add`, or listen on 127.0.0.1", opt.Listen)
 	}
-	s := &Server{opt: opt, metrics: newMetrics(opt.Service), closing: make(chan struct{}), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
+	s := &Server{opt: opt, metrics: newMetrics(opt.Service, opt.Cache), closing: make(chan struct{}), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
 	for _, h := range opt.AllowedHosts {
 		s.hosts[strings.ToLower(h)] = true
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/embed/cache"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -29,7 +30,7 @@ type metrics struct {
 	tokens   *prometheus.CounterVec
 }
 
-func newMetrics(svc *collection.Service) *metrics {
+func newMetrics(svc *collection.Service, vectors *cache.Cache) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kindred_http_requests_total", Help: "Requests answered, by route, method and status."}, []string{"route", "method", "status"}),
@@ -39,6 +40,9 @@ func newMetrics(svc *collection.Service) *metrics {
 	m.registry.MustRegister(m.requests, m.seconds, m.tokens,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&serviceCollector{svc})
+	if vectors != nil {
+		m.registry.MustRegister(&cacheCollector{vectors})
+	}
 	return m
 }
 

@@ -55,6 +55,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
+	opt.Store = newBounded(opt.Store, opt.KV, opt.MaxMemory)
 	s := &Service{
 		opt:     opt,
 		log:     opt.Logger,
@@ -388,7 +389,7 @@ func (s *Service) encoderOf(ctx context.Context, cfg Config) (Encoder, error) {
 		made, _, _ := strings.Cut(cfg.Stamp, "/")
 		hint := "import it again into a new collection"
 		if p, err := embed.StampPrecision(made); err == nil && p != enc.Info().Precision {
-			hint = fmt.Sprintf("start with KINDRED_PRECISION=%s, or %s", p, hint)
+			hint = fmt.Sprintf("start with --precision %s (KINDRED_PRECISION=%s), or %s", p, p, hint)
 		}
 		return nil, fmt.Errorf("collection %q was made with model %s, this process runs %s: %s: %w", cfg.Name, made, now, hint, index.ErrInvalid)
 	}

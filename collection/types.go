@@ -37,8 +37,11 @@ type Options struct {
 	// them on Service.StartImport.
 	ImportRoot string
 	Limits     Limits
-	Clock      func() time.Time // nil: time.Now
-	Logger     *slog.Logger     // nil: discarded
+	// MaxMemory is how many bytes the customers of all open collections may take
+	// in memory; more are refused with ErrMemory. 0: any.
+	MaxMemory int64
+	Clock     func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: discarded
 }
 
 // Limits are the refusals at the door. Zero values take the default named.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/pflag"
+
+	"github.com/kindred-search/kindred/index"
 )
 
 // Config is every setting that commands share. The same name is a key of
@@ -21,10 +23,15 @@ type Config struct {
 	Server string `yaml:"server"` // address of a running server; "" works on Data directly
 	Key    string `yaml:"key"`    // API key for Server
 	Listen string `yaml:"listen"` // host:port that serve binds; default 127.0.0.1:7878
-	Engine string `yaml:"engine"` // flat, the only one in this version
+	Engine string `yaml:"engine"` // flat, hnsw or auto: how look-ups find customers
 	Device string `yaml:"device"` // auto or cpu, the only one in this version
-	JSON   bool   `yaml:"json"`   // results as JSON on standard output
-	Quiet  bool   `yaml:"quiet"`  // no progress
+
+	Threads   string `yaml:"threads"`   // cores to use; "" for all
+	Memory    string `yaml:"memory"`    // bytes the process may take, such as 2GiB; "" for any
+	Precision string `yaml:"precision"` // arithmetic of models: fp32, int16 or int8; "" for int16
+
+	JSON  bool `yaml:"json"`  // results as JSON on standard output
+	Quiet bool `yaml:"quiet"` // no progress
 }
 
 // setting ties one field of Config to its names.
@@ -40,8 +47,11 @@ func (c *Config) settings() []setting {
 		{name: "server", help: "work on a running server instead of --data, such as http://127.0.0.1:7878", text: &c.Server},
 		{name: "key", help: "API key for --server", text: &c.Key},
 		{name: "listen", def: "127.0.0.1:7878", help: "host:port to serve on", text: &c.Listen},
-		{name: "engine", def: "flat", help: "engine: flat", text: &c.Engine},
+		{name: "engine", def: "flat", help: "how search and similar find customers: flat (exact), hnsw (a graph: faster, may miss some), auto (by size)", text: &c.Engine},
 		{name: "device", def: "auto", help: "where models run: auto or cpu", text: &c.Device},
+		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
+		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
+		{name: "precision", help: "arithmetic of models: fp32, int16 or int8 (default int16)", text: &c.Precision},
 		{name: "json", help: "results as JSON on standard output", flag: &c.JSON},
 		{name: "quiet", help: "no progress", flag: &c.Quiet},
 	}
@@ -171,11 +181,13 @@ func (c *Config) Validate() error {
 			faults = append(faults, fmt.Errorf("server %q: want http://host:port or https://host", c.Server))
 		}
 	}
-	if c.Engine != "flat" {
-		faults = append(faults, fmt.Errorf("engine %q: this version has flat", c.Engine))
+	switch index.EngineKind(c.Engine) {
+	case index.EngineFlat, index.EngineHNSW, index.EngineAuto:
+	default:
+		faults = append(faults, fmt.Errorf("engine %q: this version has flat, hnsw and auto", c.Engine))
 	}
 	if c.Device != "auto" && c.Device != "cpu" {
 		faults = append(faults, fmt.Errorf("device %q: this version has auto and cpu", c.Device))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.validateLimits())...)
 }

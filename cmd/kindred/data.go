@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
+	"github.com/kindred-search/kindred/index/hnsw"
 )
 
 // backend is what commands ask, in this process or over HTTP.
@@ -51,12 +53,12 @@ func (a *app) withBackend(ctx context.Context, do func(backend) error) error {
 
 // withData runs do on the data directory in this process.
 func (a *app) withData(ctx context.Context, do func(*collection.Service) error) (err error) {
-	store, err := openStore(a.cfg.Data)
+	store, err := a.openStore(a.cfg.Data)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory()})
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (a *app) withData(ctx context.Context, do func(*collection.Service) error) 
 }
 
 // openStore opens a data directory, making it where there is none.
-func openStore(dir string) (*flat.Store, error) {
+func (a *app) openStore(dir string) (*hnsw.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -73,5 +75,12 @@ func openStore(dir string) (*flat.Store, error) {
 	if errors.Is(err, index.ErrLocked) {
 		return nil, fmt.Errorf("%s is held by another process: if that is a server, ask it with --server http://HOST:PORT: %w", dir, err)
 	}
-	return store, err
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := hnsw.Wrap(store, hnsw.Options{Dir: filepath.Join(dir, "graphs"), Default: index.EngineKind(a.cfg.Engine), Logf: a.say})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return wrapped, nil
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/kindred-search/kindred/demo"
 	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/index"
-	"github.com/kindred-search/kindred/index/flat"
+	"github.com/kindred-search/kindred/index/hnsw"
 	"github.com/kindred-search/kindred/profile"
 	"github.com/kindred-search/kindred/report"
 )
@@ -126,7 +126,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	a.say("done in %s; the report to look at: %s", time.Since(start).Round(time.Second), filepath.Join(dir, "report.html"))
 	next := demoNext{program: program(), data: filepath.Join(dir, "data"), seeds: filepath.Join(dir, "seeds.csv")}
 	if f.keep {
-		return a.serve(ctx, next.data, "", func(url string) { a.say("%s", next.words(url)) })
+		return a.serve(ctx, next.data, "", cacheFlags{}, func(url string) { a.say("%s", next.words(url)) })
 	}
 	a.say("%s", next.words(""))
 	return nil
@@ -183,12 +183,12 @@ func (a *app) demoBase(ctx context.Context, dir, model string, opt demo.Options)
 	if _, err := a.pull(ctx, model, false); err != nil {
 		return err
 	}
-	store, err := openStore(filepath.Join(dir, "data"))
+	store, err := a.openStore(filepath.Join(dir, "data"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel, Limits: collection.Limits{MinAudience: 1}})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinAudience: 1}})
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ type demoRun struct {
 	seeds, out, report string
 }
 
-func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *flat.Store, d demoRun) error {
+func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *hnsw.Store, d demoRun) error {
 	ids := d.src.positives
 	take := min(demoSeeds, len(ids)/2)
 	if take < 20 {
@@ -281,7 +281,7 @@ func writeIDs(w io.Writer, refs []audience.SeedRef) error {
 }
 
 // judge sets the model's order of everyone but the seeds against the truth.
-func judge(ctx context.Context, store *flat.Store, d demoRun, res *audience.Result, seeds map[string]bool) (_ *report.Truth, err error) {
+func judge(ctx context.Context, store *hnsw.Store, d demoRun, res *audience.Result, seeds map[string]bool) (_ *report.Truth, err error) {
 	eng, err := store.Open(ctx, d.coll)
 	if err != nil {
 		return nil, err

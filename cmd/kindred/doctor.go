@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/internal/buildinfo"
 	"github.com/kindred-search/kindred/internal/simd"
@@ -60,8 +62,11 @@ func (a *app) examine() []finding {
 		{What: "version", Found: strings.TrimSpace(b.Version + " " + b.Commit)},
 		{What: "built with", Found: b.Go + " for " + b.Platform},
 		{What: "vector code", Found: simd.Features()},
-		{What: "cores", Found: fmt.Sprint(runtime.GOMAXPROCS(0))},
+		{What: "cores", Found: fmt.Sprintf("%d of %d in use (--threads)", runtime.GOMAXPROCS(0), runtime.NumCPU())},
 	}
+	list = append(list, finding{What: "memory limit", Found: cmp.Or(a.cfg.Memory, "none (--memory sets one)")},
+		finding{What: "precision", Found: cmp.Or(a.cfg.Precision, string(embed.DefaultPrecision)+" (--precision chooses)")},
+		finding{What: "engine", Found: a.cfg.Engine})
 	if mem, ok := memorySize(); ok {
 		list = append(list, finding{What: "memory", Found: gigabytes(mem)})
 	}

@@ -31,7 +31,7 @@ func (a *app) embedCommand() *cobra.Command {
 					return err
 				}
 			}
-			m, err := openCached(model)
+			m, err := a.openCached(model)
 			if err != nil {
 				return err
 			}

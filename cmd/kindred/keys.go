@@ -66,7 +66,7 @@ func (a *app) keysCommand() *cobra.Command {
 }
 
 func (a *app) withKeys(do func(*api.KeyStore) error) (err error) {
-	store, err := openStore(a.cfg.Data)
+	store, err := a.openStore(a.cfg.Data)
 	if err != nil {
 		return err
 	}

@@ -243,7 +243,7 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 		}
 	}
 	store := memory.Open()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel, Limits: collection.Limits{MinSeeds: f.minSeeds, MinAudience: 1}})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinSeeds: f.minSeeds, MinAudience: 1}})
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,7 @@ func (a *app) root() *cobra.Command {
 				return &usageError{err}
 			}
 			a.cfg = cfg
+			cfg.limit()
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -125,7 +126,7 @@ func complete(cmd *cobra.Command) {
 		names = append(names, e.Name)
 	}
 	for flag, values := range map[string][]string{
-		"method": methods, "model": append([]string{"auto", "none"}, names...), "engine": {"flat"}, "device": {"auto", "cpu"},
+		"method": methods, "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu"},
 		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
 	} {
 		if cmd.LocalFlags().Lookup(flag) != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // openCached opens a model of the cache.
-func openCached(name string) (*embed.Model, error) {
+func (a *app) openCached(name string) (*embed.Model, error) {
 	dir, ok := models.Find(name)
 	if !ok {
 		if _, err := models.Lookup(name); err != nil {
@@ -22,12 +22,12 @@ func openCached(name string) (*embed.Model, error) {
 		}
 		return nil, fmt.Errorf("model %s is not on this machine: run kindred models pull %s", name, name)
 	}
-	return embed.Open(dir, embed.Options{})
+	return embed.Open(dir, embed.Options{Precision: embed.Precision(a.cfg.Precision)})
 }
 
 // openModel is openCached for package collection.
-func openModel(_ context.Context, name string) (collection.Encoder, error) {
-	m, err := openCached(name)
+func (a *app) openModel(_ context.Context, name string) (collection.Encoder, error) {
+	m, err := a.openCached(name)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/kindred-search/kindred/api"
 	"github.com/kindred-search/kindred/collection"
-	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/internal/buildinfo"
 )
@@ -24,6 +23,7 @@ const stopTime = 30 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
 	var importRoot string
+	var vectors cacheFlags
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the data directory over HTTP",
 		Long: "serve answers on --listen until it is stopped. Without an API key (kindred keys add) it binds to this machine only.\n" +
@@ -31,10 +31,11 @@ func (a *app) serveCommand() *cobra.Command {
 		Example: "  kindred serve --data ./kindred-data\n  kindred serve --listen 0.0.0.0:7878   # after kindred keys add",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.serve(cmd.Context(), a.cfg.Data, importRoot, func(string) {})
+			return a.serve(cmd.Context(), a.cfg.Data, importRoot, vectors, func(string) {})
 		},
 	}
 	cmd.Flags().StringVar(&importRoot, "import-root", "", "folder from which files may be imported by path (default: none may)")
+	vectors.add(cmd.Flags())
 	return cmd
 }
 
@@ -52,7 +53,7 @@ func (a *app) listen(ctx context.Context) (net.Listener, error) {
 
 // serve answers on --listen until ctx ends. ready hears the address once
 // requests are taken.
-func (a *app) serve(ctx context.Context, dir, importRoot string, ready func(url string)) (err error) {
+func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFlags, ready func(url string)) (err error) {
 	// The address first: it is the likelier mistake, and cheap to see.
 	listener, err := a.listen(ctx)
 	if err != nil {
@@ -64,12 +65,19 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, ready func(url 
 		}
 	}()
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	store, err := openStore(dir)
+	store, err := a.openStore(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openQueue, ImportRoot: importRoot, Logger: log})
+	known, err := vectors.open(dir)
+	if err != nil {
+		return err
+	}
+	if known != nil {
+		defer func() { err = errors.Join(err, known.Close()) }()
+	}
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openQueue(known), ImportRoot: importRoot, MaxMemory: a.cfg.customerMemory(), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -82,7 +90,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, ready func(url 
 	if err != nil {
 		return err
 	}
-	opt := api.Options{Service: svc, Keys: api.NewKeyStore(store.KV()), KV: store.KV(), Listen: listener.Addr().String(), UploadDir: filepath.Join(dir, "uploads"), Version: buildinfo.Read().Version, Logger: log}
+	opt := api.Options{Service: svc, Keys: api.NewKeyStore(store.KV()), KV: store.KV(), Listen: listener.Addr().String(), Cache: known, UploadDir: filepath.Join(dir, "uploads"), Version: buildinfo.Read().Version, Logger: log}
 	for _, m := range installed {
 		opt.Models = append(opt.Models, m.Manifest.Name)
 	}
@@ -99,14 +107,4 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, ready func(url 
 	err = server.Serve(ctx, listener)
 	a.say("stopped; unfinished jobs go on at the next start")
 	return err
-}
-
-// openQueue opens a model of the cache behind a queue, which joins the texts
-// of concurrent requests and refuses what it cannot take.
-func openQueue(_ context.Context, name string) (collection.Encoder, error) {
-	m, err := openCached(name)
-	if err != nil {
-		return nil, err
-	}
-	return embed.NewQueue(m, embed.QueueOptions{}), nil
 }
