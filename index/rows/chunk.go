@@ -49,7 +49,7 @@ func newColumn(k index.Kind, rows int) column {
 	return column{sets: make([][]int32, rows)}
 }
 
-func newChunk(spec *index.Spec, rows int) *chunk {
+func newChunk(spec *index.Spec, rows int, first bool) *chunk {
 	c := &chunk{ids: make([]string, rows), prev: make([]uint32, rows), cols: make([]column, len(spec.Columns))}
 	if spec.Dim > 0 {
 		switch spec.Precision {
@@ -64,6 +64,11 @@ func newChunk(spec *index.Spec, rows int) *chunk {
 			c.codes = make([]int8, rows*spec.Dim)
 			c.scales = make([]float32, rows)
 		}
+	}
+	if !first { // a small collection does not fill one
+		hugePages(c.codes)
+		hugePages(c.half)
+		hugePages(c.full)
 	}
 	for i, col := range spec.Columns {
 		c.cols[i] = newColumn(col.Kind, rows)

@@ -24,6 +24,7 @@ type plan struct {
 	asked []treeColumn // what trees look at
 	mask  []uint64     // dense, ANDed with live
 	block int          // rows a block, a power of two
+	plain bool         // int8 rows, and every set is one vector and a bias
 	out   [][]float32
 
 	// Heads with a vector, as the kernels take them, and which head each is.
@@ -72,6 +73,9 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	n := int(v.n)
 	blocks := (n + p.block - 1) / p.block
 	workers := max(1, min(runtime.GOMAXPROCS(0), blocks))
+	// A worker takes blocks that follow each other, up to a chunk: what the
+	// kernels fetch ahead is then read by the core that asked for it.
+	run := min(max(1, blocks/(4*workers)), max(1, 1<<v.core.shift/p.block))
 	var (
 		next, done atomic.Int64
 		wg         sync.WaitGroup
@@ -81,23 +85,25 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	for range workers {
 		wg.Go(func() {
 			w := newWorker(p)
-			for ctx.Err() == nil {
-				b := int(next.Add(1)) - 1
-				if b >= blocks {
-					return
-				}
-				lo := b * p.block
-				hi := min(lo+p.block, n)
-				w.scan(lo, hi)
-				d := int(done.Add(int64(hi - lo)))
-				// Every 64 blocks is often enough for a person.
-				if req.Progress != nil && (b%64 == 63 || d == n) {
-					report.Lock()
-					if d > reported {
-						reported = d
-						req.Progress(d, n)
+			for {
+				end := int(next.Add(int64(run)))
+				for b := end - run; b < end; b++ {
+					if b >= blocks || ctx.Err() != nil {
+						return
 					}
-					report.Unlock()
+					lo := b * p.block
+					hi := min(lo+p.block, n)
+					w.scan(lo, hi)
+					d := int(done.Add(int64(hi - lo)))
+					// Every 64 blocks is often enough for a person.
+					if req.Progress != nil && (b%64 == 63 || d == n) {
+						report.Lock()
+						if d > reported {
+							reported = d
+							req.Progress(d, n)
+						}
+						report.Unlock()
+					}
 				}
 			}
 		})
@@ -182,7 +188,12 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 			}
 			p.heads = append(p.heads, hp)
 		}
-		p.out = append(p.out, make([]float32, v.n))
+		out := make([]float32, v.n)
+		p.out = append(p.out, out)
+	}
+	p.plain = v.spec.Precision == index.Int8 && len(p.which) == len(p.heads) && len(p.sets) == len(p.heads)
+	for i := range p.heads {
+		p.plain = p.plain && len(p.heads[i].tables) == 0 && len(p.heads[i].trees) == 0
 	}
 	return p, nil
 }
@@ -246,6 +257,10 @@ func (w *worker) scan(lo, hi int) {
 		return
 	}
 	ch, base := w.view.at(uint32(lo))
+	if w.plain && wanted*4 >= hi-lo {
+		w.direct(ch, base, lo, hi, words)
+		return
+	}
 	w.idx = w.idx[:0]
 	for k, x := range words {
 		for ; x != 0; x &= x - 1 {
@@ -259,6 +274,31 @@ func (w *worker) scan(lo, hi int) {
 		w.tables(ch, lo-base, h)
 	}
 	w.reduce(lo - base)
+}
+
+// direct scores all rows of a block under heads that are a vector and a bias,
+// then takes back those that words leave out. The bits are those of the other way.
+func (w *worker) direct(ch *chunk, base, lo, hi int, words []uint64) {
+	dim, rows := w.view.spec.Dim, hi-lo
+	for k := range w.ints {
+		w.ints[k] = w.ints[k][:rows]
+	}
+	simd.DotInt8Heads(ch.codes[base*dim:(base+rows)*dim], dim, w.int8s, w.ints)
+	for h := range w.heads {
+		simd.Scores(w.out[h][lo:hi], w.ints[h], ch.scales[base:base+rows], w.heads[h].scale, w.heads[h].bias)
+	}
+	ninf := float32(math.Inf(-1))
+	for k, x := range words {
+		for x = ^x; x != 0; x &= x - 1 {
+			r := lo + k*64 + bits.TrailingZeros64(x)
+			if r >= hi {
+				break
+			}
+			for h := range w.out {
+				w.out[h][r] = ninf
+			}
+		}
+	}
 }
 
 // vectors fills acc[head][j] with the vector part of row idx[j].

@@ -344,7 +344,7 @@ func (c *core) grow() {
 func (c *core) put(spec *index.Spec, p *Prepared, id string) {
 	row := c.n
 	if int(row>>c.shift) == len(c.chunks) {
-		c.chunks = append(c.chunks, newChunk(spec, 1<<c.shift))
+		c.chunks = append(c.chunks, newChunk(spec, 1<<c.shift, row == 0))
 	}
 	ch, i := c.at(row)
 	ch.ids[i] = id

@@ -388,6 +388,17 @@ func dotFp16(rows []uint16, dim int, head, out []float32) {
 	}
 }
 
+func scores(dst []float32, ints []int32, scales []float32, scale, bias float64) {
+	n := len(dst) &^ 3
+	if impl == variantGo {
+		n = 0
+	}
+	if n > 0 {
+		scoresAVX2(&dst[0], &ints[0], &scales[0], n, scale, bias)
+	}
+	scoresGo(dst[n:], ints[n:], scales[n:], scale, bias)
+}
+
 func fp16ToFp32(dst []float32, src []uint16) {
 	n := len(src) &^ 7
 	if impl == variantGo {

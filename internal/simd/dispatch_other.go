@@ -48,8 +48,12 @@ func normBody(n *normArgs)                                     { normBodyGo(n) }
 func dotInt8(r []int8, dim int, head []int16, out []int32)     { dotInt8Go(r, dim, head, out) }
 func dotFp32(r []float32, dim int, head, out []float32)        { dotFp32Go(r, dim, head, out) }
 func dotFp16(r []uint16, dim int, head []float32, o []float32) { dotFp16Go(r, dim, head, o) }
-func fp16ToFp32(dst []float32, src []uint16)                   { fp16ToFp32Go(dst, src) }
-func fp32ToFp16(dst []uint16, src []float32)                   { fp32ToFp16Go(dst, src) }
+func scores(dst []float32, ints []int32, scales []float32, scale, bias float64) {
+	scoresGo(dst, ints, scales, scale, bias)
+}
+
+func fp16ToFp32(dst []float32, src []uint16) { fp16ToFp32Go(dst, src) }
+func fp32ToFp16(dst []uint16, src []float32) { fp32ToFp16Go(dst, src) }
 
 func dotInt8Heads(rows []int8, dim int, heads [][]int16, out [][]int32) {
 	for i, head := range heads {

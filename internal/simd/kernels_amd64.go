@@ -154,6 +154,11 @@ func fp16ToFp32AVX2(dst *float32, src *uint16, n int)
 //go:noescape
 func fp32ToFp16AVX2(dst *uint16, src *float32, n int)
 
+// scoresAVX2 sets dst[i] to ints[i]·(scales[i]·scale) + bias, kept within fp32, for n elements, a multiple of 4 above 0.
+//
+//go:noescape
+func scoresAVX2(dst *float32, ints *int32, scales *float32, n int, scale float64, bias float64)
+
 // ceilingFP32AVX2 runs n rounds of 12 independent FMAs of eight lanes.
 //
 //go:noescape

@@ -19179,6 +19179,42 @@ loop:
 	VZEROUPPER
 	RET
 
+DATA largestFloat32<>+0(SB)/8, $(3.4028234663852886e+38)
+DATA largestFloat32<>+8(SB)/8, $(-3.4028234663852886e+38)
+GLOBL largestFloat32<>(SB), RODATA|NOPTR, $16
+
+// func scoresAVX2(dst *float32, ints *int32, scales *float32, n int, scale float64, bias float64)
+// Requires: AVX, AVX2, SSE2
+TEXT ·scoresAVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         ints+8(FP), CX
+	MOVQ         scales+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVSD        scale+32(FP), X0
+	VBROADCASTSD X0, Y0
+	MOVSD        bias+40(FP), X1
+	VBROADCASTSD X1, Y1
+	VBROADCASTSD largestFloat32<>+0(SB), Y2
+	VBROADCASTSD largestFloat32<>+8(SB), Y3
+
+loop:
+	VCVTDQ2PD  (CX), Y4
+	VCVTPS2PD  (DX), Y5
+	VMULPD     Y0, Y5, Y5
+	VMULPD     Y5, Y4, Y4
+	VADDPD     Y1, Y4, Y4
+	VMINPD     Y4, Y2, Y4
+	VMAXPD     Y4, Y3, Y4
+	VCVTPD2PSY Y4, X4
+	VMOVUPS    X4, (AX)
+	ADDQ       $0x10, CX
+	ADDQ       $0x10, DX
+	ADDQ       $0x10, AX
+	SUBQ       $0x04, BX
+	JNE        loop
+	VZEROUPPER
+	RET
+
 // func ceilingFP32AVX2(n int)
 // Requires: AVX, FMA3
 TEXT ·ceilingFP32AVX2(SB), NOSPLIT, $0-8

@@ -1,6 +1,9 @@
 package simd
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // scanBlock is how many bytes of rows DotInt8Heads keeps in L1 between heads.
 const scanBlock = 16 << 10
@@ -69,4 +72,29 @@ func Fp16ToFp32(dst []float32, src []uint16) {
 func Fp32ToFp16(dst []uint16, src []float32) {
 	sameLen("Fp32ToFp16", len(dst), len(src))
 	fp32ToFp16(dst, src)
+}
+
+// Scores sets dst[i] = ints[i]·(scales[i]·scale) + bias, in fp64 and rounded once;
+// what is beyond fp32 becomes the largest of it. All slices have the same length.
+// Every variant gives the same bits.
+func Scores(dst []float32, ints []int32, scales []float32, scale, bias float64) {
+	sameLen("Scores", len(dst), len(ints))
+	sameLen("Scores scales", len(dst), len(scales))
+	if bias == 0 {
+		bias = math.Copysign(0, -1) // adds nothing to any number, -0 included
+	}
+	scores(dst, ints, scales, scale, bias)
+}
+
+func scoresGo(dst []float32, ints []int32, scales []float32, scale, bias float64) {
+	for i, s := range scales {
+		x := float64(float64(ints[i])*(float64(s)*scale)) + bias // the conversion forbids a fused addition
+		switch {
+		case x > math.MaxFloat32:
+			x = math.MaxFloat32
+		case x < -math.MaxFloat32:
+			x = -math.MaxFloat32
+		}
+		dst[i] = float32(x)
+	}
 }

@@ -246,3 +246,37 @@ func BenchmarkScan(b *testing.B) {
 		}
 	})
 }
+
+// TestScores holds every variant to the definition, bit for bit.
+func TestScores(t *testing.T) {
+	forEachVariant(t, func(t *testing.T) {
+		r := newRand(t, 29)
+		for n := range 37 {
+			for _, c := range [][2]float64{{1, 0}, {0.3, -2.5}, {1e300, 0}, {-1e300, 1e300}, {0, 0}, {-1e-40, 0}, {1e-320, 1e-46}} {
+				ints, scales, got := make([]int32, n+1)[1:], make([]float32, n+1)[1:], make([]float32, n+2)[1:]
+				for i := range ints {
+					ints[i] = int32(r.Uint32()) >> r.IntN(32)
+					scales[i] = float32(r.ExpFloat64())
+				}
+				if n > 2 {
+					ints[0], ints[1], ints[2], scales[2] = math.MinInt32, math.MaxInt32, 0, 0
+				}
+				got[n] = 77
+				Scores(got[:n], ints, scales, c[0], c[1])
+				if got[n] != 77 {
+					t.Fatalf("%d elements: wrote past the end", n)
+				}
+				for i := range n {
+					x := float64(ints[i]) * (float64(scales[i]) * c[0])
+					if c[1] != 0 {
+						x = float64(x) + c[1]
+					}
+					want := float32(min(max(x, -math.MaxFloat32), math.MaxFloat32))
+					if math.Float32bits(got[i]) != math.Float32bits(want) {
+						t.Fatalf("%d elements, scale %g, bias %g: element %d is %v, want %v", n, c[0], c[1], i, got[i], want)
+					}
+				}
+			}
+		}
+	})
+}

@@ -31,6 +31,7 @@ func main() {
 	dotFloat("dotFp32AVX2", 4, func(m Mem, dst reg.VecVirtual) { VMOVUPS(m, dst) })
 	dotFloat("dotFp16AVX2", 2, func(m Mem, dst reg.VecVirtual) { VCVTPH2PS(m, dst) })
 	halves()
+	scores()
 	ceilings()
 	cpuid()
 	Generate()

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"math"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -274,6 +276,46 @@ func halves() {
 	ADDQ(Imm(32), s)
 	ADDQ(Imm(16), d)
 	SUBQ(Imm(8), m)
+	JNE(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// scores turns exact integer scores into the rounded ones: four at a time in
+// fp64, as the twin does one.
+func scores() {
+	limit := GLOBL("largestFloat32", attr.RODATA|attr.NOPTR)
+	DATA(0, F64(math.MaxFloat32))
+	DATA(8, F64(-math.MaxFloat32))
+	function("scoresAVX2", "func(dst *float32, ints *int32, scales *float32, n int, scale, bias float64)",
+		"scoresAVX2 sets dst[i] to ints[i]·(scales[i]·scale) + bias, kept within fp32, for n elements, a multiple of 4 above 0.")
+	dst, ints, scales, n := ptr("dst"), ptr("ints"), ptr("scales"), ptr("n")
+	scale, bias, top, least := YMM(), YMM(), YMM(), YMM()
+	for _, p := range []struct {
+		name string
+		to   reg.VecVirtual
+	}{{"scale", scale}, {"bias", bias}} {
+		x := XMM()
+		Load(Param(p.name), x)
+		VBROADCASTSD(x, p.to)
+	}
+	VBROADCASTSD(limit, top)
+	VBROADCASTSD(limit.Offset(8), least)
+	Label("loop")
+	v, s, out := YMM(), YMM(), XMM()
+	VCVTDQ2PD(Mem{Base: ints}, v)
+	VCVTPS2PD(Mem{Base: scales}, s)
+	VMULPD(scale, s, s)
+	VMULPD(s, v, v)
+	VADDPD(bias, v, v)
+	VMINPD(v, top, v)
+	VMAXPD(v, least, v)
+	VCVTPD2PSY(v, out)
+	VMOVUPS(out, Mem{Base: dst})
+	ADDQ(Imm(16), ints)
+	ADDQ(Imm(16), scales)
+	ADDQ(Imm(16), dst)
+	SUBQ(Imm(4), n)
 	JNE(LabelRef("loop"))
 	VZEROUPPER()
 	RET()
