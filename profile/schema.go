@@ -57,44 +57,45 @@ func TypeOf(k index.Kind) FieldType {
 // index.ErrInvalid.
 func (s Schema) Validate() error {
 	var faults []error
-	fault := func(format string, args ...any) {
-		faults = append(faults, fmt.Errorf("schema: %w: %s", index.ErrInvalid, fmt.Sprintf(format, args...)))
+	fault := func(at, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: %s: %w", at, fmt.Sprintf(format, args...), index.ErrInvalid))
 	}
 	if len(s.Fields) > maxFields {
-		fault("%d fields, at most %d are allowed: leave some out", len(s.Fields), maxFields)
+		fault("fields", "%d fields, at most %d are allowed: leave some out", len(s.Fields), maxFields)
 	}
 	seen := make(map[string]FieldType, len(s.Fields))
 	for i, f := range s.Fields {
+		at := fmt.Sprintf("fields[%d]", i)
 		switch {
 		case f.Name == "":
-			fault("field %d has no name", i)
+			fault(at, "the field has no name")
 		case len(f.Name) > maxName:
-			fault("field %d: its name has %d bytes, at most %d are allowed", i, len(f.Name), maxName)
+			fault(at, "the name has %d bytes, at most %d are allowed", len(f.Name), maxName)
 		case !utf8.ValidString(f.Name):
-			fault("field %d: its name is not valid UTF-8", i)
+			fault(at, "the name is not valid UTF-8")
 		case f.Name == "id":
-			fault("field %d: %q is the customer's own id: choose another name", i, f.Name)
+			fault(at, "%q is the customer's own id: choose another name", f.Name)
 		case seen[f.Name] != "":
-			fault("field %q is there twice: rename or drop one", f.Name)
+			fault(at, "field %q is there twice: rename or drop one", f.Name)
 		}
 		if !f.Type.Valid() {
-			fault("field %q has the unknown type %q: use number, category, set, text, bool or time", f.Name, f.Type)
+			fault(at, "field %q has the unknown type %q: use number, category, set, text, bool or time", f.Name, f.Type)
 		}
 		if math.IsNaN(f.Weight) || math.IsInf(f.Weight, 0) || f.Weight < 0 {
-			fault("field %q: weight %v must be a finite number from 0 (which means 1) upwards", f.Name, f.Weight)
+			fault(at, "field %q: weight %v must be a finite number from 0 (which means 1) upwards", f.Name, f.Weight)
 		}
 		if f.Weight != 0 && f.Type != TypeText {
-			fault("field %q: only text has a weight, this is %q: remove the weight", f.Name, f.Type)
+			fault(at, "field %q: only text has a weight, this is %q: remove the weight", f.Name, f.Type)
 		}
 		seen[f.Name] = f.Type
 	}
 	parts, err := parseTemplate(s.Template)
 	if err != nil {
-		fault("template: %v", err)
+		fault("template", "%v", err)
 	}
 	for _, p := range parts {
 		if p.field != "" && seen[p.field] == "" {
-			fault("template: {%s} is not a field of the schema", p.field)
+			fault("template", "{%s} is not a field of the schema", p.field)
 		}
 	}
 	return errors.Join(faults...)

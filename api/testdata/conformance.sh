@@ -12,6 +12,9 @@ if [ ! -x "$VENV/bin/schemathesis" ]; then
 fi
 "$VENV/bin/python" -c 'import openai' 2>/dev/null || "$VENV/bin/pip" install -q --disable-pip-version-check openai
 work=$(mktemp -d)
+# With a key, so that it is checked that every route asks for it.
+KEY=$("$kindred" keys add conformance --role admin --data "$work/data" | tail -n 1)
+export KEY
 "$kindred" serve --data "$work/data" --listen 127.0.0.1:0 2>"$work/log" &
 server=$!
 trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -21,7 +24,7 @@ for _ in $(seq 100); do
   sleep 0.2
 done
 # What the document's examples name.
-send() { curl -fsS -o /dev/null -X "$1" "$url$2" -H "Content-Type: $3" --data-binary "$4"; }
+send() { curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null -X "$1" "$url$2" -H "Content-Type: $3" --data-binary "$4"; }
 send PUT /v1/collections/shop application/json '{"model":"all-MiniLM-L6-v2","fields":[{"name":"age","type":"number"},{"name":"note","type":"text"}]}'
 for i in $(seq 60); do
   echo "{\"id\":\"c$i\",\"fields\":{\"age\":$((20 + i)),\"note\":\"likes coffee number $i\"}}"
@@ -29,10 +32,10 @@ done >"$work/shop.ndjson"
 send POST /v1/collections/shop/customers application/x-ndjson "@$work/shop.ndjson"
 send POST /v1/collections/shop/audiences application/json '{"name":"spring","seeds":{"filter":{"field":"age","gt":50}},"size":{"count":10}}'
 for _ in $(seq 100); do
-  curl -fsS -o /dev/null "$url/v1/collections/shop/audiences/spring/members" 2>/dev/null && break
+  curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/audiences/spring/members" 2>/dev/null && break
   sleep 0.2
 done
-curl -fsS -o /dev/null "$url/v1/collections/shop/audiences/spring/members"
-"$VENV/bin/python" api/testdata/openai_client.py "$url" all-MiniLM-L6-v2
+curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/audiences/spring/members"
+"$VENV/bin/python" api/testdata/openai_client.py "$url" all-MiniLM-L6-v2 "$KEY"
 bash api/testdata/schemathesis.sh "$url"
 kill -0 $server || { echo "the server died:"; cat "$work/log"; exit 1; }
