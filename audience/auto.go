@@ -179,11 +179,48 @@ func (c *comparison) standardised(set index.HeadSet, held subset) ([]float64, fl
 	return raw, sd
 }
 
+// scoreSet is a base's value on a deviation; a base has no common head.
 func (f *features) scoreSet(set index.HeadSet, x []float32, row uint32) float64 {
-	best := math.Inf(-1)
-	for i := range set.Heads {
-		best = math.Max(best, f.score(&set.Heads[i], x, row))
+	if len(set.Heads) == 1 {
+		return f.score(&set.Heads[0], x, row)
 	}
+	all := make([]float64, len(set.Heads))
+	for i := range set.Heads {
+		all[i] = f.score(&set.Heads[i], x, row)
+	}
+	sum := 0.0
+	best := nearest(all, tops(&set))
+	for _, i := range best {
+		sum += all[i]
+	}
+	return sum / float64(len(best))
+}
+
+// tops is how many heads a set's score is the mean of.
+func tops(set *index.HeadSet) int {
+	if set.Reduce == index.TopMean {
+		return min(set.Top, len(set.Heads))
+	}
+	return 1
+}
+
+// nearest are the places of the n highest, ties by place, in order of place.
+func nearest(scores []float64, n int) []int {
+	var best []int // from high to low
+	for i, s := range scores {
+		if len(best) == n && s <= scores[best[n-1]] {
+			continue
+		}
+		if len(best) < n {
+			best = append(best, 0)
+		}
+		k := len(best) - 1
+		for ; k > 0 && scores[best[k-1]] < s; k-- {
+			best[k] = best[k-1]
+		}
+		best[k] = i
+	}
+	slices.Sort(best)
 	return best
 }
 
@@ -202,32 +239,37 @@ func moments(v []float64) (mean, sd float64) {
 }
 
 // set is a weighted sum of bases as fitted on a fold, or on all seeds for fold
-// c.folds, ready to scan: on vectors as stored, not on deviations. A base of
-// several heads of which the best counts gets the sum of the others added to
-// each of its heads, which is the same; there is at most one such base.
+// c.folds, ready to scan: on vectors as stored, not on deviations. A base of several
+// heads keeps them, and the sum of the others is common to them; there is at most one
+// such base.
 func (c *comparison) set(fold int, weights []float64) index.HeadSet {
 	one := newSum(c.m.f)
-	var several []index.Head
-	scale := 0.0
+	var several *index.HeadSet
+	scale, others := 0.0, 0
 	for b, w := range weights {
 		if w == 0 {
 			continue
 		}
-		heads, times := c.fitted[fold][b].Heads, w/c.spread[fold][b]
-		if len(heads) > 1 {
-			several, scale = heads, times
+		fitted, times := &c.fitted[fold][b], w/c.spread[fold][b]
+		if len(fitted.Heads) > 1 {
+			several, scale = fitted, times
 			continue
 		}
-		one.add(&heads[0], times)
+		others++
+		one.add(&fitted.Heads[0], times)
 	}
 	if several == nil {
 		return index.HeadSet{Heads: []index.Head{one.head()}}
 	}
-	out := index.HeadSet{Reduce: index.Max}
-	for i := range several {
-		s := one.clone()
-		s.add(&several[i], scale)
+	out := index.HeadSet{Reduce: several.Reduce, Top: several.Top}
+	for i := range several.Heads {
+		s := newSum(c.m.f)
+		s.add(&several.Heads[i], scale)
 		out.Heads = append(out.Heads, s.head())
+	}
+	if others > 0 {
+		common := one.head()
+		out.Common = &common
 	}
 	return out
 }
@@ -242,14 +284,6 @@ type sum struct {
 }
 
 func newSum(f *features) *sum { return &sum{f: f} }
-
-func (s *sum) clone() *sum {
-	out := &sum{f: s.f, bias: s.bias, vector: slices.Clone(s.vector), trees: slices.Clone(s.trees)}
-	for _, t := range s.tables {
-		out.tables = append(out.tables, slices.Clone(t))
-	}
-	return out
-}
 
 func (s *sum) add(h *index.Head, scale float64) {
 	s.bias += scale * float64(h.Bias)

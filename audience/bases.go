@@ -57,10 +57,14 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			one("evidence of columns", use{columns: true}, func(m *material, s subset) index.Head {
 				return index.Head{Tables: fitEvidence(m, s)}
 			})
+			one("centroid of columns", use{columns: true}, func(m *material, s subset) index.Head {
+				return index.Head{Tables: fitMeans(m, s)}
+			})
 		}
 	}
 	if method == Auto || method == Classifier {
 		if text {
+			logit("classifier on text, penalty 10", use{text: true}, penalty{text: 10}, false)
 			logit("classifier on text, penalty 100", use{text: true}, penalty{text: 100}, false)
 			logit("classifier on text, penalty 1000", use{text: true}, penalty{text: 1000}, false)
 		}
@@ -90,8 +94,14 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 	if text && (method == Auto || method == Clusters) {
 		out = append(out, base{"clusters of text", use{true, columns}, fitClusters})
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("method %q needs %s, and there is none: choose centroid, classifier or auto: %w", method, map[string]string{Trees: "columns"}[method]+map[string]string{Clusters: "text"}[method], index.ErrInvalid)
+	if method == Neighbours {
+		out = append(out, base{"nearest seeds", use{text, columns}, fitNeighbours})
+	}
+	if method == Description && (described == nil || !text) {
+		return nil, fmt.Errorf("method %q needs a description in seeds.text: give one, or choose another method: %w", method, index.ErrInvalid)
+	}
+	if len(out) == 0 && method != Description {
+		return nil, fmt.Errorf("method %q needs %s, and there is none: choose centroid, classifier or auto: %w", method, map[string]string{Trees: "columns", Clusters: "text"}[method], index.ErrInvalid)
 	}
 	if described != nil && text {
 		one(description, use{text: true}, func(*material, subset) index.Head { return index.Head{Vector: described} })

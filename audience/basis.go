@@ -10,7 +10,7 @@ import (
 type basis struct {
 	kind  basisKind
 	bins  int
-	width float64   // of steps: keeps a curve's prior as wide as a category's
+	width float64   // of steps and sets: keeps their priors as wide as a category's
 	place []float64 // of lines: each bin's place, mean 0 and variance 1 over everyone
 }
 
@@ -27,8 +27,12 @@ const (
 )
 
 func newBasis(b *index.Bins, share []float64, lines bool) basis {
-	out := basis{bins: b.Count()}
+	out := basis{bins: b.Count(), width: 1}
 	switch {
+	case b.Kind == index.Set:
+		// An element of a set of n counts one over the root of n. A customer with as
+		// many as most have is to be told by an element as by a category.
+		out.width = math.Sqrt(math.Max(1, setSize(share)))
 	case !b.Kind.Numeric():
 	case lines:
 		out.kind, out.place = line, places(share)
@@ -36,6 +40,15 @@ func newBasis(b *index.Bins, share []float64, lines bool) basis {
 		out.kind, out.width = steps, 3/math.Sqrt(float64(out.bins))
 	}
 	return out
+}
+
+// setSize is the mean number of elements, from the share of customers with each.
+func setSize(share []float64) float64 {
+	sum := 0.0
+	for _, p := range share[1:] {
+		sum += p
+	}
+	return sum
 }
 
 // places are normal scores: the standard normal's quantile at the middle of each
@@ -84,7 +97,7 @@ func (b *basis) table(theta []float64, out []float32) {
 		}
 	default:
 		for j := range out {
-			out[j] = float32(theta[j])
+			out[j] = float32(b.width * theta[j])
 		}
 	}
 }
@@ -105,6 +118,8 @@ func (b *basis) gradient(byBin, out []float64) {
 			out[1] += byBin[j] * b.place[j]
 		}
 	default:
-		copy(out, byBin)
+		for j := range byBin {
+			out[j] = b.width * byBin[j]
+		}
 	}
 }

@@ -130,6 +130,9 @@ func (b *build) model(set index.HeadSet) Model {
 			set.Heads[i].Vector = rows.AsScanned(v, b.pop.Spec.Precision)
 		}
 	}
+	if set.Common != nil && set.Common.Vector != nil {
+		set.Common.Vector = rows.AsScanned(set.Common.Vector, b.pop.Spec.Precision)
+	}
 	return Model{Bins: b.f.bins, Set: set, Center: b.f.center}
 }
 
@@ -361,7 +364,7 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 				if b.f.dim > 0 {
 					v = x[i*b.f.dim : (i+1)*b.f.dim]
 				}
-				m.Parts = explainer.parts(row, v)
+				m.Parts = explainer.reasonsFor(row, v)
 			}
 			res.Members[from+i] = m
 		}

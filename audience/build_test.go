@@ -167,7 +167,7 @@ func (w *world) auc(t *testing.T, res *Result, seeds []string) float64 {
 func TestEveryMethodFindsThePlantedKind(t *testing.T) {
 	for _, o := range []worldOptions{{n: 4000, dim: 16, columns: true}, {n: 4000, dim: 16}, {n: 4000, columns: true}} {
 		w := newWorld(t, o)
-		for _, method := range []string{Auto, Centroid, Clusters, Classifier, Trees} {
+		for _, method := range []string{Auto, Centroid, Clusters, Classifier, Trees, Neighbours} {
 			t.Run(fmt.Sprintf("dim=%d columns=%v %s", o.dim, o.columns, method), func(t *testing.T) {
 				seeds := w.kind[:200]
 				req := Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(400), Method: method}

@@ -1,7 +1,10 @@
 package audience
 
 import (
+	"cmp"
+	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/kindred-search/kindred/index"
 )
@@ -10,9 +13,11 @@ import (
 type explainer struct {
 	f       *features // nil when it explains single customers
 	set     index.HeadSet
-	used    [][]bool     // [head][column]
-	credits [][][]credit // [head][tree]
-	base    []float64    // [head], bias and the trees' means over everyone
+	bins    []index.Bins
+	heads   []*index.Head // the set's, and the common one last where there is one
+	used    [][]bool      // [head][column]
+	credits [][][]credit  // [head][tree]
+	base    []float64     // [head], bias and the trees' means over everyone
 }
 
 // credit is a column's share of one tree's score, by leaf.
@@ -22,9 +27,14 @@ type credit struct {
 }
 
 func newExplainer(f *features, bins []index.Bins, set index.HeadSet) *explainer {
-	e := &explainer{f: f, set: set}
+	e := &explainer{f: f, set: set, bins: bins}
 	for i := range set.Heads {
-		h := &set.Heads[i]
+		e.heads = append(e.heads, &set.Heads[i])
+	}
+	if set.Common != nil {
+		e.heads = append(e.heads, set.Common)
+	}
+	for _, h := range e.heads {
 		used := make([]bool, len(bins))
 		for c, t := range h.Tables {
 			used[c] = t != nil
@@ -44,10 +54,84 @@ func newExplainer(f *features, bins []index.Bins, set index.HeadSet) *explainer 
 	return e
 }
 
+// addends is a score taken apart.
+type addends struct {
+	column    []float64
+	used      []bool // columns that a head looks at
+	text      float64
+	hasText   bool
+	intercept float64
+}
+
+// score is their sum.
+func (a *addends) score() float64 {
+	sum := a.text + a.intercept
+	for _, v := range a.column {
+		sum += v
+	}
+	return sum
+}
+
+// explain takes apart the score of a row of these bins whose text deviates from
+// everyone's mean by x. Of a set's heads the highest, or the mean of the highest
+// few, is what counts, and what is common to them.
+func (e *explainer) explain(x, center []float32, codes func(column int) []uint16) addends {
+	n := len(e.set.Heads)
+	each := make([]addends, len(e.heads))
+	totals := make([]float64, n)
+	for i, h := range e.heads {
+		a := &each[i]
+		a.column, a.intercept = e.columns(i, codes)
+		a.used = e.used[i]
+		if a.hasText = h.Vector != nil; a.hasText {
+			a.text = dot(h.Vector, x)
+			a.intercept += dot(h.Vector, center)
+		}
+		if i < n {
+			totals[i] = a.score()
+		}
+	}
+	best := nearest(totals, tops(&e.set))
+	out := addends{column: make([]float64, len(e.bins)), used: make([]bool, len(e.bins))}
+	add := func(a *addends, share float64) {
+		for c, v := range a.column {
+			out.column[c] += share * v
+			out.used[c] = out.used[c] || a.used[c]
+		}
+		out.text += share * a.text
+		out.hasText = out.hasText || a.hasText
+		out.intercept += share * a.intercept
+	}
+	for _, i := range best {
+		add(&each[i], 1/float64(len(best)))
+	}
+	if e.set.Common != nil {
+		add(&each[n], 1)
+	}
+	return out
+}
+
+// parts are the addends by name, the largest first and the intercept last.
+func (e *explainer) parts(a addends) []Part {
+	out := make([]Part, 0, len(a.column)+2)
+	for c, v := range a.column {
+		if a.used[c] {
+			out = append(out, Part{Of: e.bins[c].Column, Value: float32(v)})
+		}
+	}
+	if a.hasText {
+		out = append(out, Part{Of: "text", Value: float32(a.text)})
+	}
+	slices.SortStableFunc(out, func(a, b Part) int {
+		return cmp.Compare(math.Abs(float64(b.Value)), math.Abs(float64(a.Value)))
+	})
+	return append(out, Part{Of: "intercept", Value: float32(a.intercept)})
+}
+
 // columns returns each column's part of a head's score for a row of these bins,
 // and what is left: the intercept, without the text's.
 func (e *explainer) columns(head int, codes func(column int) []uint16) (parts []float64, intercept float64) {
-	h := &e.set.Heads[head]
+	h := e.heads[head]
 	parts = make([]float64, len(e.used[head]))
 	for c, t := range h.Tables {
 		if t != nil {

@@ -14,47 +14,14 @@ import (
 	"github.com/kindred-search/kindred/profile"
 )
 
-// parts are the addends of a row's score, each from the head and the customer's
-// data alone. A column's is its table's entry and what trees owe to it (credit);
-// the text's is the head's product with the deviation x from everyone's mean text;
-// the intercept is what a customer without peculiarities would score. Of several
-// heads, the best one is explained. They add up to the score but for the rounding
-// of float32, because the head is kept as it was scanned with (rows.AsScanned).
-func (e *explainer) parts(row uint32, x []float32) []Part {
-	f, set := e.f, &e.set
-	best, top := 0, math.Inf(-1)
-	if len(set.Heads) > 1 {
-		for i := range set.Heads {
-			if s := f.raw(&set.Heads[i], x, row); s > top {
-				best, top = i, s
-			}
-		}
-	}
-	h := &set.Heads[best]
-	byColumn, intercept := e.columns(best, func(c int) []uint16 { return codesOf(f.codes[c], row) })
-	out := make([]Part, 0, len(byColumn)+2)
-	for c, v := range byColumn {
-		if e.used[best][c] {
-			out = append(out, Part{Of: f.bins[c].Column, Value: float32(v)})
-		}
-	}
-	if h.Vector != nil {
-		out = append(out, Part{Of: "text", Value: float32(dot(h.Vector, x))})
-		intercept += dot(h.Vector, f.center)
-	}
-	slices.SortStableFunc(out, func(a, b Part) int {
-		return cmp.Compare(math.Abs(float64(b.Value)), math.Abs(float64(a.Value)))
-	})
-	return append(out, Part{Of: "intercept", Value: float32(intercept)})
-}
-
-// raw is a scanning head's value on a deviation.
-func (f *features) raw(h *index.Head, x []float32, row uint32) float64 {
-	s := f.score(h, x, row)
-	if h.Vector != nil {
-		s += dot(h.Vector, f.center)
-	}
-	return s
+// reasonsFor are the addends of a row's score, each from the heads and the customer's
+// data alone. A column's is its table's entry and what trees owe to it (credit); the
+// text's is the head's product with the deviation x from everyone's mean text; the
+// intercept is what a customer without peculiarities would score. They add up to the
+// score but for the rounding of float32, because heads are kept as they were scanned
+// with (rows.AsScanned).
+func (e *explainer) reasonsFor(row uint32, x []float32) []Part {
+	return e.parts(e.explain(x, e.f.center, func(c int) []uint16 { return codesOf(e.f.codes[c], row) }))
 }
 
 // maxReasons is how many of an audience's values are named.
@@ -160,39 +127,30 @@ func (m *Model) Score(vector []float32, values map[string]index.Value) (float32,
 	for c := range m.Bins {
 		codes[c] = valueCodes(m.Bins[c], values[m.Bins[c].Column])
 	}
-	best := float32(math.Inf(-1))
-	var parts []Part
-	for i := range m.Set.Heads {
-		h := &m.Set.Heads[i]
-		byColumn, intercept := e.columns(i, func(c int) []uint16 { return codes[c] })
-		var p []Part
-		sum := 0.0
-		for c, v := range byColumn {
-			if e.used[i][c] {
-				p = append(p, Part{Of: m.Bins[c].Column, Value: float32(v)})
-				sum += v
-			}
-		}
-		if h.Vector != nil {
-			text := 0.0
-			if len(vector) == len(h.Vector) {
-				text = dot(h.Vector, vector)
-			}
-			if len(m.Center) == len(h.Vector) {
-				mean := dot(h.Vector, m.Center)
-				text -= mean
-				intercept += mean
-			}
-			p = append(p, Part{Of: "text", Value: float32(text)})
-			sum += text
-		}
-		if s := float32(sum + intercept); s > best {
-			best = s
-			p = append(p, Part{Of: "intercept", Value: float32(intercept)})
-			parts = p
+	// Without a vector a customer is stored as zeros.
+	x, center := make([]float32, m.dim()), make([]float32, m.dim())
+	copy(center, m.Center)
+	for j := range x {
+		x[j] = -center[j]
+		if len(vector) == len(x) {
+			x[j] += vector[j]
 		}
 	}
-	return best, parts
+	a := e.explain(x, center, func(c int) []uint16 { return codes[c] })
+	return float32(a.score()), e.parts(a)
+}
+
+// dim is the length of the heads' vectors, 0 without.
+func (m *Model) dim() int {
+	for _, h := range m.Set.Heads {
+		if h.Vector != nil {
+			return len(h.Vector)
+		}
+	}
+	if m.Set.Common != nil {
+		return len(m.Set.Common.Vector)
+	}
+	return 0
 }
 
 // valueCodes bins one value, as profile.Codes does a column.

@@ -66,6 +66,49 @@ func fitEvidence(m *material, s subset) []([]float32) {
 	return tables
 }
 
+// fitMeans is the centroid of columns: how the seeds' mean differs from everyone's,
+// a number by its place among everyone (places), a category by each value's share, a
+// set by its elements as a unit vector. Nothing is divided by a variance that few
+// seeds tell badly.
+func fitMeans(m *material, s subset) [][]float32 {
+	tables := make([][]float32, len(m.f.bins))
+	for c := range m.f.bins {
+		b := &m.f.bins[c]
+		at := func(i int) []uint16 { return codesOf(m.f.codes[c], m.rows[i]) }
+		diff := make([]float64, b.Count())
+		add := func(which []int, sign float64) {
+			total := 0.0
+			for _, i := range which {
+				total += m.weight[i]
+			}
+			for _, i := range which {
+				codes := at(i)
+				for _, code := range codes {
+					diff[code] += sign * m.weight[i] / total / math.Sqrt(float64(len(codes)))
+				}
+			}
+		}
+		add(s.pos, 1)
+		add(s.neg, -1)
+		tables[c] = make([]float32, b.Count())
+		if !b.Kind.Numeric() {
+			for j, d := range diff {
+				tables[c][j] = float32(d)
+			}
+			continue
+		}
+		place, slope := places(m.f.share[c]), 0.0
+		for j := 1; j < len(diff); j++ {
+			slope += diff[j] * place[j]
+		}
+		tables[c][0] = float32(diff[0])
+		for j := 1; j < len(diff); j++ {
+			tables[c][j] = float32(slope * place[j])
+		}
+	}
+	return tables
+}
+
 // smooth spreads counts over neighbouring bins; bin 0 (missing) has none.
 func smooth(v []float64) []float64 {
 	out := append([]float64(nil), v...)

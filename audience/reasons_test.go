@@ -1,8 +1,10 @@
 package audience
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
@@ -15,11 +17,11 @@ func TestEachPartFromTheHeadsAndTheCustomer(t *testing.T) {
 	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary} {
 		for _, o := range []worldOptions{{n: 2000, dim: 24, columns: true, precision: p}, {n: 2000, columns: true, precision: p}, {n: 2000, dim: 24, precision: p}} {
 			w := newWorld(t, o)
-			for _, method := range []string{Auto, Centroid, Clusters, Classifier, Trees} {
+			for _, method := range []string{Auto, Centroid, Clusters, Classifier, Trees, Neighbours} {
 				if method == Clusters && o.dim == 0 || method == Trees && !o.columns {
 					continue
 				}
-				if p != index.Int8 && method != Auto && method != Clusters {
+				if p != index.Int8 && method != Auto && method != Clusters && method != Neighbours {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s dim=%d columns=%v %s", p, o.dim, o.columns, method), func(t *testing.T) {
@@ -53,16 +55,38 @@ func checkParts(t *testing.T, w *world, res *Result, m *Member) {
 	for c, b := range res.Model.Bins {
 		codes[c] = binsOf(b, got[0].Values[b.Column])
 	}
-	var want map[string]float64
-	best := math.Inf(-1)
+	type taken struct {
+		parts map[string]float64
+		total float64
+	}
+	take := func(h index.Head) taken {
+		out := taken{parts: partsOf(h, res, x, codes)}
+		for _, v := range out.parts {
+			out.total += v
+		}
+		return out
+	}
+	var all []taken
 	for _, h := range res.Model.Set.Heads {
-		parts, total := partsOf(h, res, x, codes), 0.0
-		for _, v := range parts {
-			total += v
+		all = append(all, take(h))
+	}
+	slices.SortStableFunc(all, func(a, b taken) int { return cmp.Compare(b.total, a.total) })
+	top := 1
+	if res.Model.Set.Reduce == index.TopMean {
+		top = min(res.Model.Set.Top, len(all))
+	}
+	want, best := map[string]float64{}, 0.0
+	add := func(t taken, share float64) {
+		best += share * t.total
+		for of, v := range t.parts {
+			want[of] += share * v
 		}
-		if total > best {
-			want, best = parts, total
-		}
+	}
+	for _, t := range all[:top] {
+		add(t, 1/float64(top))
+	}
+	if res.Model.Set.Common != nil {
+		add(take(*res.Model.Set.Common), 1)
 	}
 	if math.Abs(best-float64(m.Score)) > 1e-5 {
 		t.Errorf("%s: parts computed here add up to %v, the score is %v", m.ID, best, m.Score)

@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/profile"
@@ -35,7 +37,16 @@ const (
 	Clusters   = "clusters"   // several centroids, the best counts
 	Classifier = "classifier" // positive-unlabelled logistic regression
 	Trees      = "trees"      // positive-unlabelled boosted trees over the columns
+	Neighbours = "knn"        // mean similarity to the nearest few seeds; one product a seed and customer
+	// Description scores by the description in Seeds.Text alone; ids beside it are
+	// what it is judged by.
+	Description = "text"
 )
+
+// Methods returns all of them.
+func Methods() []string {
+	return []string{Auto, Centroid, Clusters, Classifier, Trees, Neighbours, Description}
+}
 
 // Request asks for an audience.
 type Request struct {
@@ -45,7 +56,7 @@ type Request struct {
 	Exclude   Exclude       `json:"exclude,omitzero"`
 	Filter    *index.Filter `json:"filter,omitempty"` // who may be a member
 	Size      Size          `json:"size"`
-	Method    string        `json:"method,omitempty" enum:"auto,centroid,clusters,classifier,trees"`
+	Method    string        `json:"method,omitempty" enum:"auto,centroid,clusters,classifier,trees,knn,text"`
 	Features  Features      `json:"features,omitzero"`
 	Holdout   Holdout       `json:"holdout,omitzero"`
 	Explain   Explain       `json:"explain,omitzero"`
@@ -338,10 +349,11 @@ func (r *Request) Validate() error {
 	if given != 1 {
 		bad("size: give exactly one of count, ratio, threshold and min_precision")
 	}
-	switch r.Method {
-	case "", Auto, Centroid, Clusters, Classifier, Trees:
-	default:
-		bad("method %q: want auto, centroid, clusters, classifier or trees", r.Method)
+	if r.Method != "" && !slices.Contains(Methods(), r.Method) {
+		bad("method %q: want one of %s", r.Method, strings.Join(Methods(), ", "))
+	}
+	if r.Method == Description && r.Seeds.Text == "" {
+		bad("method %q: give the description in seeds.text", r.Method)
 	}
 	if f := r.Fairness; f != nil && (f.Column == "" || !(f.MinRatio > 0 && f.MinRatio <= 1)) {
 		bad("fairness: column %q, min_ratio %v: want a column and a ratio above 0 and up to 1", f.Column, f.MinRatio)

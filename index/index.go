@@ -277,12 +277,16 @@ const (
 	Max       Reduce = "max"
 	Mean      Reduce = "mean"
 	LogSumExp Reduce = "logsumexp"
+	// TopMean is the mean of the HeadSet.Top highest.
+	TopMean Reduce = "topmean"
 )
 
 // HeadSet is what one audience is scored with.
 type HeadSet struct {
 	Heads  []Head `json:"heads"`
 	Reduce Reduce `json:"reduce,omitempty"`
+	Top    int    `json:"top,omitempty"`    // of TopMean, from 1; of fewer heads all are taken
+	Common *Head  `json:"common,omitempty"` // its score is added to what Reduce makes of the heads'
 }
 
 // ScanRequest is one pass over the population.

@@ -278,14 +278,21 @@ func (r ScanRequest) Validate(s Spec) error {
 	for i, set := range r.Sets {
 		switch set.Reduce {
 		case "", Max, Mean, LogSumExp:
+		case TopMean:
+			if set.Top < 1 {
+				errs = append(errs, invalidf("head set %d: top %d: topmean takes the mean of 1 or more", i, set.Top))
+			}
 		default:
-			errs = append(errs, invalidf("head set %d: reduce %q: use max, mean or logsumexp", i, set.Reduce))
+			errs = append(errs, invalidf("head set %d: reduce %q: use max, mean, logsumexp or topmean", i, set.Reduce))
 		}
 		if len(set.Heads) == 0 {
 			errs = append(errs, invalidf("head set %d has no heads", i))
 		}
 		for j := range set.Heads {
 			errs = append(errs, set.Heads[j].faults(s, r.Bins, fmt.Sprintf("head %d of set %d", j, i))...)
+		}
+		if set.Common != nil {
+			errs = append(errs, set.Common.faults(s, r.Bins, fmt.Sprintf("common head of set %d", i))...)
 		}
 	}
 	return errors.Join(errs...)

@@ -18,7 +18,8 @@ type BinOptions struct {
 	// so there can be up to twice as many.
 	Bins int
 	// MaxValues is how many values of a category or set get a bin of their
-	// own. 0 means 254, which with missing and other makes 256.
+	// own. 0 means 254 of a category, which with missing and other makes 256, and
+	// 1022 of a set: what customers bought or saw is told by many values, each rare.
 	MaxValues int
 	// MinCount and MinShare are how many rows a value needs for a bin of its
 	// own: the larger of the two counts. 0 means 10 rows and 0.0005 of them:
@@ -40,6 +41,9 @@ func FitBins(col index.Column, data index.ColumnData, live *roaring.Bitmap, opt 
 	opt.Bins = min(opt.Bins, 1<<14)
 	if opt.MaxValues <= 0 {
 		opt.MaxValues = 254
+		if col.Kind == index.Set {
+			opt.MaxValues = 1022
+		}
 	}
 	opt.MaxValues = min(opt.MaxValues, math.MaxUint16-2)
 	if opt.MinCount <= 0 {

@@ -32,7 +32,7 @@ var behaviourTasks = []task{
 		outcome: outcomeColumn, is: "1", sets: []string{"films"},
 	},
 	{
-		name: "lastfm_listeners", what: "listens to the artist whom most listen to, by the other artists", build: lastfm,
+		name: "lastfm_listeners", what: "listens to the artist whom most listen to, by the other artists", build: lastfm(1),
 		outcome: outcomeColumn, is: "1", sets: []string{"artists"},
 	},
 	{
@@ -40,12 +40,34 @@ var behaviourTasks = []task{
 		outcome: outcomeColumn, is: "1", sets: []string{"items"},
 	},
 	{
-		name: "groceries_yogurt", what: "buys yogurt in 2015, by the baskets of 2014", build: groceries,
+		name: "groceries_yogurt", what: "buys yogurt in 2015, by the baskets of 2014", build: groceries("yogurt"),
 		outcome: outcomeColumn, is: "1", sets: []string{"items"},
 	},
 	{
-		name: "restaurant_crayfish", what: "the order has spicy crayfish on it, by the other dishes; Chinese", build: restaurant,
+		name: "restaurant_crayfish", what: "the order has spicy crayfish on it, by the other dishes; Chinese", build: restaurant("麻辣小龙虾"),
 		outcome: outcomeColumn, is: "1", sets: []string{"dishes"},
+	},
+}
+
+// developTasks are for choosing between methods; they are measured when named, and
+// never reported. None shares an outcome with a task that is.
+var developTasks = []task{
+	{name: "develop_lastfm_2", what: "listens to the second artist", build: lastfm(2), outcome: outcomeColumn, is: "1", sets: []string{"artists"}},
+	{name: "develop_lastfm_5", what: "listens to the fifth artist", build: lastfm(5), outcome: outcomeColumn, is: "1", sets: []string{"artists"}},
+	{name: "develop_groceries_sausage", what: "buys sausage in 2015", build: groceries("sausage"), outcome: outcomeColumn, is: "1", sets: []string{"items"}},
+	{name: "develop_restaurant_spinach", what: "spinach is on the order", build: restaurant("凉拌菠菜"), outcome: outcomeColumn, is: "1", sets: []string{"dishes"}},
+	{name: "develop_movielens_other", what: "has an occupation not listed", build: movielens("occupation", "other"), outcome: outcomeColumn, is: "1", sets: []string{"films"}},
+	{
+		name: "develop_dianping", what: "positive review of a restaurant", file: "dianping_2k/dianping.csv.gz", comma: ',', outcome: "sentiment", is: "1",
+		text: []string{"comment"}, model: chinese,
+	},
+	{
+		name: "develop_weibo", what: "positive post; 3,000 rows drawn", file: "weibo_senti_devtest/dev.tsv.gz", comma: '\t', outcome: "label", is: "1",
+		text: []string{"x_valid"}, model: chinese, sample: 3000,
+	},
+	{
+		name: "develop_yelp", what: "five stars; 3,000 rows drawn", file: "yelp_10k/yelp.csv.gz", comma: ',', outcome: "stars", is: "5",
+		drop: []string{"business_id", "date", "review_id", "type", "user_id", "cool", "useful", "funny"}, text: []string{"text"}, model: english, sample: 3000,
 	},
 }
 
@@ -173,7 +195,12 @@ func movielens(outcome, is string) func(string) ([][]string, error) {
 	}
 }
 
-func lastfm(data string) ([][]string, error) {
+// lastfm is the listeners; the artist with the rank-th most of them is the outcome.
+func lastfm(rank int) func(string) ([][]string, error) {
+	return func(data string) ([][]string, error) { return listeners(data, rank) }
+}
+
+func listeners(data string, rank int) ([][]string, error) {
 	lines, err := cells(data, "lastfm_hetrec_2k/user_artists.dat.gz", "\t")
 	if err != nil {
 		return nil, err
@@ -186,13 +213,14 @@ func lastfm(data string) ([][]string, error) {
 	for _, n := range names[1:] {
 		name[n[0]] = n[1]
 	}
-	listeners := map[string]int{}
-	for _, l := range lines {
-		listeners[l[1]]++
+	count := map[string]int{}
+	for _, l := range lines[1:] {
+		count[l[1]]++
 	}
-	top := slices.MaxFunc(slices.Sorted(maps.Keys(listeners)), func(a, b string) int { return cmp.Compare(listeners[a], listeners[b]) })
+	byCount := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
+	top := byCount[rank-1]
 	artists, plays, fan := map[string]map[string]bool{}, map[string]int{}, map[string]bool{}
-	for _, l := range lines {
+	for _, l := range lines[1:] {
 		if l[1] == top {
 			fan[l[0]] = true
 			continue
@@ -287,7 +315,12 @@ func retail(data string) ([][]string, error) {
 	return rows, nil
 }
 
-func groceries(data string) ([][]string, error) {
+// groceries is the members of 2014; buying the item in 2015 is the outcome.
+func groceries(wanted string) func(string) ([][]string, error) {
+	return func(data string) ([][]string, error) { return baskets(data, wanted) }
+}
+
+func baskets(data, wanted string) ([][]string, error) {
 	lines, at, err := records(data, "groceries_members/groceries.csv.gz")
 	if err != nil {
 		return nil, err
@@ -296,7 +329,7 @@ func groceries(data string) ([][]string, error) {
 	for _, l := range lines {
 		id, date, item := l[at["Member_number"]], l[at["Date"]], l[at["itemDescription"]]
 		if strings.HasSuffix(date, "2015") {
-			buys[id] = buys[id] || item == "yogurt"
+			buys[id] = buys[id] || item == wanted
 			continue
 		}
 		put(items, id, item)
@@ -310,12 +343,16 @@ func groceries(data string) ([][]string, error) {
 	return rows, nil
 }
 
-func restaurant(data string) ([][]string, error) {
+// restaurant is the orders; the dish's being on one is the outcome.
+func restaurant(wanted string) func(string) ([][]string, error) {
+	return func(data string) ([][]string, error) { return orders(data, wanted) }
+}
+
+func orders(data, wanted string) ([][]string, error) {
 	lines, at, err := records(data, "restaurant_orders_zh/orders.csv.gz")
 	if err != nil {
 		return nil, err
 	}
-	const wanted = "麻辣小龙虾"
 	dishes, has, portions, hour := map[string]map[string]bool{}, map[string]bool{}, map[string]int{}, map[string]string{}
 	for _, l := range lines {
 		id, dish := l[at["order_id"]], l[at["dishes_name"]]

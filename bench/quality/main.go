@@ -37,6 +37,9 @@ const (
 	draws = 5
 	// leastLeft is how many positives must be left to find after a draw.
 	leastLeft = 100
+	// deal names the draws. It was changed after methods were last worked on, so that
+	// the draws which are reported are none that anybody had looked at.
+	deal = "2026-11-25"
 )
 
 var sizes = []int{50, 200, 1000}
@@ -95,11 +98,11 @@ func run() error {
 		picked = strings.Split(*only, ",")
 	}
 	for _, name := range picked {
-		if !slices.Contains(known, name) {
+		if !slices.Contains(known, name) && !slices.ContainsFunc(developTasks, func(t task) bool { return t.name == name }) {
 			return fmt.Errorf("-tasks: no task is called %q; there are %s", name, strings.Join(known, ", "))
 		}
 	}
-	for _, t := range tasks {
+	for _, t := range slices.Concat(tasks, developTasks) {
 		if !slices.Contains(picked, t.name) {
 			continue
 		}
@@ -188,7 +191,7 @@ func (b *bench) draw() map[int][][]string {
 		}
 		for draw := range draws {
 			h := fnv.New64a()
-			fmt.Fprintf(h, "%s/%d", b.task.name, size)
+			fmt.Fprintf(h, "%s/%s/%d", deal, b.task.name, size)
 			rng := rand.New(rand.NewPCG(h.Sum64(), uint64(draw)))
 			deck := slices.Clone(positives)
 			rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })

@@ -148,10 +148,8 @@ func (a *app) lookalikeCommand() *cobra.Command {
 // What help says of flags that lookalike and audience create share.
 const (
 	sizeHelp   = "5% of the customers, 500 of them, or threshold=SCORE"
-	methodHelp = "auto, centroid, clusters, classifier or trees"
+	methodHelp = "auto, centroid, clusters, classifier, trees, knn, or text (needs a description)"
 )
-
-var methods = []string{audience.Auto, audience.Centroid, audience.Clusters, audience.Classifier}
 
 // parseSize reads --size.
 func parseSize(s string) (audience.Size, error) {
@@ -182,7 +180,7 @@ func parseSize(s string) (audience.Size, error) {
 
 // check finds what can be wrong before a file is opened.
 func (f *lookalikeFlags) check(path string) error {
-	if !slices.Contains(methods, f.method) {
+	if !slices.Contains(audience.Methods(), f.method) {
 		return usagef("--method %q: want %s", f.method, methodHelp)
 	}
 	if f.minSeeds < 1 {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kindred-search/kindred/api"
+	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/embed/models"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
@@ -126,7 +127,7 @@ func complete(cmd *cobra.Command) {
 		names = append(names, e.Name)
 	}
 	for flag, values := range map[string][]string{
-		"method": methods, "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu"},
+		"method": audience.Methods(), "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu"},
 		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
 	} {
 		if cmd.LocalFlags().Lookup(flag) != nil {

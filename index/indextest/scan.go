@@ -60,7 +60,7 @@ func randomRequest(rng *rand.Rand, live *roaring.Bitmap) index.ScanRequest {
 		req.Bins = append(req.Bins, scanBins[i])
 	}
 	for range 1 + rng.IntN(4) {
-		set := index.HeadSet{Reduce: []index.Reduce{"", index.Max, index.Mean, index.LogSumExp}[rng.IntN(4)]}
+		set := index.HeadSet{Reduce: []index.Reduce{"", index.Max, index.Mean, index.LogSumExp, index.TopMean}[rng.IntN(5)], Top: 1 + rng.IntN(6)}
 		for range 1 + rng.IntN(5) {
 			h := index.Head{Bias: float32(rng.IntN(3)) * 0.75}
 			if rng.IntN(4) > 0 {
@@ -87,6 +87,9 @@ func randomRequest(rng *rand.Rand, live *roaring.Bitmap) index.ScanRequest {
 				}
 			}
 			set.Heads = append(set.Heads, h)
+		}
+		if n := len(set.Heads); n > 1 && rng.IntN(2) == 0 {
+			set.Common, set.Heads = &set.Heads[n-1], set.Heads[:n-1]
 		}
 		req.Sets = append(req.Sets, set)
 	}
@@ -152,7 +155,11 @@ func naiveBin(b *index.Bins, v index.Value) []int {
 // much rounding a head to the engine's arithmetic may move it.
 func naiveScore(set *index.HeadSet, bins []index.Bins, r *index.Row, vec []float32) (score, room float64) {
 	var all []float64
-	for _, h := range set.Heads {
+	heads := slices.Clone(set.Heads)
+	if set.Common != nil {
+		heads = append(heads, *set.Common)
+	}
+	for _, h := range heads {
 		sum, top := float64(h.Bias), 0.0
 		for i, x := range h.Vector {
 			sum += float64(x) * float64(vec[i])
@@ -184,7 +191,19 @@ func naiveScore(set *index.HeadSet, bins []index.Bins, r *index.Row, vec []float
 		// Half a step of 2^-14 of the largest number, at each of dim places.
 		room = max(room, top/32768*math.Sqrt(dim), 1e-6*math.Abs(sum))
 	}
+	common := 0.0
+	if set.Common != nil {
+		common, all = all[len(all)-1], all[:len(all)-1]
+		room *= 2
+	}
 	switch set.Reduce {
+	case index.TopMean:
+		slices.Sort(all)
+		slices.Reverse(all)
+		all = all[:min(set.Top, len(all))]
+		for _, x := range all {
+			score += x / float64(len(all))
+		}
 	case index.Mean:
 		for _, x := range all {
 			score += x / float64(len(all))
@@ -197,7 +216,7 @@ func naiveScore(set *index.HeadSet, bins []index.Bins, r *index.Row, vec []float
 	default:
 		score = slices.Max(all)
 	}
-	return score, room + 1e-6
+	return score + common, room + 1e-6
 }
 
 func sameBits(a, b []float32) bool {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/bits"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -36,7 +37,9 @@ type plan struct {
 
 type setPlan struct {
 	first, count int
+	common       int // head, or -1
 	reduce       index.Reduce
+	top          int // of a topmean
 }
 
 type headPlan struct {
@@ -138,9 +141,18 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 		cols[i], asked[i] = k, -1
 	}
 	for _, set := range req.Sets {
-		p.sets = append(p.sets, setPlan{len(p.heads), len(set.Heads), set.Reduce})
-		for i := range set.Heads {
-			h := &set.Heads[i]
+		sp := setPlan{first: len(p.heads), count: len(set.Heads), common: -1, reduce: set.Reduce}
+		if set.Reduce == index.TopMean {
+			sp.top = min(set.Top, len(set.Heads))
+		}
+		heads := set.Heads
+		if set.Common != nil {
+			sp.common = sp.first + sp.count
+			heads = append(slices.Clip(heads), *set.Common)
+		}
+		p.sets = append(p.sets, sp)
+		for i := range heads {
+			h := &heads[i]
 			hp := headPlan{bias: float64(h.Bias)}
 			if h.Vector != nil && v.spec.Dim > 0 {
 				p.which = append(p.which, len(p.heads))
@@ -454,14 +466,19 @@ func (w *worker) reduce(first int) {
 	for s, set := range w.sets {
 		out := w.out[s][first:]
 		heads := w.acc[set.first : set.first+set.count]
-		if len(heads) == 1 {
+		if len(heads) == 1 && set.common < 0 {
 			for j, i := range w.idx {
 				out[i] = toScore(heads[0][j])
 			}
 			continue
 		}
+		top := make([]float64, set.top)
 		for j, i := range w.idx {
-			out[i] = toScore(reduceOne(heads, j, set.reduce))
+			x := reduceOne(heads, j, set.reduce, top)
+			if set.common >= 0 {
+				x += w.acc[set.common][j]
+			}
+			out[i] = toScore(x)
 		}
 	}
 }
@@ -478,7 +495,12 @@ func toScore(x float64) float32 {
 	return float32(x)
 }
 
-func reduceOne(heads [][]float64, j int, how index.Reduce) float64 {
+// reduceOne reduces the heads' scores of row j; best is as long as a topmean takes
+// and is written over.
+func reduceOne(heads [][]float64, j int, how index.Reduce, best []float64) float64 {
+	if how == index.TopMean {
+		return topMean(heads, j, best)
+	}
 	top, sum := math.Inf(-1), 0.0
 	for _, h := range heads {
 		top = max(top, h[j])
@@ -495,4 +517,28 @@ func reduceOne(heads [][]float64, j int, how index.Reduce) float64 {
 		return top + math.Log(sum)
 	}
 	return top
+}
+
+// topMean is the mean of the highest, which it keeps in best from high to low.
+func topMean(heads [][]float64, j int, best []float64) float64 {
+	for k := range best {
+		best[k] = math.Inf(-1)
+	}
+	last := len(best) - 1
+	for _, h := range heads {
+		x := h[j]
+		if x <= best[last] {
+			continue
+		}
+		k := last
+		for ; k > 0 && best[k-1] < x; k-- {
+			best[k] = best[k-1]
+		}
+		best[k] = x
+	}
+	sum := 0.0
+	for _, x := range best {
+		sum += x
+	}
+	return sum / float64(len(best))
 }
