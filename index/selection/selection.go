@@ -81,6 +81,11 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 		tie = cmp.Compare[uint32]
 	}
 	parts := split(len(scores), opt.Workers)
+	if in := likely(scores, parts, k); in != nil {
+		out := best(in, k, 32, tie)
+		sortKeys(out, parts, tie)
+		return rowsOf(out)
+	}
 	hist := count(scores, parts)
 	total := 0
 	for _, c := range hist {
@@ -97,14 +102,71 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 		bucket--
 	}
 	above, inside := gather(scores, parts, uint32(bucket), k-want, int(hist[bucket]))
-	inside = best(inside, want, tie)
+	inside = best(inside, want, upperShft, tie)
 	out := append(above, inside...)
 	sortKeys(out, parts, tie)
-	rows := make([]uint32, len(out))
-	for i, e := range out {
-		rows[i] = uint32(e)
+	return rowsOf(out)
+}
+
+// rowsOf are the rows of entries, in their order.
+func rowsOf(e []entry) []uint32 {
+	rows := make([]uint32, len(e))
+	for i, x := range e {
+		rows[i] = uint32(x)
 	}
 	return rows
+}
+
+// sampleSize is how many scores are looked at for a guess.
+const sampleSize = 1 << 14
+
+// likely collects, where k is a small part of many scores, all that are at least
+// a score guessed from a sample, so that the population is read once and not
+// twice. The k best are among them, for they are k or more. nil says that the
+// guess was no good, or not worth while; nothing but time hangs on it.
+func likely(scores []float32, parts []part, k int) []entry {
+	n := len(scores)
+	if n < 16*sampleSize || k > n/8 {
+		return nil
+	}
+	sample := make([]uint32, 0, sampleSize)
+	for i := range sampleSize {
+		sample = append(sample, Image(scores[i*(n/sampleSize)+i%(n/sampleSize)]))
+	}
+	slices.Sort(sample)
+	// Three standard deviations more than the share of k, so that it is rarely
+	// too few.
+	share := float64(k) * sampleSize / float64(n)
+	floor := sample[sampleSize-1-int(share+3*math.Sqrt(share)+8)]
+	if floor <= masked {
+		return nil
+	}
+	least := Float(floor)
+	most := max(4*k, n/256) + 1024 // of one part: a guess that lets much more through is no good
+	got := make([][]entry, len(parts))
+	each(parts, func(i int, p part) {
+		out := make([]entry, 0, (k+k/2)/len(parts)+1024)
+		for r, s := range scores[p.lo:p.hi] {
+			if s >= least {
+				if len(out) == most {
+					return
+				}
+				out = append(out, makeEntry(Image(s), uint32(p.lo+r)))
+			}
+		}
+		got[i] = out
+	})
+	var all []entry
+	for _, g := range got {
+		if g == nil {
+			return nil
+		}
+		all = append(all, g...)
+	}
+	if len(all) < k {
+		return nil
+	}
+	return all
 }
 
 // An entry is the complement of a score's image above a row number, so that
@@ -113,15 +175,15 @@ type entry = uint64
 
 func makeEntry(image, row uint32) entry { return uint64(^image)<<32 | uint64(row) }
 
-// best keeps the want first entries of one bucket: radix by the remaining bits,
-// then ties by order of id.
-func best(in []entry, want int, tie func(a, b uint32) int) []entry {
+// best keeps the want first entries of those that differ in the lower n bits of
+// their score alone: radix by those, then ties by order of id.
+func best(in []entry, want, n int, tie func(a, b uint32) int) []entry {
 	if want >= len(in) {
 		return in
 	}
-	// Eight-bit digits below the histogram's bits, from the highest.
+	// Eight-bit digits, from the highest.
 	lo, hi := in, []entry(nil) // hi: surely in; lo: candidates
-	for shift := 32 + upperShft - 8; ; shift -= 8 {
+	for shift := 32 + n - 8; ; shift -= 8 {
 		shift = max(shift, 32)
 		var h [256]int
 		for _, e := range lo {

@@ -197,3 +197,52 @@ func BenchmarkCount(b *testing.B) {
 		count(scores, parts)
 	}
 }
+
+// TestSelectFewOfMany: the best few of many are guessed at by a sample; the
+// answer is the sort's whether the guess was good, too high, too low or not made.
+func TestSelectFewOfMany(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 2))
+	const n = 300_000
+	guessed, refused := 0, 0
+	for _, shape := range []string{"normal", "ties", "equal", "zeros", "infs", "masked", "close", "hidden", "lured"} {
+		scores := makeScores(n, shape, rng)
+		stride := n / sampleSize
+		if shape == "hidden" || shape == "lured" { // the sample sees the worst, or the best, alone
+			for i := range scores {
+				scores[i] = rng.Float32()
+			}
+			for i := range sampleSize {
+				scores[i*stride+i%stride] = map[string]float32{"hidden": -1, "lured": 2}[shape] + rng.Float32()/2
+			}
+		}
+		tie := func(a, b uint32) int { return cmp.Compare(b, a) }
+		all := oracle(scores, n, tie)
+		for _, k := range []int{1, 10, 1000, 20_000, n / 8} {
+			if in := likely(scores, split(n, 2), k); in == nil {
+				refused++
+			} else if guessed++; len(in) < k {
+				t.Fatalf("%s, %d: %d are likely", shape, k, len(in))
+			}
+			for workers := range 3 {
+				got := Select(scores, k, Options{Tie: tie, Workers: workers + 1})
+				if want := all[:min(k, len(all))]; !slices.Equal(got, want) {
+					t.Fatalf("%s: the best %d of %d differ from the sort's", shape, k, n)
+				}
+			}
+		}
+	}
+	if guessed < 10 || refused < 10 {
+		t.Errorf("%d guesses were good, %d not: both ways are to be tested", guessed, refused)
+	}
+}
+
+func BenchmarkSelect(b *testing.B) {
+	scores := makeScores(4_000_000, "normal", rand.New(rand.NewPCG(1, 1)))
+	for _, k := range []int{10, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(k), func(b *testing.B) {
+			for b.Loop() {
+				Select(scores, k, Options{})
+			}
+		})
+	}
+}
