@@ -10,8 +10,9 @@ import (
 
 // base is one way to fit heads. Its heads are on deviations from the mean.
 type base struct {
-	name string
-	use  use
+	name  string
+	use   use
+	plain bool // what few seeds of text alone shrink to, see shrinkage
 	fit  func(ctx context.Context, m *material, s subset) (index.HeadSet, error)
 }
 
@@ -32,12 +33,12 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 	text, columns := f.dim > 0, len(f.bins) > 0
 	var out []base
 	one := func(name string, u use, fit func(m *material, s subset) index.Head) {
-		out = append(out, base{name, u, func(_ context.Context, m *material, s subset) (index.HeadSet, error) {
+		out = append(out, base{name: name, use: u, fit: func(_ context.Context, m *material, s subset) (index.HeadSet, error) {
 			return index.HeadSet{Heads: []index.Head{fit(m, s)}}, nil
 		}})
 	}
 	logit := func(name string, u use, p penalty, lines bool) {
-		out = append(out, base{name, u, func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
+		out = append(out, base{name: name, use: u, fit: func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
 			h, err := newLogistic(m, s, u, p, lines).fit(ctx)
 			return index.HeadSet{Heads: []index.Head{h}}, err
 		}})
@@ -47,6 +48,7 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			one("centroid of text", use{text: true}, func(m *material, s subset) index.Head {
 				return index.Head{Vector: fitCentroid(m, s, negativeWeight)}
 			})
+			out[len(out)-1].plain = true
 			if w != nil {
 				one("whitened centroid of text", use{text: true}, func(m *material, s subset) index.Head {
 					return index.Head{Vector: normalised(w.solve(meanLess(m, s)))}
@@ -85,17 +87,17 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			{"boosted trees of depth 2", boost{trees: 100, depth: 2, rate: 0.1, lambda: 10, share: 0.5}},
 			{"boosted trees of depth 4", boost{trees: 160, depth: 4, rate: 0.1, lambda: 10, share: 0.5}},
 		} {
-			out = append(out, base{b.name, use{columns: true}, func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
+			out = append(out, base{name: b.name, use: use{columns: true}, fit: func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
 				h, err := b.fit(ctx, m, s)
 				return index.HeadSet{Heads: []index.Head{h}}, err
 			}})
 		}
 	}
 	if text && (method == Auto || method == Clusters) {
-		out = append(out, base{"clusters of text", use{true, columns}, fitClusters})
+		out = append(out, base{name: "clusters of text", use: use{true, columns}, fit: fitClusters})
 	}
 	if method == Neighbours {
-		out = append(out, base{"nearest seeds", use{text, columns}, fitNeighbours})
+		out = append(out, base{name: "nearest seeds", use: use{text, columns}, fit: fitNeighbours})
 	}
 	if method == Description && (described == nil || !text) {
 		return nil, fmt.Errorf("method %q needs a description in seeds.text: give one, or choose another method: %w", method, index.ErrInvalid)

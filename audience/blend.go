@@ -84,6 +84,7 @@ func (o *outcomes) choose(folds []int) ([]float64, float64) {
 	for b, w := range o.byGain(folds) {
 		weights[b] = (weights[b] + w) / 2
 	}
+	o.shrink(weights, folds)
 	for b := range o.bases {
 		if short := leastDescription - weights[b]; o.bases[b].name == description && short > 0 {
 			rest := (1 - leastDescription) / (1 - weights[b])
@@ -94,6 +95,31 @@ func (o *outcomes) choose(folds []int) ([]float64, float64) {
 		}
 	}
 	return weights, o.mix(weights, folds)
+}
+
+// shrinkage is how many held-out seeds it takes until what they say of a blend counts
+// as much as the plain centroid of text. An AUC of 40 seeds errs by 0.02, more than most
+// bases differ by, and what wins by luck is what fits closest; a mean cannot fit
+// closely. Columns have no such base: of those tried none was first at few seeds, so
+// where there are columns nothing is shrunk.
+const shrinkage = 50
+
+// shrink moves weight to the plain base, the more the fewer seeds were held out, where
+// there is nothing but text.
+func (o *outcomes) shrink(weights []float64, folds []int) {
+	plain := slices.IndexFunc(o.bases, func(b base) bool { return b.plain })
+	if plain < 0 || slices.ContainsFunc(o.bases, func(b base) bool { return b.use.columns }) {
+		return
+	}
+	seeds := 0
+	for _, fold := range folds {
+		seeds += o.seeds[fold]
+	}
+	prior := shrinkage / float64(shrinkage+seeds)
+	for b := range weights {
+		weights[b] *= 1 - prior
+	}
+	weights[plain] += prior
 }
 
 // bySkill weighs each base by exp(AUC / noise): an AUC of n held-out seeds errs

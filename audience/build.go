@@ -19,6 +19,11 @@ const (
 	mostBackground  = 20_000
 )
 
+// mostSeeds is how many seeds are learned from and held out: beyond, another seed
+// tells nothing new. Of a longer list the first by the hash of their id stand for all;
+// all of it stays off the list, and out of everyone whom held-out seeds are ranked among.
+const mostSeeds = 20_000
+
 // Build makes an audience. progress may be nil; its stages are "resolving",
 // "comparing", "measuring", "scoring" and "explaining".
 func Build(ctx context.Context, pop Population, req Request, progress func(stage string, done, total int)) (*Result, error) {
@@ -89,6 +94,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.seeds < len(b.r.seeds) {
+		b.res.Doctor.note("%d of %d seeds, drawn at random, are learned from and judged by; none of the others is on the list", m.seeds, len(b.r.seeds))
+	}
 	if m.f.dim > 0 {
 		b.coherence(m)
 	}
@@ -157,11 +165,16 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 // material reads the rows of training. Seeds are dealt out to folds by the hash
 // of their id, so that a list sorted by value does not make uneven folds.
 func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
-	m := &material{f: b.f, seeds: len(seeds), negatives: len(negatives)}
+	m := &material{f: b.f, negatives: len(negatives)}
 	pool := b.r.everyone.Clone()
 	shuffled := slices.Clone(seeds)
 	key := func(w weightedRow) uint64 { return hashID(b.pop.Snap.ID(w.row), b.req.Seed+17) }
 	slices.SortFunc(shuffled, func(x, y weightedRow) int { return cmp.Compare(key(x), key(y)) })
+	for _, s := range seeds {
+		pool.Remove(s.row)
+	}
+	shuffled = shuffled[:min(len(shuffled), mostSeeds)]
+	m.seeds = len(shuffled)
 	for _, list := range [][]weightedRow{shuffled, negatives} {
 		for _, s := range list {
 			pool.Remove(s.row)
@@ -169,7 +182,7 @@ func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
 			m.weight = append(m.weight, s.weight)
 		}
 	}
-	want := min(max(10*len(seeds), leastBackground), mostBackground)
+	want := min(max(10*m.seeds, leastBackground), mostBackground)
 	back := draw(b.pop.Snap, pool, want, b.req.Seed+1)
 	if len(back) < 10 {
 		return nil, fmt.Errorf("only %d customers are neither seeds nor filtered out: too few to tell the seeds from: %w", len(back), index.ErrInvalid)
@@ -186,7 +199,7 @@ func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
 // null runs the same pipeline on as many random customers.
 func (b *build) null(ctx context.Context, n int) (*comparison, error) {
 	pool := b.r.everyone.Clone()
-	rows := draw(b.pop.Snap, pool, n, b.req.Seed+2)
+	rows := draw(b.pop.Snap, pool, min(n, mostSeeds), b.req.Seed+2)
 	random := make([]weightedRow, len(rows))
 	for i, row := range rows {
 		random[i] = weightedRow{row, 1}

@@ -48,8 +48,10 @@ func worldOf(t *testing.T, spec index.Spec, rows []index.Row) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := eng.Upsert(t.Context(), rows); err != nil {
-		t.Fatal(err)
+	for batch := range slices.Chunk(rows, 50_000) {
+		if err := eng.Upsert(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
 	}
 	snap, err := eng.Snapshot(t.Context())
 	if err != nil {

@@ -169,7 +169,11 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 	if w, ok := c.plain(); ok {
 		ways = append(ways, ranked{"plain centroid", c.alike(w)})
 	}
-	got, err := c.measure(ctx, pop.Snap, r.everyone, ways)
+	others := r.everyone.Clone() // seeds that nothing was learned from are no others either
+	for _, s := range r.seeds {
+		others.Remove(s.row)
+	}
+	got, err := c.measure(ctx, pop.Snap, others, ways)
 	if err != nil {
 		return q, err
 	}

@@ -236,3 +236,38 @@ func TestSheetIsNotOptimistic(t *testing.T) {
 		t.Errorf("mean AUC of %d random seed lists is %.3f, want 0.5", lists, mean)
 	}
 }
+
+// More seeds than are learned from: all stay off the list, the sheet is of some, and
+// what was not learned from does not stand among everyone.
+func TestMoreSeedsThanAreLearnedFrom(t *testing.T) {
+	w := newWorld(t, worldOptions{n: 5 * (mostSeeds + 4000), columns: true})
+	seeds := w.kind[:mostSeeds+3000]
+	res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(1000), Method: Centroid})
+	if res.Manifest.Seeds != len(seeds) || res.Quality.HeldOut != mostSeeds {
+		t.Errorf("%d seeds, %d held out", res.Manifest.Seeds, res.Quality.HeldOut)
+	}
+	if !strings.Contains(strings.Join(res.Doctor.Notes, "\n"), "20000 of 23000 seeds") {
+		t.Errorf("notes %q", res.Doctor.Notes)
+	}
+	is := map[string]bool{}
+	for _, id := range seeds {
+		is[id] = true
+	}
+	hits := 0
+	for _, id := range ids(res) {
+		if is[id] {
+			t.Fatalf("seed %s is a member", id)
+		}
+		if w.truth[id] {
+			hits++
+		}
+	}
+	// Of the rest, 1,000 of 97,000 are of the kind.
+	if hits < 100 {
+		t.Errorf("%d of 1000 members are of the kind", hits)
+	}
+	// Held-out seeds against others, of whom one in a hundred is of the kind.
+	if auc, sheet := w.auc(t, res, nil), res.Quality.Measure.AUC.Value; math.Abs(auc-sheet) > 0.01 {
+		t.Errorf("sheet's AUC %.3f, with the kind known %.3f", sheet, auc)
+	}
+}

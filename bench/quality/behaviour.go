@@ -56,7 +56,6 @@ var developTasks = []task{
 	{name: "develop_lastfm_5", what: "listens to the fifth artist", build: lastfm(5), outcome: outcomeColumn, is: "1", sets: []string{"artists"}},
 	{name: "develop_groceries_sausage", what: "buys sausage in 2015", build: groceries("sausage"), outcome: outcomeColumn, is: "1", sets: []string{"items"}},
 	{name: "develop_restaurant_spinach", what: "spinach is on the order", build: restaurant("凉拌菠菜"), outcome: outcomeColumn, is: "1", sets: []string{"dishes"}},
-	{name: "develop_movielens_other", what: "has an occupation not listed", build: movielens("occupation", "other"), outcome: outcomeColumn, is: "1", sets: []string{"films"}},
 	{
 		name: "develop_dianping", what: "positive review of a restaurant", file: "dianping_2k/dianping.csv.gz", comma: ',', outcome: "sentiment", is: "1",
 		text: []string{"comment"}, model: chinese,
