@@ -175,7 +175,7 @@ func (a *app) eval(ctx context.Context, path string, f evalFlags) (err error) {
 		}
 	}
 	store := memory.Open()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: openModel, Limits: collection.Limits{MinSeeds: slices.Min(f.sizes), MinAudience: 1}})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinSeeds: slices.Min(f.sizes), MinAudience: 1}})
 	if err != nil {
 		return err
 	}
