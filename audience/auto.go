@@ -76,6 +76,10 @@ func compare(ctx context.Context, m *material, method string, text []float32, fo
 	for fold := range c.folds + 1 {
 		c.fitted[fold], c.spread[fold] = make([]index.HeadSet, n), make([]float64, n)
 	}
+	for fold := range c.folds {
+		_, held := c.split(fold)
+		c.out.seeds[fold] = len(held.pos)
+	}
 	inner := make([]*outcomes, c.folds) // by the fold that they know nothing of
 	for fold := range inner {
 		inner[fold] = c.out
@@ -94,7 +98,6 @@ func compare(ctx context.Context, m *material, method string, text []float32, fo
 				}
 				c.fitted[fold][b] = set
 				c.out.z[b][fold], c.spread[fold][b] = c.standardised(set, held)
-				c.out.seeds[fold] = len(held.pos)
 				return nil
 			})
 			for other := fold + 1; other < c.folds && inner[fold] != c.out; other++ {
