@@ -13,7 +13,7 @@ type base struct {
 	name  string
 	use   use
 	plain bool // what few seeds of text alone shrink to, see shrinkage
-	fit  func(ctx context.Context, m *material, s subset) (index.HeadSet, error)
+	fit   func(ctx context.Context, m *material, s subset) (index.HeadSet, error)
 }
 
 // description is the base that is the seeds' text, and leastDescription its
