@@ -296,7 +296,7 @@ func TestIdempotencyWhileRunning(t *testing.T) {
 	// Who leaves before the answer may ask again: that it left is no answer.
 	gone := header{"Idempotency-Key": "gone"}
 	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "POST", f.http.URL+"/v1/collections/shop/search", strings.NewReader(`{"text":"wait"}`))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.http.URL+"/v1/collections/shop/search", strings.NewReader(`{"text":"wait"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

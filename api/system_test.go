@@ -213,7 +213,7 @@ func TestAnswerThatNobodyReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		res, err := http.ReadResponse(in, nil)
-		if err != nil || res.StatusCode != 404 {
+		if err != nil || res.StatusCode != http.StatusNotFound {
 			t.Fatalf("%v, %v", res, err)
 		}
 		if _, err := io.Copy(io.Discard, res.Body); err != nil {

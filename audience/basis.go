@@ -27,7 +27,7 @@ const (
 )
 
 func newBasis(b *index.Bins, share []float64, lines bool) basis {
-	out := basis{bins: b.Count(), width: 1}
+	out := basis{kind: each, bins: b.Count(), width: 1}
 	switch {
 	case b.Kind == index.Set:
 		// An element of a set of n counts one over the root of n. A customer with as

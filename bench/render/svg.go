@@ -98,14 +98,14 @@ func (c chart) svg() []byte {
 	var w bytes.Buffer
 	text := func(x, y float64, class, anchor, value string) {
 		fmt.Fprintf(&w, `<text x="%.1f" y="%.1f" class="%s" text-anchor="%s">`, x, y, class, anchor)
-		xml.EscapeText(&w, []byte(value)) // a buffer takes everything
+		_ = xml.EscapeText(&w, []byte(value)) // a buffer takes everything
 		fmt.Fprintln(&w, "</text>")
 	}
 	line := func(x1, y1, x2, y2 float64, class string) {
 		fmt.Fprintf(&w, `<path d="M%.1f %.1fL%.1f %.1f" class="%s"/>`+"\n", x1, y1, x2, y2, class)
 	}
 	fmt.Fprintf(&w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-labelledby="t">`+"\n<title id=\"t\">", width, high, width, high)
-	xml.EscapeText(&w, []byte(c.title+": "+c.about))
+	_ = xml.EscapeText(&w, []byte(c.title+": "+c.about))
 	fmt.Fprintf(&w, "</title>\n<style>%s</style>\n<rect width=\"%d\" height=\"%d\" rx=\"8\" class=\"ground\"/>\n", style, width, high)
 	text(20, 30, "title", "start", c.title)
 	text(20, 50, "small", "start", c.about)

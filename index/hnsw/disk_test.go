@@ -98,7 +98,7 @@ func recallOf(t *testing.T, e *Engine) float64 {
 // changed while it was not looking are inserted.
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()
-	s, e, rng := stored(t, dir, 3000)
+	s, _, rng := stored(t, dir, 3000)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestReopen(t *testing.T) {
 	if err := os.WriteFile(torn, []byte(magic), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, e = reopen(t, dir, Options{})
+	s, e := reopen(t, dir, Options{})
 	if _, err := os.Stat(torn); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a killed process left stays: %v", err)
 	}

@@ -44,7 +44,6 @@ func TestPaceFollows(t *testing.T) {
 	}
 	big := make([]byte, 200<<20)
 	wait("about 1.25", func(x float64) bool { return x > 1.2 && x < 1.35 })
-	runtime.KeepAlive(big)
-	big = nil
+	runtime.KeepAlive(big) // and no longer
 	wait("above 2", func(x float64) bool { return x > 2 })
 }

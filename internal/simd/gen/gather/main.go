@@ -28,13 +28,12 @@ func ptr(param string) reg.Register { return Load(Param(param), GP64()) }
 // where table holds slices: pointer, length and capacity.
 type walk struct {
 	table, shift, dim, rows, n reg.Register
-	lines                      reg.Register // bytes of a row, for prefetching
 }
 
 // address leaves the address of the row numbered at rows[disp] in a register.
 func (w walk) address(disp int) reg.Register {
 	row, chunk := GP64(), GP64()
-	MOVL(Mem{Base: w.rows, Disp: 4 * disp}, row.(reg.GPVirtual).As32())
+	MOVL(Mem{Base: w.rows, Disp: 4 * disp}, row.As32())
 	SHRXQ(w.shift, row, chunk)
 	high := GP64()
 	SHLXQ(w.shift, chunk, high)
