@@ -155,12 +155,17 @@ def spread(xs, digits=4):
 
 
 def exact(codes, scales, head):
-    """Everyone's score by whole numbers, as index/rows defines it: the head rounded
-    to 15 bits, sums exact, one rounding at the end."""
+    """Everyone's score by whole numbers, as index/rows defines it: the head rounded to
+    multiples of the least power of two, from top / 2^15, at which 16 bits hold each and
+    32 bits every sum; sums exact, one rounding at the end."""
     h = head.astype(np.float64)
-    top = np.abs(h).max()
-    scale = top / min(32767, ((2**31 - 1) // 127 - len(h)) / (np.abs(h).sum() / top))
-    q = np.rint(h / scale)
+    exp = np.frexp(np.abs(h).max())[1] - 15
+    while True:
+        scale = np.ldexp(1.0, exp)
+        q = np.rint(h / scale)
+        if np.abs(q).max() <= 32767 and np.abs(q).sum() <= (2**31 - 1) // 127:
+            break
+        exp += 1
     out = np.empty(len(codes), np.float32)
     for lo in range(0, len(codes), 16384):
         hi = lo + 16384
