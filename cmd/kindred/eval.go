@@ -232,16 +232,10 @@ func (f *evalFlags) known(ctx context.Context, plan *ingest.Plan, opt ingest.Opt
 	}
 	opt.Types = map[string]profile.FieldType{column: profile.TypeCategory}
 	opt.TextColumns, opt.IDColumn, opt.Ignore = nil, plan.IDColumn, nil
-	found := false
 	for _, c := range plan.Columns {
-		if c.Name == column {
-			found = true
-		} else if c.Name != plan.IDColumn {
+		if c.Name != column && c.Name != plan.IDColumn {
 			opt.Ignore = append(opt.Ignore, c.Name)
 		}
-	}
-	if !found {
-		return nil, usagef("--outcome: %s has no column %q", plan.Path, column)
 	}
 	only, err := ingest.Inspect(ctx, plan.Path, opt)
 	if err != nil {
