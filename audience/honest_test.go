@@ -10,20 +10,20 @@ import (
 // and of as many lists of the kind, nearly all are.
 func TestVerdictOverManyLists(t *testing.T) {
 	if testing.Short() {
-		t.Skip("two hundred audiences and more")
+		t.Skip("two hundred audiences")
 	}
-	w := newWorld(t, worldOptions{n: 3000, dim: 8, columns: true})
+	w := newWorld(t, worldOptions{n: 1500, dim: 8, columns: true})
 	const lists, seeds = 100, 60
 	for _, method := range []string{Centroid, Auto} {
 		n := lists
 		if method == Auto {
-			n = 12 // each fits fifteen models for every pair of folds
+			n = 5 // each fits fifteen models for every pair of folds
 		}
 		random, real := 0, 0
 		for d := range n {
 			rng := rand.New(rand.NewPCG(uint64(d), 77))
 			var chance, kind []string
-			for _, i := range rng.Perm(3000)[:seeds] {
+			for _, i := range rng.Perm(1500)[:seeds] {
 				chance = append(chance, idOf(i))
 			}
 			for _, i := range rng.Perm(len(w.kind))[:seeds] {
@@ -50,9 +50,12 @@ func TestVerdictOverManyLists(t *testing.T) {
 // rest of the kind, which the test knows: over many lists they agree on average. The
 // sheet's models have learned from four fifths of the seeds, so it may be a little low.
 func TestSheetAgreesWithTheTruth(t *testing.T) {
-	w := newWorld(t, worldOptions{n: 3000, dim: 8, columns: true})
-	for _, seeds := range []int{40, 200} {
-		const lists = 20
+	if testing.Short() {
+		t.Skip("sixteen audiences, each compared by auto")
+	}
+	w := newWorld(t, worldOptions{n: 1500, dim: 8, columns: true})
+	for _, seeds := range []int{40, 120} {
+		const lists = 8
 		sum, square := 0.0, 0.0
 		for d := range lists {
 			rng := rand.New(rand.NewPCG(uint64(d), uint64(seeds)))
@@ -63,7 +66,7 @@ func TestSheetAgreesWithTheTruth(t *testing.T) {
 			res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(list)}, Size: count(100), Seed: uint64(d)})
 			// auc is of the kind less the seeds against all others; against everyone but
 			// the seeds, as the sheet has it, the kind against itself is a half.
-			left := float64(len(w.kind)-seeds) / float64(3000-seeds)
+			left := float64(len(w.kind)-seeds) / float64(1500-seeds)
 			everyone := (1-left)*w.auc(t, res, list) + left/2
 			off := res.Quality.Measure.AUC.Value - everyone
 			sum += off / lists
