@@ -71,6 +71,18 @@ func parseNumber(b []byte) (float64, bool) {
 	return f, true
 }
 
+// commaNumber reads a number written with a decimal comma, or a plain one.
+func commaNumber(b []byte) (float64, bool) {
+	at := bytes.IndexByte(b, ',')
+	if at < 1 || at == len(b)-1 || len(b) > 40 || bytes.IndexByte(b, '.') >= 0 {
+		return parseNumber(b)
+	}
+	var buf [40]byte
+	n := copy(buf[:], b)
+	buf[at] = '.'
+	return parseNumber(buf[:n])
+}
+
 func slowNumber(b []byte) (float64, bool) {
 	for _, c := range b {
 		if (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {

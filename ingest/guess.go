@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,8 @@ import (
 // stats is what a sample says about one column.
 type stats struct {
 	present, numbers, ints, lists int
+	commas                        int   // numbers with a decimal comma
+	fraction                      bool  // one of them has not three digits after it, as thousands have
 	bools                         []int // by pair
 	times                         []bool
 	anyTime                       bool
@@ -66,6 +69,12 @@ func (s *stats) see(c *cell) {
 			s.sequence = false
 		}
 		s.low, s.high = min(s.low, f), max(s.high, f)
+	}
+	if at := bytes.IndexByte(c.raw, ','); at > 0 {
+		if _, ok := commaNumber(c.raw); ok {
+			s.commas++
+			s.fraction = s.fraction || len(c.raw)-at != 4
+		}
 	}
 	if _, pair, ok := parseBool(c.raw); ok {
 		s.bools[pair]++
@@ -201,6 +210,7 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 	} else if s.semis > 0 {
 		c.Split = ";"
 	}
+	c.Comma = s.fraction && s.commas > 0
 	isBool := slices.ContainsFunc(s.bools, func(k int) bool { return k == n && n > 0 })
 	nearUnique := n > 50 && float64(distinct) > 0.95*float64(n)
 	switch {
@@ -233,6 +243,8 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 		}
 	case s.numbers == n:
 		set(UseField, profile.TypeNumber, "all numbers")
+	case c.Comma && s.numbers+s.commas == n:
+		set(UseField, profile.TypeNumber, "all numbers, with a decimal comma")
 	case (s.bars+s.semis)*10 >= 3*n && s.partCount > 2*len(s.parts) && s.chars < 40*max(1, s.partCount):
 		set(UseField, profile.TypeSet, "values divided by %s", c.Split)
 	case s.textual(grouped):

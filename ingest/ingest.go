@@ -95,6 +95,7 @@ type ColumnPlan struct {
 	Why     string            `json:"why"`
 	Layout  string            `json:"layout,omitempty"`    // of a time, as in package time; "unix" for seconds
 	Split   string            `json:"separator,omitempty"` // of a set's elements
+	Comma   bool              `json:"comma,omitempty"`     // numbers are written 3,14
 	Missing float64           `json:"missing"`             // share of the sampled rows
 	Samples []string          `json:"samples,omitempty"`   // up to three different values
 }
@@ -116,7 +117,8 @@ type Plan struct {
 	Chinese     bool         `json:"chinese"` // most of its text is Chinese
 	Notes       []string     `json:"notes,omitempty"`
 
-	opt Options
+	opt     Options
+	returns bool // lines end with a carriage return alone
 }
 
 // Column returns the plan of a column, nil when there is none.
@@ -163,7 +165,7 @@ func (p *Plan) String() string {
 	if p.Whole {
 		of = "all "
 	}
-	fmt.Fprintf(&b, "; looked at %s%d rows", of, p.Sampled)
+	fmt.Fprintf(&b, "; looked at %s%d rows", of, p.Sampled+p.Refused)
 	if p.Refused > 0 {
 		fmt.Fprintf(&b, ", %d of them bad", p.Refused)
 	}

@@ -79,11 +79,22 @@ func (p *Plan) sniff(head []byte, whole bool) error {
 	if err := notText(head); err != nil {
 		return err
 	}
+	line := bytes.TrimSpace(head)
+	if len(line) == 0 && whole {
+		return errors.New("the file is empty")
+	}
+	if jsonArray(line) {
+		return errors.New("a JSON array: write one object a line, such as with jq -c '.[]'")
+	}
+	p.returns = bytes.IndexByte(head, '\n') < 0 && bytes.IndexByte(head, '\r') >= 0
 	if p.Format == "" {
 		p.Format = FormatCSV
-		if line := bytes.TrimSpace(head); len(line) > 0 && line[0] == '{' {
+		if len(line) > 0 && line[0] == '{' {
 			p.Format = FormatNDJSON
 		}
+	}
+	if p.returns {
+		head = bytes.ReplaceAll(head, []byte{'\r'}, []byte{'\n'})
 	}
 	switch p.Format {
 	case FormatCSV:
@@ -131,6 +142,11 @@ func notPrintable(head []byte) (n int) {
 	return n
 }
 
+// jsonArray says whether text begins as a list of JSON objects.
+func jsonArray(text []byte) bool {
+	return len(text) > 0 && text[0] == '[' && bytes.HasPrefix(bytes.TrimSpace(text[1:]), []byte{'{'})
+}
+
 // opened is a row source and how far it is.
 type opened struct {
 	rows     rowSource
@@ -149,6 +165,9 @@ func (p *Plan) source(ctx context.Context, names []string) (*opened, error) {
 	in, err := s.text(p.Encoding)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	if p.returns {
+		in = &returnsToLines{in}
 	}
 	out := &opened{progress: func() (int64, int64) { return s.read.Load(), s.total }}
 	if p.Format == FormatNDJSON {
@@ -174,6 +193,7 @@ func (p *Plan) sample(ctx context.Context, rows rowSource) error {
 	var pre [][]string // CSV rows before the header is settled
 	var names []string
 	size, widths := 0, map[int]int{}
+	var first error // what is wrong with the first bad row
 	see := func(cells []cell) {
 		for len(cols) < len(cells) {
 			cols = append(cols, newStats())
@@ -236,6 +256,9 @@ func (p *Plan) sample(ctx context.Context, rows rowSource) error {
 		var bad *RowError
 		if errors.As(err, &bad) {
 			p.Refused++
+			if first == nil {
+				first = bad
+			}
 			continue
 		}
 		if err != nil {
@@ -267,6 +290,9 @@ func (p *Plan) sample(ctx context.Context, rows rowSource) error {
 	settle()
 	if src, ok := rows.(interface{ columnNames() []string }); ok {
 		names = src.columnNames()
+	}
+	if len(names) == 0 && first != nil {
+		return fmt.Errorf("no rows that can be read: is it CSV, NDJSON with one object a line, or Parquet? %w", first)
 	}
 	if len(names) == 0 {
 		return errors.New("no rows that can be read: is it CSV, NDJSON or Parquet?")
@@ -383,7 +409,7 @@ func (p *Plan) guessID(cols []*stats) {
 		}
 		different := s.unique() && s.present == p.Sampled
 		if sc == 3 { // a few faults in a column named id are faults of rows
-			different = s.present*50 >= p.Sampled*49 && len(s.distinct)*50 >= s.present*49 && len(s.distinct) > 1
+			different = s.present*50 >= p.Sampled*49 && len(s.distinct)*10 >= s.present*9 && len(s.distinct) > 1
 		}
 		if !different {
 			if sc == 3 && s.present > 0 && len(s.distinct) < s.present {

@@ -196,6 +196,9 @@ func (r *Reader) value(column int, c *cell) (index.Value, string) {
 	switch plan.Type {
 	case profile.TypeNumber:
 		n, ok := parseNumber(c.raw)
+		if !ok && plan.Comma {
+			n, ok = commaNumber(c.raw)
+		}
 		if c.kind == cellBool {
 			n, ok = c.num, true
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -17,12 +18,13 @@ type Seed struct {
 // maxSeedFaults is how many bad lines an error names.
 const maxSeedFaults = 20
 
-// ReadSeeds reads a seed list: ids one a line, CSV or NDJSON. The id is the
-// column IDColumn, else the one named like an id, else the first; weights are
-// in a column named weight, if there is one. A header is known by an id-like
+// ReadSeeds reads a seed list: ids one a line, CSV, NDJSON or Parquet. The id is
+// the column IDColumn, else the first of like (such as the name of the
+// customers' own id column) that is there, else the one named like an id, else
+// the first; weights are in a column named weight, if there is one. A header is known by an id-like
 // name, or given by opt.Header. All bad lines are reported, joined: empty ids,
 // weights that are not finite or below zero.
-func ReadSeeds(ctx context.Context, path string, opt Options) ([]Seed, error) {
+func ReadSeeds(ctx context.Context, path string, opt Options, like ...string) ([]Seed, error) {
 	p := &Plan{Path: path, opt: opt, Encoding: "utf-8"}
 	s, err := openStream(path)
 	if err != nil {
@@ -40,14 +42,14 @@ func ReadSeeds(ctx context.Context, path string, opt Options) ([]Seed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read seeds from %s: %w", path, err)
 	}
-	seeds, err := readSeeds(ctx, src.rows, opt)
+	seeds, err := readSeeds(ctx, src.rows, opt, like)
 	if err = errors.Join(err, src.rows.Close()); err != nil {
 		return nil, fmt.Errorf("read seeds from %s: %w", path, err)
 	}
 	return seeds, nil
 }
 
-func readSeeds(ctx context.Context, rows rowSource, opt Options) ([]Seed, error) {
+func readSeeds(ctx context.Context, rows rowSource, opt Options, like []string) ([]Seed, error) {
 	named, hasNames := rows.(interface{ columnNames() []string })
 	id, weight := 0, -1
 	first := !hasNames
@@ -75,22 +77,22 @@ func readSeeds(ctx context.Context, rows rowSource, opt Options) ([]Seed, error)
 			return nil, err
 		}
 		if hasNames {
-			if id, weight, err = seedColumns(named.columnNames(), opt.IDColumn); err != nil {
+			if id, weight, err = seedColumns(named.columnNames(), wanted(named.columnNames(), opt.IDColumn, like)); err != nil {
 				return nil, err
 			}
 		} else if first {
 			first = false
 			names := make([]string, len(r.cells))
-			header := opt.IDColumn != ""
 			for i, c := range r.cells {
 				names[i] = string(c.raw)
-				header = header || idScore(names[i]) > 0
 			}
+			want := wanted(names, opt.IDColumn, like)
+			header := want != "" || slices.ContainsFunc(names, func(n string) bool { return idScore(n) > 0 })
 			if opt.Header != nil {
 				header = *opt.Header
 			}
 			if header {
-				if id, weight, err = seedColumns(names, opt.IDColumn); err != nil {
+				if id, weight, err = seedColumns(names, want); err != nil {
 					return nil, err
 				}
 				continue
@@ -119,6 +121,19 @@ func readSeeds(ctx context.Context, rows rowSource, opt Options) ([]Seed, error)
 		seeds = append(seeds, seed)
 	}
 	return seeds, errors.Join(faults...)
+}
+
+// wanted is the column asked for, else the first of like among names, else "".
+func wanted(names []string, asked string, like []string) string {
+	if asked != "" {
+		return asked
+	}
+	for _, l := range like {
+		if l != "" && slices.Contains(names, l) {
+			return l
+		}
+	}
+	return ""
 }
 
 // seedColumns finds the id and the weight among names.

@@ -136,6 +136,21 @@ func (s *stream) text(enc string) (io.Reader, error) {
 	return transform.NewReader(s.in, dec.NewDecoder()), nil
 }
 
+// returnsToLines makes line feeds of carriage returns, for files whose lines
+// end with those alone.
+type returnsToLines struct{ in io.Reader }
+
+// Read reads text with its line ends replaced.
+func (r *returnsToLines) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	for i, c := range p[:n] {
+		if c == '\r' {
+			p[i] = '\n'
+		}
+	}
+	return n, err
+}
+
 // decoder returns the decoder of an encoding by our name for it, nil for UTF-8.
 func decoder(enc string) (encoding.Encoding, error) {
 	switch enc {
