@@ -88,9 +88,9 @@ func (a *app) audienceCommand() *cobra.Command {
 
 // audienceFlags are the settings of a stored audience.
 type audienceFlags struct {
-	seeds, text, size, method, filter string
-	columns                           []string
-	reasons, background               bool
+	seeds, seedsID, text, size, method, filter string
+	columns                                    []string
+	reasons, background                        bool
 }
 
 func (a *app) audienceCreate() *cobra.Command {
@@ -110,6 +110,7 @@ func (a *app) audienceCreate() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
+	flags.StringVar(&f.seedsID, "seeds-id", "", "column of the seeds that holds the ids (default: looked for)")
 	flags.StringVar(&f.text, "text", "", "a description of who is wanted, beside or instead of --seeds")
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
@@ -133,7 +134,7 @@ func (f *audienceFlags) request(ctx context.Context, name string) (audience.Requ
 		return req, err
 	}
 	if f.seeds != "" {
-		req.Seeds.IDs, err = readSeeds(ctx, f.seeds)
+		req.Seeds.IDs, err = readSeeds(ctx, f.seeds, f.seedsID)
 	}
 	return req, err
 }

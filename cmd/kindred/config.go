@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/goccy/go-yaml"
@@ -57,11 +58,15 @@ func (c *Config) settings() []setting {
 	}
 }
 
-// dataDir is where data lies unless told: XDG_DATA_HOME/kindred, or the
-// system's folder for a program's files.
+// dataDir is where data lies unless told: XDG_DATA_HOME/kindred, on Linux
+// .local/share/kindred at home, elsewhere the system's folder for a program's
+// files.
 func dataDir() string {
 	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "kindred")
+	}
+	if home, err := os.UserHomeDir(); err == nil && runtime.GOOS == "linux" {
+		return filepath.Join(home, ".local", "share", "kindred")
 	}
 	if dir, err := os.UserConfigDir(); err == nil {
 		return filepath.Join(dir, "kindred")
@@ -124,8 +129,12 @@ func (c *Config) readFile() error {
 	if err != nil {
 		return fmt.Errorf("settings file: %w", err)
 	}
+	before := *c
 	if err := yaml.UnmarshalWithOptions(raw, c, yaml.Strict()); err != nil {
 		return fmt.Errorf("settings file %s: %w", path, err)
+	}
+	if *c == (Config{}) { // what a file that names nothing makes of it
+		*c = before
 	}
 	return nil
 }

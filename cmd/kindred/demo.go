@@ -195,7 +195,13 @@ func (a *app) demoBase(ctx context.Context, dir, model string, opt demo.Options)
 	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx))) }()
 	coll := "demo-" + opt.Language
 	if _, err := svc.Collection(ctx, coll); err == nil {
-		return fmt.Errorf("%s holds an earlier demo: choose another --out or delete that folder", dir)
+		if info, err := svc.Audience(ctx, coll, demoSegment); err == nil && info.State == collection.JobDone {
+			return fmt.Errorf("%s holds an earlier demo: choose another --out or delete that folder", dir)
+		}
+		a.say("%s was not finished: it is begun anew", coll)
+		if err := svc.Drop(ctx, coll); err != nil {
+			return err
+		}
 	}
 	if _, _, err := svc.Put(ctx, collection.Config{Name: coll, Model: model, Schema: demo.Schema()}); err != nil {
 		return err

@@ -221,7 +221,7 @@ func (a *app) eval(ctx context.Context, path string, f evalFlags) (err error) {
 func (f *evalFlags) known(ctx context.Context, plan *ingest.Plan, opt ingest.Options, column, value string) (is map[string]bool, err error) {
 	is = map[string]bool{}
 	if f.truth != "" {
-		refs, err := readSeeds(ctx, f.truth)
+		refs, err := readSeeds(ctx, f.truth, "", plan.IDColumn, plan.GroupBy)
 		if err != nil {
 			return nil, err
 		}

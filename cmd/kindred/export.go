@@ -66,6 +66,9 @@ func checkOutputs(inputs, outputs []string) error {
 			faults = append(faults, fmt.Errorf("%s cannot be written: %s is a file", out, filepath.Dir(out)))
 		}
 		there, err := os.Stat(out)
+		if folder != nil && folder.IsDir() && (err != nil || there.Mode().IsRegular()) {
+			faults = append(faults, canWrite(out))
+		}
 		if err == nil && there.IsDir() {
 			faults = append(faults, fmt.Errorf("%s cannot be written: it is a folder: name a file in it", out))
 		}
@@ -77,6 +80,18 @@ func checkOutputs(inputs, outputs []string) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// canWrite makes and removes a file where writeAtomic will make one.
+func canWrite(path string) error {
+	probe, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err == nil {
+		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be written: %w", path, err)
+	}
+	return nil
 }
 
 // writeAtomic makes a file appear whole or not at all, in the place of one that

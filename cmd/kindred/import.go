@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kindred-search/kindred/collection"
+	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
 )
 
@@ -31,12 +33,17 @@ func (a *app) importCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim int) error {
+func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim int) (err error) {
 	opt, err := f.options()
 	if err != nil {
 		return err
 	}
-	plan, err := ingest.Inspect(ctx, args[1], opt)
+	path, done, err := regular(ctx, args[1])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	plan, err := ingest.Inspect(ctx, path, opt)
 	if err != nil {
 		return err
 	}
@@ -50,14 +57,24 @@ func (a *app) importFile(ctx context.Context, args []string, f fileFlags, dim in
 	}
 	cfg.Name, cfg.Dim = args[0], dim
 	if a.cfg.Server != "" {
-		return a.importRemote(ctx, cfg, args[1], opt)
-	}
-	if cfg.Model != "" {
-		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
-			return err
+		r := newRemote(a.cfg.Server, a.cfg.Key)
+		if there, err := r.Collection(ctx, cfg.Name); err == nil && f.model == "auto" && dim == 0 {
+			cfg.Model, cfg.Dim = there.Model, there.Dim
 		}
+		return a.importRemote(ctx, r, cfg, path, opt)
 	}
 	return a.withData(ctx, func(svc *collection.Service) error {
+		switch there, err := svc.Collection(ctx, cfg.Name); {
+		case err == nil && f.model == "auto" && dim == 0: // one collection, one model
+			cfg.Model, cfg.Dim = there.Model, there.Dim
+		case err != nil && !errors.Is(err, index.ErrNotFound):
+			return err
+		}
+		if cfg.Model != "" {
+			if _, err := a.pull(ctx, cfg.Model, false); err != nil {
+				return err
+			}
+		}
 		if _, _, err := svc.Put(ctx, cfg); err != nil {
 			return err
 		}

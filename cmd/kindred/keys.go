@@ -25,6 +25,9 @@ func (a *app) keysCommand() *cobra.Command {
 					return err
 				}
 				a.say("this secret is not shown again:")
+				if a.cfg.JSON {
+					return a.json(map[string]string{"name": args[0], "role": role, "secret": secret})
+				}
 				return a.printf("%s\n", secret)
 			})
 		},

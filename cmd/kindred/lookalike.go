@@ -115,17 +115,20 @@ func (f *fileFlags) configure(plan *ingest.Plan) (collection.Config, error) {
 }
 
 type lookalikeFlags struct {
-	file                             fileFlags
-	seeds, size, out, report, method string
-	minSeeds                         int
-	reasons, plan                    bool
-	notice, title                    string
+	file                      fileFlags
+	seeds, seedsID            string
+	size, out, report, method string
+	minSeeds                  int
+	reasons, plan             bool
+	notice, title             string
 }
 
 func (a *app) lookalikeCommand() *cobra.Command {
 	var f lookalikeFlags
 	cmd := &cobra.Command{
 		Use: "lookalike CUSTOMERS", Short: "From seeds to an audience, from file to file, without a server",
+		Long: "lookalike reads customers and seeds from CSV, NDJSON or Parquet files, plain or compressed, or from pipes (- is standard input), and\n" +
+			"writes the customers most like the seeds. What the file is taken for is shown and can be overruled.",
 		Example: "  kindred lookalike customers.csv --seeds seeds.csv --size 5% -o audience.csv --report report.html\n" +
 			"  kindred lookalike orders.csv --group-by customer_id --seeds seeds.csv --size 500 -o -\n" +
 			"  kindred lookalike customers.csv --plan",
@@ -135,6 +138,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.file.add(flags)
 	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
+	flags.StringVar(&f.seedsID, "seeds-id", "", seedsIDHelp)
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output; a file that is there is replaced")
 	flags.StringVar(&f.report, "report", "", "HTML report")
@@ -147,8 +151,9 @@ func (a *app) lookalikeCommand() *cobra.Command {
 
 // What help says of flags that lookalike and audience create share.
 const (
-	sizeHelp   = "5% of the customers, 500 of them, or threshold=SCORE"
-	methodHelp = "auto, centroid, clusters, classifier, trees, knn, or text (needs a description)"
+	sizeHelp    = "5% of the customers, 500 of them, or threshold=SCORE"
+	seedsIDHelp = "column of the seeds that holds the ids (default: the customers' id column, or looked for)"
+	methodHelp  = "auto, centroid, clusters, classifier, trees, knn, or text (needs a description)"
 )
 
 // parseSize reads --size.
@@ -209,6 +214,12 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err := f.check(path); err != nil {
 		return err
 	}
+	source := filepath.Base(path)
+	path, done, err := regular(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	plan, err := ingest.Inspect(ctx, path, opt)
 	if err != nil {
 		return err
@@ -227,15 +238,17 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err != nil {
 		return err
 	}
-	refs, err := readSeeds(ctx, f.seeds)
+	refs, err := readSeeds(ctx, f.seeds, f.seedsID, plan.IDColumn, plan.GroupBy)
 	if err != nil {
 		return err
 	}
-	if cfg.Model != "" {
+	if cfg.Model != "" || plan.GroupBy == "" {
 		// Encoding takes minutes: whether the seeds are in the file is seen first.
 		if err := enoughSeeds(ctx, plan, refs, f.minSeeds); err != nil {
 			return err
 		}
+	}
+	if cfg.Model != "" {
 		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
 			return err
 		}
@@ -266,7 +279,7 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err != nil {
 		return err
 	}
-	meta := report.Meta{Title: f.title, Notice: f.notice, Source: filepath.Base(path), Model: cfg.Model, Tool: tool(), Created: time.Now()}
+	meta := report.Meta{Title: f.title, Notice: f.notice, Source: source, Model: cfg.Model, Tool: tool(), Created: time.Now()}
 	if meta.Groups, err = groups(ctx, store, population, cfg.Schema, res); err != nil {
 		return err
 	}
@@ -275,8 +288,15 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 
 func tool() string { return "kindred " + buildinfo.Read().Version }
 
-func readSeeds(ctx context.Context, path string) ([]audience.SeedRef, error) {
-	seeds, err := ingest.ReadSeeds(ctx, path, ingest.Options{})
+// readSeeds reads a seed list. Its ids are in column, else in the first of like
+// that it has, else where they are found.
+func readSeeds(ctx context.Context, path, column string, like ...string) (_ []audience.SeedRef, err error) {
+	path, done, err := regular(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("seeds: %w", err)
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	seeds, err := ingest.ReadSeeds(ctx, path, ingest.Options{IDColumn: column}, like...)
 	if err != nil {
 		return nil, fmt.Errorf("seeds: %w", err)
 	}
@@ -302,10 +322,13 @@ func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	rows := 0
 	for given-len(want) < least {
 		rec, err := src.Next()
 		var bad *ingest.RowError
 		switch {
+		case errors.Is(err, io.EOF) && rows == 0:
+			return noRows(plan)
 		case errors.Is(err, io.EOF):
 			return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", given-len(want), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
 		case err == nil:
@@ -313,8 +336,13 @@ func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef
 		case !errors.As(err, &bad):
 			return err
 		}
+		rows++
 	}
 	return nil
+}
+
+func noRows(plan *ingest.Plan) error {
+	return fmt.Errorf("%s has a header and no rows below it", plan.Path)
 }
 
 // loaded is what became of a file's rows.
@@ -354,7 +382,7 @@ func (a *app) load(ctx context.Context, svc *collection.Service, cfg collection.
 	}
 	got = loaded{Collection: cfg.Name, Accepted: out.Accepted, Refused: refused, Errors: out.Refused}
 	if plan.Sampled+plan.Refused == 0 && got.Accepted == 0 {
-		return got, fmt.Errorf("%s has a header and no rows below it", plan.Path)
+		return got, noRows(plan)
 	}
 	return got, a.taken(got, plan.Path)
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -107,7 +108,7 @@ func (a *app) root() *cobra.Command {
 			}
 			a.cfg = cfg
 			cfg.limit()
-			return nil
+			return serverless(cmd)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -118,6 +119,16 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.evalCommand(), a.importCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
 	complete(root)
 	return root
+}
+
+// serverless refuses --server where it would be passed over in silence.
+func serverless(cmd *cobra.Command) error {
+	words := strings.Fields(cmd.CommandPath())[1:]
+	alone := []string{"demo", "doctor", "embed", "eval", "keys", "lookalike", "models", "serve", "version"}
+	if len(words) > 0 && slices.Contains(alone, words[0]) && cmd.Flags().Changed("server") {
+		return usagef("--server: kindred %s works in this process, not on a server", strings.Join(words, " "))
+	}
+	return nil
 }
 
 // complete tells shells the values of flags and arguments that have few.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,6 +40,9 @@ func (a *app) pull(ctx context.Context, name string, force bool) (models.Result,
 	m := a.meter()
 	res, err := models.Pull(ctx, name, models.PullOptions{Force: force, Progress: m.show})
 	m.end()
+	if errors.Is(err, fs.ErrPermission) {
+		return res, fmt.Errorf("%w: KINDRED_MODELS names another folder for models", err)
+	}
 	if err != nil {
 		return res, err
 	}
@@ -48,6 +52,13 @@ func (a *app) pull(ctx context.Context, name string, force bool) (models.Result,
 		a.say("model %s: fetched from %s and checked", name, res.Manifest.Source)
 	}
 	return res, nil
+}
+
+// pulled is a model that is here, as JSON.
+type pulled struct {
+	Name    string `json:"name"`
+	Dir     string `json:"dir"`
+	Fetched bool   `json:"fetched"` // just now
 }
 
 type modelLine struct {
@@ -78,6 +89,9 @@ func (a *app) modelsCommand() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if a.cfg.JSON {
+				return a.json(pulled{res.Manifest.Name, res.Dir, !res.Already})
 			}
 			return a.printf("%s\n", res.Dir)
 		},
@@ -117,22 +131,28 @@ func (a *app) modelsVerify(args []string) error {
 	if err != nil {
 		return err
 	}
-	checked := 0
+	checked := []pulled{}
 	var faults []error
 	for _, m := range list {
 		if len(args) == 1 && m.Manifest.Name != args[0] {
 			continue
 		}
-		checked++
 		if err := models.Verify(m.Dir); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w: run kindred models pull %s --force", m.Manifest.Name, err, m.Manifest.Name))
+			continue
+		}
+		checked = append(checked, pulled{Name: m.Manifest.Name, Dir: m.Dir})
+		if a.cfg.JSON {
 			continue
 		}
 		if err := a.printf("%s: good\n", m.Manifest.Name); err != nil {
 			return err
 		}
 	}
-	if checked == 0 {
+	if a.cfg.JSON {
+		faults = append(faults, a.json(checked))
+	}
+	if len(checked)+len(faults) == 0 || len(list) == 0 {
 		return errors.New("no model to check is on this machine: kindred models pull MODEL fetches one")
 	}
 	return errors.Join(faults...)

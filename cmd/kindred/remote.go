@@ -113,6 +113,13 @@ func problem(status string, raw []byte) error {
 
 func collectionPath(coll string) string { return "/v1/collections/" + url.PathEscape(coll) }
 
+// Collection asks GET /v1/collections/{c}.
+func (r *remote) Collection(ctx context.Context, coll string) (collection.Config, error) {
+	var out collection.Config
+	err := r.call(ctx, http.MethodGet, collectionPath(coll), nil, &out)
+	return out, err
+}
+
 type hitsAnswer struct {
 	Hits []collection.Hit `json:"hits"`
 }

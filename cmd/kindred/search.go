@@ -29,6 +29,9 @@ func (p *pageFlags) add(flags *pflag.FlagSet) {
 }
 
 func (p *pageFlags) tree() (*index.Filter, error) {
+	if p.limit < 0 || p.offset < 0 {
+		return nil, usagef("--limit %d --offset %d: want 1 or more, and 0 or more", p.limit, p.offset)
+	}
 	if p.filter == "" {
 		return nil, nil
 	}
@@ -59,6 +62,15 @@ func (a *app) searchCommand() *cobra.Command {
 			}
 			if q.Vector, err = parseVector(vector); err != nil {
 				return err
+			}
+			given := 0
+			for _, is := range []bool{q.Text != "", q.Vector != nil, customer != ""} {
+				if is {
+					given++
+				}
+			}
+			if given != 1 {
+				return usagef("give one of TEXT, --vector and --customer")
 			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
 				hits, err := b.Search(cmd.Context(), args[0], q)

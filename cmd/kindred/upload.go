@@ -82,8 +82,7 @@ func (c *counted) Read(p []byte) (int, error) {
 
 // importRemote makes the collection on the server, sends the file and waits for
 // the import.
-func (a *app) importRemote(ctx context.Context, cfg collection.Config, path string, opt ingest.Options) error {
-	r := newRemote(a.cfg.Server, a.cfg.Key)
+func (a *app) importRemote(ctx context.Context, r *remote, cfg collection.Config, path string, opt ingest.Options) error {
 	r.client.Timeout = 0 // a large file takes as long as it takes; Ctrl-C stops it
 	if err := r.Put(ctx, cfg); err != nil {
 		return err
