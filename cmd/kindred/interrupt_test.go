@@ -103,6 +103,10 @@ func TestInterrupt(t *testing.T) {
 						t.Errorf("%s is there", file)
 					}
 				}
+				again, err := exec.CommandContext(t.Context(), "kindred", "demo", "--customers", "600", "--out", at("out/demo")).CombinedOutput()
+				if err != nil || !strings.Contains(string(again), "was not finished: it is begun anew") || !strings.Contains(string(again), "of 600 customers") {
+					t.Errorf("the demo again: %v\n%s", err, again)
+				}
 				if err := os.RemoveAll(at("out/demo")); err != nil {
 					t.Fatal(err)
 				}
