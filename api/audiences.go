@@ -187,6 +187,19 @@ func (s *Server) audienceRoutes() {
 			}
 			return &body[checks]{checks{got}}, problemOf(err)
 		})
+	events := s.operation("audience-events", http.MethodGet, at+"/events", "Members entering and leaving, as server-sent events, from now on", "audiences", RoleRead)
+	events.Description = "A customer enters or leaves when a write of it does so. The stream ends when its reader is 4,096 changes behind or the server stops: members/check says where things stand."
+	streams(&events, "change")
+	huma.Register(s.api, events, func(ctx context.Context, in *AtAudience) (*huma.StreamResponse, error) {
+		if _, err := s.finished(ctx, in); err != nil {
+			return nil, problemOf(err)
+		}
+		changes, err := svc.Changes(ctx, in.Collection, in.Audience)
+		if err != nil {
+			return nil, problemOf(err)
+		}
+		return stream(s, "change", changes), nil
+	})
 	s.exportRoute(at)
 }
 

@@ -372,3 +372,55 @@ func TestJobs(t *testing.T) {
 		t.Errorf("the audience of a cancelled job is %s", info.State)
 	}
 }
+
+// Who is written enters and leaves an audience, and a stream says so.
+func TestAudienceEvents(t *testing.T) {
+	f := start(t, setup{})
+	sailors := f.shop(200)
+	f.build("spring", sailors[:20], 40)
+	f.do("GET", "/v1/collections/shop/audiences/nope/events", nil).problem(404, "not_found")
+	ctx, stop := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", f.http.URL+"/v1/collections/shop/audiences/spring/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := f.http.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	defer stop()
+	in := bufio.NewScanner(res.Body)
+	next := func() (c collection.Change) {
+		t.Helper()
+		for in.Scan() {
+			if raw, ok := strings.CutPrefix(in.Text(), "data: "); ok {
+				if err := json.Unmarshal([]byte(raw), &c); err != nil {
+					t.Fatal(err)
+				}
+				return c
+			}
+		}
+		t.Fatal("the stream ended: ", in.Err())
+		return c
+	}
+	of := func(id string) (out struct{ Audiences []string }) {
+		t.Helper()
+		f.do("GET", "/v1/collections/shop/customers/"+id+"/audiences", nil).want(200).into(&out)
+		return out
+	}
+	f.do("POST", "/v1/collections/shop/customers", `[{"id":"new","fields":{"age":60,"region":"r1","note":"likes sailing boats sea"}}]`).want(200)
+	if c := next(); c.ID != "new" || c.Change != "enter" || c.Audience != "spring" {
+		t.Errorf("%+v", c)
+	}
+	if got := of("new").Audiences; !slices.Equal(got, []string{"spring"}) {
+		t.Errorf("new is in %v", got)
+	}
+	f.do("PATCH", "/v1/collections/shop/customers/new", `{"fields":{"age":20,"note":"likes cooking garden"}}`).want(200)
+	if c := next(); c.ID != "new" || c.Change != "leave" {
+		t.Errorf("%+v", c)
+	}
+	if got := of("new").Audiences; len(got) != 0 {
+		t.Errorf("new is still in %v", got)
+	}
+}

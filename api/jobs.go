@@ -54,10 +54,7 @@ func (s *Server) jobRoutes() {
 			return &body[collection.Job]{job}, problemOf(err)
 		})
 	events := s.operation("job-events", http.MethodGet, "/v1/jobs/{job}/events", "A job's states as server-sent events, until it ends", "jobs", RoleRead)
-	event := &huma.Schema{Type: "object", Required: []string{"event", "data"}, Properties: map[string]*huma.Schema{
-		"event": {Type: "string", Enum: []any{"job"}}, "data": {Type: "string", Description: "the job as JSON"},
-	}}
-	events.Responses = map[string]*huma.Response{"200": {Description: "events named job, each with the job as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: event}}}}
+	streams(&events, "job")
 	huma.Register(s.api, events, func(ctx context.Context, in *atJob) (*huma.StreamResponse, error) {
 		if _, err := one(ctx, in.Job); err != nil {
 			return nil, problemOf(err)
@@ -66,38 +63,55 @@ func (s *Server) jobRoutes() {
 		if err != nil {
 			return nil, problemOf(err)
 		}
-		return &huma.StreamResponse{Body: func(hc huma.Context) {
-			hc.SetHeader("Content-Type", "text/event-stream")
-			hc.SetHeader("Cache-Control", "no-store")
-			hc.SetStatus(http.StatusOK)
-			w := hc.BodyWriter()
-			flusher, _ := w.(http.Flusher)
-			beat := time.NewTicker(15 * time.Second)
-			defer beat.Stop()
-			for {
-				var err error
-				select {
-				case job, open := <-updates:
-					if !open {
-						return
-					}
-					raw, jerr := json.Marshal(job)
-					if jerr != nil {
-						return
-					}
-					_, err = fmt.Fprintf(w, "event: job\ndata: %s\n\n", raw)
-				case <-s.closing: // the client asks the next server
-					return
-				case <-beat.C: // keeps proxies from closing a quiet stream
-					_, err = fmt.Fprint(w, ": waiting\n\n")
-				}
-				if err != nil {
-					return
-				}
-				if flusher != nil {
-					flusher.Flush()
-				}
-			}
-		}}, nil
+		return stream(s, "job", updates), nil
 	})
+}
+
+// streams documents an answer of server-sent events of one name.
+func streams(op *huma.Operation, name string) {
+	event := &huma.Schema{Type: "object", Required: []string{"event", "data"}, Properties: map[string]*huma.Schema{
+		"event": {Type: "string", Enum: []any{name}}, "data": {Type: "string", Description: "the " + name + " as JSON"},
+	}}
+	op.Responses = map[string]*huma.Response{"200": {Description: "events named " + name + ", each with the " + name + " as JSON", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: event}}}}
+}
+
+// stream answers with what a channel yields, until it closes, the client leaves
+// or the server stops.
+func stream[T any](s *Server, name string, updates <-chan T) *huma.StreamResponse {
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		hc.SetHeader("Content-Type", "text/event-stream")
+		hc.SetHeader("Cache-Control", "no-store")
+		hc.SetStatus(http.StatusOK)
+		w := hc.BodyWriter()
+		flusher, _ := w.(http.Flusher)
+		if flusher != nil {
+			flusher.Flush() // the client hears at once that it is heard
+		}
+		beat := time.NewTicker(15 * time.Second)
+		defer beat.Stop()
+		for {
+			var err error
+			select {
+			case one, open := <-updates:
+				if !open {
+					return
+				}
+				raw, jerr := json.Marshal(one)
+				if jerr != nil {
+					return
+				}
+				_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, raw)
+			case <-s.closing: // the client asks the next server
+				return
+			case <-beat.C: // keeps proxies from closing a quiet stream
+				_, err = fmt.Fprint(w, ": waiting\n\n")
+			}
+			if err != nil {
+				return
+			}
+			if flusher != nil {
+				flusher.Flush()
+			}
+		}
+	}}
 }

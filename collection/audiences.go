@@ -2,7 +2,6 @@ package collection
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +24,9 @@ type AudienceInfo struct {
 	Request audience.Request `json:"request"`
 	Result  *audience.Result `json:"result,omitempty"` // Members left out
 	Created time.Time        `json:"created"`
+	// Built is when the customers of the list were looked at. Who was written
+	// since is judged anew by the stored model; see live.go.
+	Built time.Time `json:"built,omitzero"`
 }
 
 // Membership says whether a customer is in an audience.
@@ -32,29 +34,8 @@ type Membership struct {
 	ID    string  `json:"id"`
 	Known bool    `json:"known"` // the customer is in the collection now
 	In    bool    `json:"in"`
-	Score float32 `json:"score"` // as selected, or by the stored model for who is not in
+	Score float32 `json:"score"` // as selected, or by the stored model for who is not listed or was written since
 }
-
-// Audiences are stored under audience/<collection>/<name>: the description
-// under /info, members in pages of pageSize by rank under /page/, and each
-// member's rank under /member/<id>. The description says done only after the
-// rest is on disk.
-const pageSize = 1000
-
-func audienceKey(coll, name string) string {
-	if name == "" {
-		return "audience/" + coll + "/"
-	}
-	return "audience/" + coll + "/" + name + "/"
-}
-
-func infoKey(coll, name string) string { return audienceKey(coll, name) + "info" }
-
-func pageKey(coll, name string, page int) string {
-	return fmt.Sprintf("%spage/%08d", audienceKey(coll, name), page)
-}
-
-func memberKey(coll, name, id string) string { return audienceKey(coll, name) + "member/" + id }
 
 var nameRule = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
@@ -121,6 +102,7 @@ func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) e
 	if err != nil {
 		return err
 	}
+	defer s.forgetJudges(coll)
 	return s.opt.KV.Put(ctx, map[string][]byte{infoKey(coll, info.Name): raw})
 }
 
@@ -136,6 +118,10 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	}
 	stage := ""
 	start, last := s.opt.Clock(), s.opt.Clock()
+	built, err := s.now(ctx, coll)
+	if err != nil {
+		return err
+	}
 	res, err := s.Run(ctx, coll, *job.Audience, func(now string, done, total int) {
 		t := s.opt.Clock()
 		if now == stage && t.Sub(last) < 50*time.Millisecond && done < total {
@@ -152,7 +138,7 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	})
 	if err == nil {
 		s.jobs.update(job, func(v *Job) { v.Stage, v.Done, v.Total = "storing", 0, int64(len(res.Members)) })
-		err = s.storeAudience(ctx, job, res)
+		err = s.storeAudience(ctx, job, res, built)
 	}
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), errCancelled) {
 		return err // stopping: the audience stays queued
@@ -170,42 +156,6 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 		return errors.Join(err, s.putInfo(context.WithoutCancel(ctx), coll, info))
 	}
 	return nil
-}
-
-func (s *Service) storeAudience(ctx context.Context, job *storedJob, res *audience.Result) error {
-	coll, name := job.Collection, job.Target
-	info, err := s.info(coll, name)
-	if err != nil {
-		return err
-	}
-	for _, part := range []string{"page/", "member/"} {
-		if err := s.opt.KV.DeletePrefix(ctx, audienceKey(coll, name)+part); err != nil {
-			return err
-		}
-	}
-	for from := 0; from < len(res.Members); from += pageSize {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		page := res.Members[from:min(from+pageSize, len(res.Members))]
-		raw, err := json.Marshal(page)
-		if err != nil {
-			return err
-		}
-		pairs := map[string][]byte{pageKey(coll, name, from/pageSize): raw}
-		for _, m := range page {
-			pairs[memberKey(coll, name, m.ID)] = binary.AppendUvarint(nil, uint64(m.Rank))
-		}
-		if err := s.opt.KV.Put(ctx, pairs); err != nil {
-			return err
-		}
-		s.jobs.update(job, func(v *Job) { v.Done = int64(from + len(page)) })
-	}
-	info.State, info.Job, info.Problem, info.Size = JobDone, job.ID, "", len(res.Members)
-	light := *res
-	light.Members = nil
-	info.Result = &light
-	return s.putInfo(ctx, coll, info)
 }
 
 // Run builds an audience and returns it without storing it.
@@ -352,196 +302,11 @@ func (s *Service) DropAudience(ctx context.Context, coll, name string) error {
 			}
 		}
 	}
+	if err := s.sweep(ctx, coll, name, ""); err != nil {
+		return err
+	}
+	defer s.forgetJudges(coll)
 	return s.opt.KV.DeletePrefix(ctx, audienceKey(coll, name))
-}
-
-// Members returns up to limit members with a rank above after, in order of rank.
-func (s *Service) Members(_ context.Context, coll, name string, after, limit int) ([]audience.Member, error) {
-	info, err := s.finished(coll, name)
-	if err != nil {
-		return nil, err
-	}
-	if after < 0 || limit < 1 {
-		return nil, faultf("limit", "want a limit of 1 or more and a rank of 0 or more")
-	}
-	out := []audience.Member{}
-	for page := after / pageSize; page*pageSize < info.Size && len(out) < limit; page++ {
-		members, err := s.membersPage(coll, name, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range members {
-			if m.Rank > after && len(out) < limit {
-				out = append(out, m)
-			}
-		}
-	}
-	return out, nil
-}
-
-func (s *Service) membersPage(coll, name string, page int) ([]audience.Member, error) {
-	raw, err := s.opt.KV.Get(pageKey(coll, name, page))
-	if err != nil {
-		return nil, fmt.Errorf("audience %q, page %d of its members: %w", name, page, err)
-	}
-	var members []audience.Member
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return nil, fmt.Errorf("audience %q, page %d of its members: %w", name, page, errors.Join(err, index.ErrCorrupt))
-	}
-	return members, nil
-}
-
-func (s *Service) memberIDs(ctx context.Context, coll, name string) ([]string, error) {
-	info, err := s.finished(coll, name)
-	if err != nil {
-		return nil, err
-	}
-	ids := make([]string, 0, info.Size)
-	for page := 0; page*pageSize < info.Size; page++ {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		members, err := s.membersPage(coll, name, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range members {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids, nil
-}
-
-// Check says for each id whether it is in the audience. Who is not in is
-// scored by the stored model.
-func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([]Membership, error) {
-	info, err := s.finished(coll, name)
-	if err != nil {
-		return nil, err
-	}
-	if len(ids) > s.opt.Limits.MaxBatch {
-		return nil, faultf("ids", "%d ids: at most %d", len(ids), s.opt.Limits.MaxBatch)
-	}
-	eng, err := s.opt.Store.Open(ctx, coll)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := eng.Get(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Membership, len(ids))
-	for i, id := range ids {
-		out[i] = Membership{ID: id, Known: rows[i] != nil}
-		m, in, err := s.member(coll, name, id)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case in:
-			out[i].In, out[i].Score = true, m.Score
-		case rows[i] != nil:
-			out[i].Score, _ = info.Result.Model.Score(rows[i].Vector, rows[i].Values)
-		}
-	}
-	return out, nil
-}
-
-// member looks a customer up in an audience's list.
-func (s *Service) member(coll, name, id string) (audience.Member, bool, error) {
-	raw, err := s.opt.KV.Get(memberKey(coll, name, id))
-	if errors.Is(err, index.ErrNotFound) {
-		return audience.Member{}, false, nil
-	}
-	if err != nil {
-		return audience.Member{}, false, err
-	}
-	rank, n := binary.Uvarint(raw)
-	if n <= 0 || rank == 0 {
-		return audience.Member{}, false, fmt.Errorf("audience %q, member %q: %w", name, clip(id), index.ErrCorrupt)
-	}
-	members, err := s.membersPage(coll, name, int(rank-1)/pageSize)
-	if err != nil {
-		return audience.Member{}, false, err
-	}
-	for _, m := range members {
-		if m.ID == id {
-			return m, true, nil
-		}
-	}
-	return audience.Member{}, false, fmt.Errorf("audience %q, member %q: not on its page: %w", name, clip(id), index.ErrCorrupt)
-}
-
-// AudiencesOf returns the names of the audiences that hold a customer.
-func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, error) {
-	if _, _, err := s.get(ctx, coll, id); err != nil {
-		return nil, err
-	}
-	return s.audiencesWith(coll, id)
-}
-
-func (s *Service) audiencesWith(coll, id string) ([]string, error) {
-	names, err := s.audienceNames(coll)
-	if err != nil {
-		return nil, err
-	}
-	out := []string{}
-	for _, name := range names {
-		switch _, err := s.opt.KV.Get(memberKey(coll, name, id)); {
-		case err == nil:
-			out = append(out, name)
-		case !errors.Is(err, index.ErrNotFound):
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// eraseMember takes a customer off every stored list, keeping the others'
-// ranks, and returns how many lists held it. Seed lists that name the customer
-// lose the name too.
-func (s *Service) eraseMember(ctx context.Context, coll, id string) (int, error) {
-	names, err := s.audiencesWith(coll, id)
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range names {
-		m, in, err := s.member(coll, name, id)
-		if err != nil || !in {
-			return 0, err
-		}
-		page := (m.Rank - 1) / pageSize
-		members, err := s.membersPage(coll, name, page)
-		if err != nil {
-			return 0, err
-		}
-		kept := members[:0]
-		for _, other := range members {
-			if other.ID != id {
-				kept = append(kept, other)
-			}
-		}
-		raw, err := json.Marshal(kept)
-		if err != nil {
-			return 0, err
-		}
-		if err := s.opt.KV.Put(ctx, map[string][]byte{pageKey(coll, name, page): raw}); err != nil {
-			return 0, err
-		}
-		if err := s.opt.KV.Delete(ctx, memberKey(coll, name, id)); err != nil {
-			return 0, err
-		}
-	}
-	all, err := s.audienceNames(coll)
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range all {
-		if err := s.eraseSeed(ctx, coll, name, id); err != nil {
-			return 0, err
-		}
-	}
-	return len(names), nil
 }
 
 func (s *Service) eraseSeed(ctx context.Context, coll, name, id string) error {

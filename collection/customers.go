@@ -43,6 +43,7 @@ func (s *Service) Upsert(ctx context.Context, coll string, in []Input) (Outcome,
 // their lines, and what was refused.
 type prepared struct {
 	rows    []index.Row
+	records []stored // of the rows, without the time of the write
 	lines   []int
 	refused []Verdict
 }
@@ -70,7 +71,7 @@ func (s *Service) prepare(ctx context.Context, cfg Config, in []Input, progress 
 		return out, nil
 	}
 	var err error
-	out.rows, err = s.rows(ctx, cfg, valid, progress)
+	out.rows, out.records, err = s.rows(ctx, cfg, valid, progress)
 	return out, err
 }
 
@@ -85,8 +86,32 @@ func (s *Service) store(ctx context.Context, cfg Config, b prepared) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
+	rows, now := b.rows, s.opt.Clock().UTC()
+	ids := make([]string, len(rows))
+	for i := range rows {
+		// The time of the write, not of the reading: live.go goes by it.
+		b.records[i].Updated = now
+		if rows[i].Record, err = json.Marshal(b.records[i]); err != nil {
+			return Outcome{}, err
+		}
+		ids[i] = rows[i].ID
+	}
+	err = s.observe(ctx, cfg.Name, eng, ids, func() error {
+		rows, err = s.upsert(ctx, eng, b, &out)
+		return err
+	})
+	if err != nil {
+		return Outcome{}, err
+	}
+	out.Accepted = len(rows)
+	return out, nil
+}
+
+// upsert stores a batch's rows but those that the engine refuses, which it
+// names in the outcome, and returns the stored ones.
+func (s *Service) upsert(ctx context.Context, eng index.Engine, b prepared, out *Outcome) ([]index.Row, error) {
 	rows := b.rows
-	err = eng.Upsert(ctx, rows)
+	err := eng.Upsert(ctx, rows)
 	// What the engine alone can see, it names by row: the rest goes in.
 	if bad := rowErrors(err); len(bad) > 0 {
 		kept := make([]index.Row, 0, len(rows))
@@ -103,11 +128,7 @@ func (s *Service) store(ctx context.Context, cfg Config, b prepared) (Outcome, e
 			err = eng.Upsert(ctx, rows)
 		}
 	}
-	if err != nil {
-		return Outcome{}, err
-	}
-	out.Accepted = len(rows)
-	return out, nil
+	return rows, err
 }
 
 // rowErrors collects the refused rows of a batch by position, or nil when the
@@ -203,7 +224,7 @@ func (s *Service) checkRecord(cfg Config, rec profile.Record) error {
 }
 
 // rows composes and encodes records.
-func (s *Service) rows(ctx context.Context, cfg Config, in []Input, progress func(done, total int)) ([]index.Row, error) {
+func (s *Service) rows(ctx context.Context, cfg Config, in []Input, progress func(done, total int)) ([]index.Row, []stored, error) {
 	type span struct{ from, to int }
 	var texts []string
 	var weights []float64
@@ -222,23 +243,19 @@ func (s *Service) rows(ctx context.Context, cfg Config, in []Input, progress fun
 	if len(texts) > 0 {
 		var err error
 		if enc, err = s.encode(ctx, cfg, texts, embed.EncodeOptions{Progress: progress}); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	now := s.opt.Clock().UTC()
-	rows := make([]index.Row, len(in))
+	rows, records := make([]index.Row, len(in)), make([]stored, len(in))
 	for i, item := range in {
 		rec := item.Record
-		raw, err := json.Marshal(stored{Texts: rec.Texts, Brought: rec.Vector != nil, Updated: now})
-		if err != nil {
-			return nil, err
-		}
-		rows[i] = index.Row{ID: rec.ID, Vector: rec.Vector, Values: rec.Fields, Record: raw}
+		records[i] = stored{Texts: rec.Texts, Brought: rec.Vector != nil}
+		rows[i] = index.Row{ID: rec.ID, Vector: rec.Vector, Values: rec.Fields}
 		if at := spans[i]; at.to > at.from {
 			rows[i].Vector = profile.Pool(enc.Vectors[at.from*cfg.Dim:at.to*cfg.Dim], weights[at.from:at.to], cfg.Dim)
 		}
 	}
-	return rows, nil
+	return rows, records, nil
 }
 
 // Customer returns one customer as it came in.
@@ -364,7 +381,11 @@ func (s *Service) Delete(ctx context.Context, coll, id string) error {
 	lock := s.lock(coll)
 	lock.Lock()
 	defer lock.Unlock()
-	n, err := eng.Delete(ctx, []string{id})
+	n := 0
+	err = s.observe(ctx, coll, eng, []string{id}, func() error {
+		n, err = eng.Delete(ctx, []string{id})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -386,7 +407,11 @@ func (s *Service) Erase(ctx context.Context, coll, id string) (Receipt, error) {
 	lock := s.lock(coll)
 	lock.Lock()
 	defer lock.Unlock()
-	if rec.Records, err = eng.Delete(ctx, []string{id}); err != nil {
+	err = s.observe(ctx, coll, eng, []string{id}, func() error {
+		rec.Records, err = eng.Delete(ctx, []string{id})
+		return err
+	})
+	if err != nil {
 		return rec, err
 	}
 	if rec.Audiences, err = s.eraseMember(ctx, coll, id); err != nil {

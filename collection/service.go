@@ -32,6 +32,11 @@ type Service struct {
 	creating sync.Mutex
 	// writing holds one lock a collection for read-modify-write of customers.
 	writing map[string]*sync.Mutex
+	// judged holds the judges of a collection's audiences, judgedVersion how often
+	// they were forgotten; see live.go.
+	judged        map[string]map[string]*judge
+	judgedVersion map[string]int
+	changes       watchers
 }
 
 // modelSlot lets the first caller open a model while the others wait for it
@@ -61,6 +66,8 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		log:     opt.Logger,
 		models:  map[string]*modelSlot{},
 		writing: map[string]*sync.Mutex{},
+		judged:  map[string]map[string]*judge{}, judgedVersion: map[string]int{},
+		changes: watchers{list: map[string][]chan Change{}},
 	}
 	j, err := newJobs(s)
 	if err != nil {
@@ -280,8 +287,11 @@ func (s *Service) Drop(ctx context.Context, name string) error {
 	if err := s.jobs.cancelAll(ctx, name); err != nil {
 		return err
 	}
-	if err := s.opt.KV.DeletePrefix(ctx, audienceKey(name, "")); err != nil {
-		return err
+	defer s.forgetJudges(name)
+	for _, prefix := range []string{audienceKey(name, ""), "in/" + name + "/"} {
+		if err := s.opt.KV.DeletePrefix(ctx, prefix); err != nil {
+			return err
+		}
 	}
 	if err := s.opt.KV.Delete(ctx, configPrefix+name); err != nil {
 		return err

@@ -1,0 +1,46 @@
+package audience
+
+import (
+	"math"
+	"testing"
+
+	"github.com/kindred-search/kindred/index"
+)
+
+// The scorer is the model without its reasons.
+func TestScorerIsTheModel(t *testing.T) {
+	w := newWorld(t, worldOptions{n: 2000, dim: 16, columns: true})
+	for _, method := range []string{Centroid, Clusters, Classifier, Trees, Auto} {
+		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:100])}, Size: count(200), Method: method})
+		scorer := res.Model.Scorer()
+		for _, m := range res.Members[:100] {
+			rows, err := w.engine.Get(t.Context(), []string{m.ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := res.Model.Score(rows[0].Vector, rows[0].Values)
+			if got := scorer.Score(rows[0].Vector, rows[0].Values); math.Abs(float64(got-want)) > 1e-5 {
+				t.Errorf("%s, %s: scorer %v, model %v", method, m.ID, got, want)
+			}
+		}
+	}
+}
+
+func TestBinOfIsCodes(t *testing.T) {
+	for _, b := range []index.Bins{
+		{Kind: index.Number, Edges: []float64{-1, 0, 2.5}}, {Kind: index.Number}, {Kind: index.Bool, Edges: []float64{1}},
+		{Kind: index.Category, Values: []string{"a", "b"}}, {Kind: index.Category},
+	} {
+		for _, v := range []index.Value{{}, {Kind: index.Number, Num: -2}, {Kind: index.Number, Num: -1}, {Kind: index.Number}, {Kind: index.Number, Num: 1}, {Kind: index.Number, Num: 9}, {Kind: index.Category, Str: "a"}, {Kind: index.Category, Str: "b"}, {Kind: index.Category, Str: "z"}} {
+			if v.Kind != "" && (v.Kind == index.Category) == b.Kind.Numeric() {
+				continue
+			}
+			if v.Kind != "" {
+				v.Kind = b.Kind
+			}
+			if got, want := binOf(&b, v), valueCodes(b, v); len(want) != 1 || got != want[0] {
+				t.Errorf("%+v in %+v: bin %d, want %v", v, b, got, want)
+			}
+		}
+	}
+}

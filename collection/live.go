@@ -1,0 +1,388 @@
+package collection
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/index"
+)
+
+// A list is of the moment when it was built. Who is in an audience now: a
+// customer who was not written since is in when the list says so; one who was
+// is in when the stored model scores it at the list's threshold or above and the
+// request lets it be a member. The time of the last write lies in the customer's
+// own record, so the answer is right after a kill at any moment.
+
+// judge is what it takes to say whether a customer belongs to one audience.
+type judge struct {
+	name, job string
+	built     time.Time
+	threshold float32
+	scorer    *audience.Scorer // nil: the list alone decides
+	filter    *index.Predicate // who may be a member
+	seeds     *index.Predicate // who is a seed by filter, nil: nobody
+	out       map[string]bool  // ids that cannot be members
+	not       []string         // audiences whose members cannot be
+}
+
+// slack is by how much a score of one customer may differ from the scan's,
+// relative to the threshold: the scan works on rounded vectors and heads. Who is
+// on the list leaves only when it falls below by more.
+const slack = 2e-3
+
+// now is the time, read while nobody writes: what is in a later snapshot and not
+// newer than this was there before.
+func (s *Service) now(_ context.Context, coll string) (time.Time, error) {
+	lock := s.lock(coll)
+	lock.Lock()
+	defer lock.Unlock()
+	return s.opt.Clock().UTC(), nil
+}
+
+// judges returns a collection's finished audiences by name. The caller must not
+// change the map. It is made at first use and again after an audience changed.
+func (s *Service) judges(coll string) (map[string]*judge, error) {
+	s.mu.Lock()
+	have, ok := s.judged[coll]
+	version := s.judgedVersion[coll]
+	s.mu.Unlock()
+	if ok {
+		return have, nil
+	}
+	names, err := s.audienceNames(coll)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*judge, len(names))
+	for _, name := range names {
+		info, err := s.info(coll, name)
+		if errors.Is(err, index.ErrNotFound) {
+			continue // deleted since
+		}
+		if err != nil {
+			return nil, err
+		}
+		if info.State != JobDone || info.Result == nil {
+			continue
+		}
+		if out[name], err = s.newJudge(coll, &info); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.judgedVersion[coll] == version {
+		s.judged[coll] = out
+	}
+	return out, nil
+}
+
+// forgetJudges is called after an audience of the collection has changed.
+func (s *Service) forgetJudges(coll string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judgedVersion[coll]++
+	delete(s.judged, coll)
+}
+
+func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
+	j := &judge{name: info.Name, job: info.Job, built: info.Built, threshold: info.Result.Threshold}
+	if info.Built.IsZero() || info.Request.Fairness != nil || len(info.Result.Model.Set.Heads) == 0 || info.Size == 0 {
+		return j, nil // no model, or no one threshold: the list alone decides
+	}
+	spec, err := s.spec(context.Background(), coll)
+	if err != nil {
+		return nil, err
+	}
+	req := &info.Request
+	if j.filter, err = req.Filter.Compile(spec.Columns); err != nil {
+		return nil, err
+	}
+	j.out = map[string]bool{}
+	for _, id := range req.Exclude.IDs {
+		j.out[id] = true
+	}
+	for _, ref := range req.Negatives.IDs {
+		j.out[ref.ID] = true
+	}
+	j.not = slices.Clone(req.Exclude.Audiences)
+	if req.Exclude.Seeds == nil || *req.Exclude.Seeds {
+		for _, ref := range req.Seeds.IDs {
+			j.out[ref.ID] = true
+		}
+		if req.Seeds.Filter != nil {
+			if j.seeds, err = req.Seeds.Filter.Compile(spec.Columns); err != nil {
+				return nil, err
+			}
+		}
+		if req.Seeds.Audience != "" {
+			j.not = append(j.not, req.Seeds.Audience)
+		}
+	}
+	j.scorer = info.Result.Model.Scorer()
+	return j, nil
+}
+
+// standing is one customer with what is needed to judge it.
+type standing struct {
+	row     *index.Row // nil: not in the collection
+	updated time.Time
+	listed  map[string]int // its rank in each list
+	columns []index.Column
+}
+
+func (s *Service) standing(coll, id string, row *index.Row, columns []index.Column, judges map[string]*judge) (standing, error) {
+	at := standing{row: row, columns: columns}
+	if row == nil {
+		return at, nil
+	}
+	var st stored
+	if len(row.Record) > 0 {
+		if err := json.Unmarshal(row.Record, &st); err != nil {
+			return at, fmt.Errorf("customer %q: its record cannot be read: %w", clip(id), errors.Join(err, index.ErrCorrupt))
+		}
+	}
+	at.updated = st.Updated
+	var err error
+	at.listed, err = s.listed(coll, id, judges)
+	return at, err
+}
+
+// in says whether the customer is in the judge's audience now.
+func (j *judge) in(c *standing, judges map[string]*judge) bool {
+	_, was := c.listed[j.name]
+	if c.row == nil || j.scorer == nil || c.updated.Before(j.built) {
+		return was && c.row != nil
+	}
+	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) {
+		return false
+	}
+	for _, name := range j.not {
+		// One step: lists that exclude each other would have no end.
+		if other := judges[name]; other != nil {
+			if _, there := c.listed[name]; there {
+				return false
+			}
+		}
+	}
+	least := float64(j.threshold)
+	if was {
+		least -= slack * math.Max(1, math.Abs(least))
+	}
+	return float64(j.scorer.Score(c.row.Vector, c.row.Values)) >= least
+}
+
+// memberships are the names of the audiences that a customer is in now, sorted.
+func memberships(c *standing, judges map[string]*judge) []string {
+	out := []string{}
+	if c.row == nil {
+		return out
+	}
+	for name, j := range judges {
+		if j.in(c, judges) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// AudiencesOf returns the names of the audiences that a customer is in now.
+func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, error) {
+	row, _, err := s.get(ctx, coll, id)
+	if err != nil {
+		return nil, err
+	}
+	judges, err := s.judges(coll)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := s.spec(ctx, coll)
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.standing(coll, id, row, spec.Columns, judges)
+	return memberships(&at, judges), err
+}
+
+// Check says for each id whether it is in the audience now. Who is not on the
+// list as it was built is scored by the stored model.
+func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([]Membership, error) {
+	info, err := s.finished(coll, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) > s.opt.Limits.MaxBatch {
+		return nil, faultf("ids", "%d ids: at most %d", len(ids), s.opt.Limits.MaxBatch)
+	}
+	eng, err := s.opt.Store.Open(ctx, coll)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := eng.Get(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	judges, err := s.judges(coll)
+	if err != nil {
+		return nil, err
+	}
+	j := judges[name]
+	if j == nil {
+		return nil, fmt.Errorf("audience %q of collection %q: %w", name, coll, index.ErrNotFound)
+	}
+	columns := eng.Spec().Columns
+	out := make([]Membership, len(ids))
+	for i, id := range ids {
+		out[i] = Membership{ID: id, Known: rows[i] != nil}
+		at, err := s.standing(coll, id, rows[i], columns, judges)
+		if err != nil {
+			return nil, err
+		}
+		out[i].In = j.in(&at, judges)
+		if rank, listed := at.listed[name]; listed && at.updated.Before(j.built) {
+			members, err := s.membersPage(coll, &info, (rank-1)/pageSize)
+			if err != nil {
+				return nil, err
+			}
+			if at := slices.IndexFunc(members, func(m audience.Member) bool { return m.ID == id }); at >= 0 {
+				out[i].Score = members[at].Score
+			}
+		} else if rows[i] != nil && j.scorer != nil {
+			out[i].Score = j.scorer.Score(rows[i].Vector, rows[i].Values)
+		}
+	}
+	return out, nil
+}
+
+// Change is one customer entering or leaving an audience.
+type Change struct {
+	Audience string    `json:"audience"`
+	ID       string    `json:"id"`
+	Change   string    `json:"change" enum:"enter,leave"`
+	At       time.Time `json:"at"`
+}
+
+// maxBehind is how many changes may wait for a watcher.
+const maxBehind = 4096
+
+// watchers hear of changes, by collection and audience.
+type watchers struct {
+	mu   sync.Mutex
+	list map[string][]chan Change
+}
+
+// Changes returns the changes of an audience's members from now on, as writes
+// cause them. The channel closes when ctx ends, and when the reader is more
+// than 4,096 changes behind: Check says where things stand.
+func (s *Service) Changes(ctx context.Context, coll, name string) (<-chan Change, error) {
+	if _, err := s.finished(coll, name); err != nil {
+		return nil, err
+	}
+	w, key, ch := &s.changes, coll+"/"+name, make(chan Change, maxBehind)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list[key] = append(w.list[key], ch)
+	context.AfterFunc(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.remove(key, ch)
+	})
+	return ch, nil
+}
+
+// remove closes a channel once. The caller holds mu.
+func (w *watchers) remove(key string, ch chan Change) {
+	if at := slices.Index(w.list[key], ch); at >= 0 {
+		close(ch)
+		if w.list[key] = slices.Delete(w.list[key], at, at+1); len(w.list[key]) == 0 {
+			delete(w.list, key)
+		}
+	}
+}
+
+func (w *watchers) watched(coll string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.list {
+		if len(key) > len(coll) && key[:len(coll)] == coll && key[len(coll)] == '/' {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watchers) tell(coll string, c Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := coll + "/" + c.Audience
+	for _, ch := range slices.Clone(w.list[key]) {
+		select {
+		case ch <- c:
+		default:
+			w.remove(key, ch)
+		}
+	}
+}
+
+// observe runs a write on some customers and tells the watchers what it changed.
+// The caller holds the collection's lock. Without watchers it costs nothing.
+func (s *Service) observe(ctx context.Context, coll string, eng index.Engine, ids []string, write func() error) error {
+	if !s.changes.watched(coll) {
+		return write()
+	}
+	before, err := s.allMemberships(ctx, coll, eng, ids)
+	if err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	after, err := s.allMemberships(context.WithoutCancel(ctx), coll, eng, ids)
+	if err != nil { // the write is done: what follows it may not undo the answer
+		s.log.Warn("changes of audiences could not be told", "collection", coll, "error", err)
+		return nil
+	}
+	at := s.opt.Clock().UTC()
+	for i, id := range ids {
+		for _, name := range after[i] {
+			if !slices.Contains(before[i], name) {
+				s.changes.tell(coll, Change{name, id, "enter", at})
+			}
+		}
+		for _, name := range before[i] {
+			if !slices.Contains(after[i], name) {
+				s.changes.tell(coll, Change{name, id, "leave", at})
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Service) allMemberships(ctx context.Context, coll string, eng index.Engine, ids []string) ([][]string, error) {
+	judges, err := s.judges(coll)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := eng.Get(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]string, len(ids))
+	columns := eng.Spec().Columns
+	for i, id := range ids {
+		at, err := s.standing(coll, id, rows[i], columns, judges)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = memberships(&at, judges)
+	}
+	return out, nil
+}
