@@ -380,7 +380,7 @@ func TestAudienceEvents(t *testing.T) {
 	f.build("spring", sailors[:20], 40)
 	f.do("GET", "/v1/collections/shop/audiences/nope/events", nil).problem(404, "not_found")
 	ctx, stop := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", f.http.URL+"/v1/collections/shop/audiences/spring/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.http.URL+"/v1/collections/shop/audiences/spring/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

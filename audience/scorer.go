@@ -1,10 +1,12 @@
 package audience
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/simd"
 )
 
 // Scorer is a Model made ready to score customers one by one, without reasons:
@@ -29,14 +31,10 @@ func (s *Scorer) Score(vector []float32, values map[string]index.Value) float32 
 		}
 	}
 	of := func(c int) []uint16 { return codes[c] }
-	best, sum, exp := math.Inf(-1), 0.0, 0.0
-	var few [8]float64
-	all := few[:0]
-	for i := range m.Set.Heads {
-		h := &m.Set.Heads[i]
+	one := func(h *index.Head) float64 {
 		v := float64(h.Bias)
 		if len(h.Vector) > 0 && len(vector) == len(h.Vector) {
-			v += dot(h.Vector, vector)
+			v += float64(simd.Dot(h.Vector, vector))
 		}
 		for c, table := range h.Tables {
 			if table != nil {
@@ -46,20 +44,45 @@ func (s *Scorer) Score(vector []float32, values map[string]index.Value) float32 
 		for t := range h.Trees {
 			v += float64(h.Trees[t].Leaves[leafOf(&h.Trees[t], of)])
 		}
-		all = append(all, v)
-		best, sum = math.Max(best, v), sum+v
+		return v
 	}
-	switch {
-	case len(all) < 2:
-	case m.Set.Reduce == index.Mean:
-		return float32(sum / float64(len(all)))
-	case m.Set.Reduce == index.LogSumExp:
+	common := 0.0
+	if m.Set.Common != nil {
+		common = one(m.Set.Common)
+	}
+	if len(m.Set.Heads) == 1 {
+		return float32(common + one(&m.Set.Heads[0]))
+	}
+	all := make([]float64, len(m.Set.Heads))
+	for i := range m.Set.Heads {
+		all[i] = one(&m.Set.Heads[i])
+	}
+	return float32(common + reduce(all, &m.Set))
+}
+
+// reduce turns the scores of a set's heads into one. It may reorder them.
+func reduce(all []float64, set *index.HeadSet) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	top, sum := slices.Max(all), 0.0
+	switch set.Reduce {
+	case index.LogSumExp:
 		for _, v := range all {
-			exp += math.Exp(v - best)
+			sum += math.Exp(v - top)
 		}
-		return float32(best + math.Log(exp))
+		return top + math.Log(sum)
+	case index.Mean, index.TopMean:
+		if set.Reduce == index.TopMean {
+			slices.SortFunc(all, func(a, b float64) int { return cmp.Compare(b, a) })
+			all = all[:min(max(set.Top, 1), len(all))]
+		}
+		for _, v := range all {
+			sum += v
+		}
+		return sum / float64(len(all))
 	}
-	return float32(best)
+	return top
 }
 
 // binOf is the bin of one value of a column that is no Set.

@@ -10,7 +10,7 @@ import (
 // The scorer is the model without its reasons.
 func TestScorerIsTheModel(t *testing.T) {
 	w := newWorld(t, worldOptions{n: 2000, dim: 16, columns: true})
-	for _, method := range []string{Centroid, Clusters, Classifier, Trees, Auto} {
+	for _, method := range []string{Centroid, Clusters, Classifier, Trees, Neighbours, Auto} {
 		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:100])}, Size: count(200), Method: method})
 		scorer := res.Model.Scorer()
 		for _, m := range res.Members[:100] {

@@ -186,12 +186,12 @@ func (s *Service) eachMember(ctx context.Context, coll string, info *AudienceInf
 
 // listed returns the rank of a customer in each list that counts, by audience:
 // one short walk over neighbouring keys, however many audiences there are.
-func (s *Service) listed(coll, id string, judges map[string]*judge) (map[string]int, error) {
+func (s *Service) listed(coll, id string, all *judges) (map[string]int, error) {
 	out := map[string]int{}
 	prefix := listsKey(coll, id)
 	err := s.each(prefix, func(key string, value []byte) error {
 		name, job, _ := strings.Cut(key[len(prefix):], "/")
-		if j := judges[name]; j == nil || j.job != job {
+		if j := all.named[name]; j == nil || j.job != job {
 			return nil
 		}
 		rank, n := binary.Uvarint(value)
@@ -208,11 +208,11 @@ func (s *Service) listed(coll, id string, judges map[string]*judge) (map[string]
 // ranks, and returns how many lists held it. Seed lists that name the customer
 // lose the name too.
 func (s *Service) eraseMember(ctx context.Context, coll, id string) (int, error) {
-	judges, err := s.judges(coll)
+	known, err := s.judges(coll)
 	if err != nil {
 		return 0, err
 	}
-	ranks, err := s.listed(coll, id, judges)
+	ranks, err := s.listed(coll, id, known)
 	if err != nil {
 		return 0, err
 	}

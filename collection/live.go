@@ -32,6 +32,12 @@ type judge struct {
 	not       []string         // audiences whose members cannot be
 }
 
+// judges are a collection's finished audiences.
+type judges struct {
+	named map[string]*judge
+	list  []*judge // in order of name
+}
+
 // slack is by how much a score of one customer may differ from the scan's,
 // relative to the threshold: the scan works on rounded vectors and heads. Who is
 // on the list leaves only when it falls below by more.
@@ -46,9 +52,9 @@ func (s *Service) now(_ context.Context, coll string) (time.Time, error) {
 	return s.opt.Clock().UTC(), nil
 }
 
-// judges returns a collection's finished audiences by name. The caller must not
-// change the map. It is made at first use and again after an audience changed.
-func (s *Service) judges(coll string) (map[string]*judge, error) {
+// judges returns a collection's finished audiences. The caller must not change
+// them. They are made at first use and again after an audience changed.
+func (s *Service) judges(coll string) (*judges, error) {
 	s.mu.Lock()
 	have, ok := s.judged[coll]
 	version := s.judgedVersion[coll]
@@ -60,7 +66,7 @@ func (s *Service) judges(coll string) (map[string]*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]*judge, len(names))
+	out := &judges{named: make(map[string]*judge, len(names))}
 	for _, name := range names {
 		info, err := s.info(coll, name)
 		if errors.Is(err, index.ErrNotFound) {
@@ -72,9 +78,11 @@ func (s *Service) judges(coll string) (map[string]*judge, error) {
 		if info.State != JobDone || info.Result == nil {
 			continue
 		}
-		if out[name], err = s.newJudge(coll, &info); err != nil {
+		j, err := s.newJudge(coll, &info)
+		if err != nil {
 			return nil, err
 		}
+		out.named[name], out.list = j, append(out.list, j)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +146,7 @@ type standing struct {
 	columns []index.Column
 }
 
-func (s *Service) standing(coll, id string, row *index.Row, columns []index.Column, judges map[string]*judge) (standing, error) {
+func (s *Service) standing(coll, id string, row *index.Row, columns []index.Column, all *judges) (standing, error) {
 	at := standing{row: row, columns: columns}
 	if row == nil {
 		return at, nil
@@ -151,12 +159,12 @@ func (s *Service) standing(coll, id string, row *index.Row, columns []index.Colu
 	}
 	at.updated = st.Updated
 	var err error
-	at.listed, err = s.listed(coll, id, judges)
+	at.listed, err = s.listed(coll, id, all)
 	return at, err
 }
 
 // in says whether the customer is in the judge's audience now.
-func (j *judge) in(c *standing, judges map[string]*judge) bool {
+func (j *judge) in(c *standing, all *judges) bool {
 	_, was := c.listed[j.name]
 	if c.row == nil || j.scorer == nil || c.updated.Before(j.built) {
 		return was && c.row != nil
@@ -166,7 +174,7 @@ func (j *judge) in(c *standing, judges map[string]*judge) bool {
 	}
 	for _, name := range j.not {
 		// One step: lists that exclude each other would have no end.
-		if other := judges[name]; other != nil {
+		if other := all.named[name]; other != nil {
 			if _, there := c.listed[name]; there {
 				return false
 			}
@@ -179,18 +187,17 @@ func (j *judge) in(c *standing, judges map[string]*judge) bool {
 	return float64(j.scorer.Score(c.row.Vector, c.row.Values)) >= least
 }
 
-// memberships are the names of the audiences that a customer is in now, sorted.
-func memberships(c *standing, judges map[string]*judge) []string {
+// memberships are the names of the audiences that a customer is in now, in order.
+func memberships(c *standing, all *judges) []string {
 	out := []string{}
 	if c.row == nil {
 		return out
 	}
-	for name, j := range judges {
-		if j.in(c, judges) {
-			out = append(out, name)
+	for _, j := range all.list {
+		if j.in(c, all) {
+			out = append(out, j.name)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 
@@ -200,7 +207,7 @@ func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	judges, err := s.judges(coll)
+	all, err := s.judges(coll)
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +215,8 @@ func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	at, err := s.standing(coll, id, row, spec.Columns, judges)
-	return memberships(&at, judges), err
+	at, err := s.standing(coll, id, row, spec.Columns, all)
+	return memberships(&at, all), err
 }
 
 // Check says for each id whether it is in the audience now. Who is not on the
@@ -230,11 +237,11 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 	if err != nil {
 		return nil, err
 	}
-	judges, err := s.judges(coll)
+	all, err := s.judges(coll)
 	if err != nil {
 		return nil, err
 	}
-	j := judges[name]
+	j := all.named[name]
 	if j == nil {
 		return nil, fmt.Errorf("audience %q of collection %q: %w", name, coll, index.ErrNotFound)
 	}
@@ -242,11 +249,11 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 	out := make([]Membership, len(ids))
 	for i, id := range ids {
 		out[i] = Membership{ID: id, Known: rows[i] != nil}
-		at, err := s.standing(coll, id, rows[i], columns, judges)
+		at, err := s.standing(coll, id, rows[i], columns, all)
 		if err != nil {
 			return nil, err
 		}
-		out[i].In = j.in(&at, judges)
+		out[i].In = j.in(&at, all)
 		if rank, listed := at.listed[name]; listed && at.updated.Before(j.built) {
 			members, err := s.membersPage(coll, &info, (rank-1)/pageSize)
 			if err != nil {
@@ -367,7 +374,7 @@ func (s *Service) observe(ctx context.Context, coll string, eng index.Engine, id
 }
 
 func (s *Service) allMemberships(ctx context.Context, coll string, eng index.Engine, ids []string) ([][]string, error) {
-	judges, err := s.judges(coll)
+	all, err := s.judges(coll)
 	if err != nil {
 		return nil, err
 	}
@@ -378,11 +385,11 @@ func (s *Service) allMemberships(ctx context.Context, coll string, eng index.Eng
 	out := make([][]string, len(ids))
 	columns := eng.Spec().Columns
 	for i, id := range ids {
-		at, err := s.standing(coll, id, rows[i], columns, judges)
+		at, err := s.standing(coll, id, rows[i], columns, all)
 		if err != nil {
 			return nil, err
 		}
-		out[i] = memberships(&at, judges)
+		out[i] = memberships(&at, all)
 	}
 	return out, nil
 }

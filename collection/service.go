@@ -34,7 +34,7 @@ type Service struct {
 	writing map[string]*sync.Mutex
 	// judged holds the judges of a collection's audiences, judgedVersion how often
 	// they were forgotten; see live.go.
-	judged        map[string]map[string]*judge
+	judged        map[string]*judges
 	judgedVersion map[string]int
 	changes       watchers
 }
@@ -66,7 +66,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		log:     opt.Logger,
 		models:  map[string]*modelSlot{},
 		writing: map[string]*sync.Mutex{},
-		judged:  map[string]map[string]*judge{}, judgedVersion: map[string]int{},
+		judged:  map[string]*judges{}, judgedVersion: map[string]int{},
 		changes: watchers{list: map[string][]chan Change{}},
 	}
 	j, err := newJobs(s)
