@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
@@ -49,17 +48,15 @@ func (a *app) audienceCommand() *cobra.Command {
 			})
 		},
 	}
-	var out string
-	var smallest int
+	var leave exportFlags
 	export := &cobra.Command{
-		Use: "export COLLECTION AUDIENCE", Short: "Write an audience's members to a file", Example: "  kindred audience export shop spring -o spring.csv", Args: arguments(cobra.ExactArgs(2)),
+		Use: "export COLLECTION AUDIENCE", Short: "Write an audience's members to a file",
+		Long: "export writes the members with scores and reasons, or, with --layout, what an advertising platform takes: the hashes of the members'\n" +
+			"contact data, which come from a file of yours. A manifest with the file's SHA-256 is written beside it.",
+		Example: "  kindred audience export shop spring -o spring.csv\n  kindred audience export shop spring --layout meta --contacts customers.csv --region DE -o meta.csv",
+		Args:    arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if out != "-" {
-				if _, err := formOf(out); err != nil {
-					return err
-				}
-			}
-			if err := checkOutputs(nil, []string{out}); err != nil {
+			if err := leave.check(); err != nil {
 				return err
 			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
@@ -67,15 +64,11 @@ func (a *app) audienceCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if len(members) < smallest {
-					return fmt.Errorf("audience %s has %d members, fewer than --min-audience %d: a list that short can single people out", args[1], len(members), smallest)
-				}
-				return a.export(out, members)
+				return a.exportAudience(cmd.Context(), leave, args[0], args[1], members)
 			})
 		},
 	}
-	export.Flags().StringVarP(&out, "out", "o", "-", ".csv, .ndjson or .parquet, or - for standard output")
-	export.Flags().IntVar(&smallest, "min-audience", 100, "refuse lists shorter than this")
+	leave.add(export.Flags())
 	rm := &cobra.Command{
 		Use: "rm COLLECTION AUDIENCE", Aliases: []string{"delete"}, Short: "Delete an audience", Example: "  kindred audience rm shop spring", Args: arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -54,6 +55,8 @@ func TestSessions(t *testing.T) {
 			"customers": makeCustomers,
 			"convert":   convert,
 			"code":      exitCode,
+			"contacts":  makeContacts,
+			"checksum":  checksum,
 			"hold":      hold,
 			"serving":   running.serving,
 			"interrupt": running.interrupt,
@@ -146,6 +149,27 @@ func convert(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(w.Close())
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), out.Bytes(), 0o644))
+}
+
+// makeContacts writes an e-mail address and a phone number for each customer.
+func makeContacts(ts *testscript.TestScript, _ bool, args []string) {
+	var out strings.Builder
+	out.WriteString("id,mail,tel\n")
+	for i, line := range strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")[1:] {
+		id, _, _ := strings.Cut(line, ",")
+		fmt.Fprintf(&out, "%s,%s@Example.org,030 9018%04d\n", id, id, i)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(out.String()), 0o600))
+}
+
+// checksum wants a file's manifest to have its checksum and size.
+func checksum(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	var m exportManifest
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0]+manifestEnd)), &m))
+	if sum := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); m.SHA256 != sum || m.Bytes != int64(len(text)) || m.File != args[0] {
+		ts.Fatalf("%+v, want %s of %d bytes", m, sum, len(text))
+	}
 }
 
 // hold opens a data directory as a server would, until the session ends.

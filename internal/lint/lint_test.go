@@ -26,6 +26,7 @@ var layer = map[string]int{
 	"phrases":    2,
 	"ingest":     3,
 	"audience":   4,
+	"export":     5,
 	"report":     5,
 	"collection": 5,
 	"demo":       5,
