@@ -110,8 +110,9 @@ func niceStep(v float64) float64 {
 	return 10 * p
 }
 
-// curve is a line chart: Recall and Precision against the share of customers.
+// curve is a line chart: Recall and Precision against the size of a list.
 type curve struct {
+	MineX             float64 // where the list of this report stands
 	Recall, Precision string // SVG point lists
 	X, Y              []tick
 	Draw              bool
@@ -122,7 +123,7 @@ const (
 	curveTop, curveBottom = 12.0, 216.0
 )
 
-func reachCurve(points []audience.Point, eligible int) curve {
+func reachCurve(points []audience.Point, eligible, mine int) curve {
 	out := curve{}
 	if len(points) < 2 || eligible < 1 {
 		return out
@@ -137,10 +138,13 @@ func reachCurve(points []audience.Point, eligible int) curve {
 		precision.WriteString(" " + coordinate(at) + "," + coordinate(y(p.Precision)))
 	}
 	out.Recall, out.Precision, out.Draw = recall.String(), strings.TrimSpace(precision.String()), true
+	out.MineX = x(float64(mine) / float64(eligible))
+	step := max(niceStep(float64(eligible)/6), 1)
+	for v := 0.0; v <= float64(eligible); v += step {
+		out.X = append(out.X, tick{x(v / float64(eligible)), grouped(int(v))})
+	}
 	for i := range 6 {
-		share := float64(i) / 5
-		out.X = append(out.X, tick{x(share), grouped(int(math.Round(share * float64(eligible))))})
-		out.Y = append(out.Y, tick{y(share), strconv.Itoa(20*i) + " %"})
+		out.Y = append(out.Y, tick{y(float64(i) / 5), strconv.Itoa(20*i) + " %"})
 	}
 	return out
 }
@@ -166,9 +170,11 @@ func scoreHistogram(h audience.Histograms) histogram {
 		return histogram{}
 	}
 	out := histogram{Population: outline(h.Population), Audience: outline(h.Audience), Seeds: outline(h.Seeds), Draw: true}
-	for i := range 6 {
-		share := float64(i) / 5
-		out.X = append(out.X, tick{curveLeft + (curveRight-curveLeft)*share, num(h.Low + share*(h.High-h.Low))})
+	step := niceStep((h.High - h.Low) / 6)
+	decimals := max(0, int(math.Ceil(-math.Log10(step))))
+	for k := math.Ceil(h.Low / step); k*step <= h.High && len(out.X) < 20; k++ {
+		label := strconv.FormatFloat(k*step+0, 'f', decimals, 64)
+		out.X = append(out.X, tick{curveLeft + (curveRight-curveLeft)*(k*step-h.Low)/(h.High-h.Low), label})
 	}
 	return out
 }

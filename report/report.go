@@ -168,7 +168,7 @@ func build(r *audience.Result, meta Meta) view {
 		v.Rivals = rivalBars(v.Rows)
 		v.Sizes = sizeBars(r.Quality.Measure)
 	}
-	v.Reach = reachCurve(r.Curve, r.Manifest.Eligible)
+	v.Reach = reachCurve(r.Curve, r.Manifest.Eligible, r.Manifest.Size)
 	v.Hist = scoreHistogram(r.Histograms)
 	v.Reasons = reasonRows(r.Reasons)
 	v.Members = memberRows(r.Members, meta.Samples)

@@ -124,7 +124,7 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 		return err
 	}
 	m := exportManifest{Collection: coll, Audience: name, Members: len(members), Rows: len(members), Minimum: f.smallest, Layout: f.layout, Tool: tool()}
-	write := func(w io.Writer) error { return nil }
+	var write func(io.Writer) error
 	switch form, err := formOf(f.out); {
 	case f.layout != plainLayout:
 		contacts, absent, err := f.read(ctx, members)
