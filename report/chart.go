@@ -113,7 +113,7 @@ func niceStep(v float64) float64 {
 // curve is a line chart: Recall and Precision against the size of a list.
 type curve struct {
 	MineX             float64 // where the list of this report stands
-	Recall, Precision string // SVG point lists
+	Recall, Precision string  // SVG point lists
 	X, Y              []tick
 	Draw              bool
 }
