@@ -12,8 +12,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kindred-search/kindred/bench/side"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/internal/simd"
 )
@@ -60,37 +59,21 @@ func run() error {
 	return errors.Join(serve(m, *jobs, *threads), m.Close())
 }
 
-func load(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, v)
-}
-
 func writeTexts(m *embed.Model, from, to string) error {
 	var texts []string
-	if err := load(from, &texts); err != nil {
+	if err := side.Load(from, &texts); err != nil {
 		return err
 	}
 	res, err := m.Encode(context.Background(), texts, embed.EncodeOptions{})
 	if err != nil {
 		return err
 	}
-	return write(res, to)
-}
-
-func write(res *embed.Result, to string) error {
-	f, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	return errors.Join(binary.Write(f, binary.LittleEndian, res.Vectors), f.Close())
+	return side.WriteVectors(to, res.Vectors)
 }
 
 func serve(m *embed.Model, path string, threads int) error {
 	var jobs map[string][][]int32
-	if err := load(path, &jobs); err != nil {
+	if err := side.Load(path, &jobs); err != nil {
 		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
@@ -111,7 +94,7 @@ func serve(m *embed.Model, path string, threads int) error {
 		case "vectors":
 			res, err := m.EncodeTokens(context.Background(), ids, embed.EncodeOptions{})
 			if err == nil {
-				err = write(res, words[2])
+				err = side.WriteVectors(words[2], res.Vectors)
 			}
 			if err != nil {
 				return err

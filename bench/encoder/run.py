@@ -17,6 +17,9 @@ stated cosine nothing is timed.
 """
 import argparse, json, math, os, pathlib, platform, random, statistics, subprocess, sys, tempfile, time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LEAST = {"fp32": 0.999999, "int16": 0.9999, "int8": 0.9}
@@ -119,13 +122,6 @@ def ratio(halves, ours, theirs):
     return {"ours": ours, "theirs": theirs, "median": round(statistics.median(r), 3), "min": round(min(r), 3), "max": round(max(r), 3), "pairs": len(r)}
 
 
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model")
@@ -214,7 +210,7 @@ def main():
         "comparisons": table, "minimum_cosine_to_onnxruntime_fp32": cosines,
         "ceiling_products_per_second": {k: {"median": statistics.median(v), "max": max(v)} for k, v in ceilings.items()},
         "tokens": {n: sum(map(len, t)) for n, t in work.items()},
-        "threads": a.threads, "alternations": a.alternations, "cpu": cpu(), "cores": os.cpu_count(),
+        "threads": a.threads, "alternations": a.alternations, "cpu": cpu_name(), "cores": os.cpu_count(),
         "load_average": {"start": start, "end": os.getloadavg()[0]},
         "note": "a shared virtual machine; other builds and tests may run at the same time, so only ratios mean anything",
         "versions": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__,

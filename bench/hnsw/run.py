@@ -16,9 +16,12 @@ int8 codes, answers scored from fp16) and int8, the default, whose recall
 against fp32 includes what rounding the stored vectors costs. "filters" is the
 recall under a filter on a column, against the exact answers of the same engine.
 """
-import argparse, json, os, pathlib, platform, statistics, subprocess, time
+import argparse, json, os, pathlib, platform, statistics, subprocess, sys, time
 
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 K, M, BUILD = 10, 16, 200
@@ -159,13 +162,6 @@ def paired(a, b, n, do):
         times[0].append(ta / 2)
         times[1].append(tb / 2)
     return spread(wall), spread(cpu), times
-
-
-def cpu_name():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main():

@@ -25,6 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOLERANCE = 1e-4
@@ -223,13 +226,6 @@ def part(ours, rivals, alternations, dim, rows):
     return out, spread([c / 1e9 for c in ceilings], 2), spread(shares, 3)
 
 
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def available():
     for line in open("/proc/meminfo"):
         if line.startswith("MemAvailable"):
@@ -296,7 +292,7 @@ def main():
     result = {
         "what": "lookalike audience: everyone scored, the best members taken; a ratio is how many times faster Kindred is",
         "dim": a.dim, "members": a.members, "alternations": a.alternations, "parts": parts,
-        "cpu": cpu(), "cores": cores, "threads": cores, "load_average": {"start": load, "end": os.getloadavg()[0]},
+        "cpu": cpu_name(), "cores": cores, "threads": cores, "load_average": {"start": load, "end": os.getloadavg()[0]},
         "note": "rows are random codes of one byte; a shared virtual machine, so only ratios within a pair mean anything",
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "faiss-cpu": faiss.__version__,
                      "go": about["go"], "simd": about["simd"], "commit": commit},

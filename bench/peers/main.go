@@ -9,8 +9,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kindred-search/kindred/bench/side"
 	"github.com/kindred-search/kindred/embed"
 )
 
@@ -34,13 +33,9 @@ func run() (err error) {
 	threads := flag.Int("threads", 2, "goroutines")
 	file := flag.String("texts", "", "JSON file with a list of texts")
 	flag.Parse()
-	raw, err := os.ReadFile(*file)
-	if err != nil {
-		return err
-	}
 	var texts []string
-	if err := json.Unmarshal(raw, &texts); err != nil {
-		return fmt.Errorf("%s: %w", *file, err)
+	if err := side.Load(*file, &texts); err != nil {
+		return err
 	}
 	m, err := embed.Open(*model, embed.Options{Threads: *threads, Precision: embed.Precision(*precision)})
 	if err != nil {
@@ -59,11 +54,7 @@ func run() (err error) {
 		case len(words) == 1 && words[0] == "time":
 			fmt.Println(took)
 		case len(words) == 2 && words[0] == "vectors":
-			f, err := os.Create(words[1])
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(binary.Write(f, binary.LittleEndian, res.Vectors), f.Close()); err != nil {
+			if err := side.WriteVectors(words[1], res.Vectors); err != nil {
 				return err
 			}
 			fmt.Println("written")

@@ -11,6 +11,9 @@ Order A B B A; a ratio is made of runs next to each other.
 """
 import argparse, csv, gzip, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LEAST = {"fp32": 0.99999, "int16": 0.9999}
@@ -30,13 +33,6 @@ class Ours:
 
     def time(self):
         return float(self.ask("time"))
-
-
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main():
@@ -104,7 +100,7 @@ def main():
     result = {
         "what": "texts to vectors, all-MiniLM-L6-v2; a ratio is how many times faster Kindred is, from runs next to each other",
         "texts": len(texts), "ratios": ratios, "least_cosine": cosine, "batch_sizes_tried_seconds": {k: round(t, 4) for k, t in tried.items()}, "batch_size": size,
-        "threads": a.threads, "alternations": a.alternations, "cpu": cpu(), "cores": os.cpu_count(),
+        "threads": a.threads, "alternations": a.alternations, "cpu": cpu_name(), "cores": os.cpu_count(),
         "load_average": {"start": load, "end": os.getloadavg()[0]},
         "versions": {"python": platform.python_version(), "sentence-transformers": sentence_transformers.__version__, "torch": torch.__version__,
                      "go": subprocess.run(["go", "version"], capture_output=True, text=True).stdout.split()[2], "commit": git("rev-parse", "--short", "HEAD")},

@@ -6,16 +6,12 @@ The rival of a cell (a task at a number of seeds) is the one with the best mean 
 over the draws, chosen after the fact: a user could not choose that well. Ours is
 the method auto. The difference is paired by draw.
 """
-import argparse, datetime, json, os, pathlib, platform, statistics, subprocess
+import argparse, datetime, json, os, pathlib, platform, statistics, subprocess, sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
 
 TIE = 0.005
-
-
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def summary(results):
@@ -80,7 +76,7 @@ def main():
     near = sum(c["difference"] >= -TIE for c in cells)
     report = dict(
         what="Lookalike audiences against rivals: seeds drawn from the positives, everyone else ranked, judged by the positives that are left. " + " ".join(__doc__.split("\n\n")[2].split()),
-        date=datetime.date.today().isoformat(), git_revision=sorted(revisions), cpu=cpu(), cores=os.cpu_count(), load_average=round(os.getloadavg()[0], 1), versions=versions,
+        date=datetime.date.today().isoformat(), git_revision=sorted(revisions), cpu=cpu_name(), cores=os.cpu_count(), load_average=round(os.getloadavg()[0], 1), versions=versions,
         notes=[
             "seconds are the median wall time of a build of everyone in order with its quality sheet, or of one rival's fit and scores; they hold for the load average given, taken at the end, and are no benchmark of speed",
             "rivals see every column of the file; ours sees those that its reading kept (tasks: left_out says which it did not)",

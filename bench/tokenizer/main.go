@@ -9,7 +9,6 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kindred-search/kindred/bench/side"
 	"github.com/kindred-search/kindred/embed/tokenize"
 )
 
@@ -40,12 +40,8 @@ func run() (err error) {
 	profile := flag.String("cpuprofile", "", "file for a profile of the timed passes")
 	flag.Parse()
 	runtime.GOMAXPROCS(*threads) // the collector must not help out on another core
-	raw, err := os.ReadFile(*file)
-	if err != nil {
-		return err
-	}
 	var texts []string
-	if err := json.Unmarshal(raw, &texts); err != nil {
+	if err := side.Load(*file, &texts); err != nil {
 		return err
 	}
 	tok, err := tokenize.Load(*model)

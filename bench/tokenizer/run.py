@@ -13,6 +13,9 @@ compared before a figure is printed.
 """
 import argparse, array, csv, gzip, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from machine import cpu_name  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORPORA = {  # name: language, model, file, column
@@ -42,13 +45,6 @@ def rival(model, file):
         took, used = time.perf_counter() - start, time.process_time() - used
         print(took, used, sum(len(e) for e in answers), flush=True)
         del answers
-
-
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def texts_of(data, path, column, most):
@@ -139,7 +135,7 @@ def main():
         "what": "C5: WordPiece, whole texts to ids; ratio = Kindred's rate / Hugging Face tokenizers' (encode_batch_fast), pairs in order A B B A; tokens count [CLS] and [SEP]",
         "target": {"per_core_ratio": 8, "stretch": 20}, "alternations": a.alternations,
         "passes_averaged": {"kindred": REPEAT, "tokenizers": 1}, "runs": runs,
-        "cpu": cpu(), "cores": os.cpu_count(), "load_average": {"start": load, "end": os.getloadavg()[0]},
+        "cpu": cpu_name(), "cores": os.cpu_count(), "load_average": {"start": load, "end": os.getloadavg()[0]},
         "note": "a shared virtual machine; other builds and tests may run at the same time, so only the ratios within a pair mean anything",
         "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__,
                      "go": subprocess.run(["go", "version"], capture_output=True, text=True).stdout.split()[2],
