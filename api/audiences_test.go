@@ -1,13 +1,11 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -329,16 +327,7 @@ func TestJobs(t *testing.T) {
 	<-f.enc.entered
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.http.URL+"/v1/jobs/"+one.ID+"/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := f.http.Client().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
+	lines := f.watch(ctx, "/v1/jobs/"+one.ID+"/events")
 	next := func() (job collection.Job, ok bool) {
 		for lines.Scan() {
 			if data, is := strings.CutPrefix(lines.Text(), "data: "); is {
@@ -380,17 +369,8 @@ func TestAudienceEvents(t *testing.T) {
 	f.build("spring", sailors[:20], 40)
 	f.do("GET", "/v1/collections/shop/audiences/nope/events", nil).problem(404, "not_found")
 	ctx, stop := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.http.URL+"/v1/collections/shop/audiences/spring/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := f.http.Client().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
 	defer stop()
-	in := bufio.NewScanner(res.Body)
+	in := f.watch(ctx, "/v1/collections/shop/audiences/spring/events")
 	next := func() (c collection.Change) {
 		t.Helper()
 		for in.Scan() {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -361,6 +362,21 @@ func (f *fixture) shop(n int) (sailors []string) {
 		f.t.Fatalf("accepted %d of %d: %+v", out.Accepted, n, out.Refused)
 	}
 	return sailors
+}
+
+// watch opens a stream of events and returns its lines, until ctx or the test ends.
+func (f *fixture) watch(ctx context.Context, path string) *bufio.Scanner {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.http.URL+path, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	res, err := f.http.Client().Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { res.Body.Close() })
+	return bufio.NewScanner(res.Body)
 }
 
 // finish waits for a job's final state.

@@ -191,10 +191,15 @@ func (f *features) scoreSet(set index.HeadSet, x []float32, row uint32) float64 
 	for i := range set.Heads {
 		all[i] = f.score(&set.Heads[i], x, row)
 	}
+	return combined(all, &set)
+}
+
+// combined is what a set makes of its heads' scores, without what is common to them.
+func combined(scores []float64, set *index.HeadSet) float64 {
 	sum := 0.0
-	best := nearest(all, tops(&set))
+	best := nearest(scores, tops(set))
 	for _, i := range best {
-		sum += all[i]
+		sum += scores[i]
 	}
 	return sum / float64(len(best))
 }

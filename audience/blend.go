@@ -39,6 +39,15 @@ func (o *outcomes) held(w []float64, fold int) []float64 {
 	return sum
 }
 
+// heldOut is how many seeds some folds held out.
+func (o *outcomes) heldOut(folds []int) int {
+	n := 0
+	for _, fold := range folds {
+		n += o.seeds[fold]
+	}
+	return n
+}
+
 // mix is the AUC of a weighted sum of bases, the mean over folds weighted by
 // held-out seeds.
 func (o *outcomes) mix(w []float64, folds []int) float64 {
@@ -111,11 +120,7 @@ func (o *outcomes) shrink(weights []float64, folds []int) {
 	if plain < 0 || slices.ContainsFunc(o.bases, func(b base) bool { return b.use.columns }) {
 		return
 	}
-	seeds := 0
-	for _, fold := range folds {
-		seeds += o.seeds[fold]
-	}
-	prior := shrinkage / float64(shrinkage+seeds)
+	prior := shrinkage / float64(shrinkage+o.heldOut(folds))
 	for b := range weights {
 		weights[b] *= 1 - prior
 	}
@@ -126,10 +131,7 @@ func (o *outcomes) shrink(weights []float64, folds []int) {
 // by about 0.14 over their root compared with another's, so a base which is
 // behind by much more than that is out, and which is behind by less is as good.
 func (o *outcomes) bySkill(folds []int) []float64 {
-	n, seeds, top := len(o.bases), 0, 0.0
-	for _, fold := range folds {
-		seeds += o.seeds[fold]
-	}
+	n, seeds, top := len(o.bases), o.heldOut(folds), 0.0
 	weights := make([]float64, n)
 	for b := range weights {
 		weights[b] = o.mix(single(n, b), folds)
@@ -155,10 +157,7 @@ func (o *outcomes) byGain(folds []int) []float64 {
 	}
 	order := span(0, n)
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(skill[b], skill[a]) })
-	start, total := 1, 0
-	for _, fold := range folds {
-		total += o.seeds[fold]
-	}
+	start, total := 1, o.heldOut(folds)
 	switch {
 	case total < 80:
 		start = 3

@@ -170,14 +170,13 @@ func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
 	shuffled := slices.Clone(seeds)
 	key := func(w weightedRow) uint64 { return hashID(b.pop.Snap.ID(w.row), b.req.Seed+17) }
 	slices.SortFunc(shuffled, func(x, y weightedRow) int { return cmp.Compare(key(x), key(y)) })
-	for _, s := range seeds {
+	for _, s := range slices.Concat(seeds, negatives) {
 		pool.Remove(s.row)
 	}
 	shuffled = shuffled[:min(len(shuffled), mostSeeds)]
 	m.seeds = len(shuffled)
 	for _, list := range [][]weightedRow{shuffled, negatives} {
 		for _, s := range list {
-			pool.Remove(s.row)
 			m.rows = append(m.rows, s.row)
 			m.weight = append(m.weight, s.weight)
 		}

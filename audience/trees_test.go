@@ -28,30 +28,15 @@ func TestShapleyAgainstTheDefinition(t *testing.T) {
 			tree.Cover[i] /= total
 		}
 		mean, shares := shapley(&tree)
-		value := func(leaf int, known map[int]bool) float64 {
-			sum := 0.0
-			for other, q := range tree.Cover {
-				at := 0
-				for level, s := range tree.Splits {
-					from := other
-					if known[s.Bins] {
-						from = leaf
-					}
-					at |= from & (1 << level)
-				}
-				sum += float64(q) * float64(tree.Leaves[at])
-			}
-			return sum
-		}
 		for leaf := range tree.Leaves {
 			want := map[int]float64{}
 			orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
 			for _, order := range orders {
 				known := map[int]bool{}
 				for _, c := range order {
-					before := value(leaf, known)
+					before := meanLeaf(&tree, leaf, known)
 					known[c] = true
-					want[c] += (value(leaf, known) - before) / 6
+					want[c] += (meanLeaf(&tree, leaf, known) - before) / 6
 				}
 			}
 			sum := mean

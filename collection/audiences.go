@@ -118,10 +118,7 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	}
 	stage := ""
 	start, last := s.opt.Clock(), s.opt.Clock()
-	built, err := s.now(ctx, coll)
-	if err != nil {
-		return err
-	}
+	built := s.now(coll)
 	res, err := s.Run(ctx, coll, *job.Audience, func(now string, done, total int) {
 		t := s.opt.Clock()
 		if now == stage && t.Sub(last) < 50*time.Millisecond && done < total {

@@ -2,7 +2,6 @@ package collection
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/kindred-search/kindred/index"
 )
@@ -45,26 +44,16 @@ func condHolds(k *index.Cond, row *index.Row, columns []index.Column) bool {
 		return k.Op == index.OpExists && missing != k.Exists
 	}
 	if v.Kind.Numeric() {
-		if k.Op == index.OpIn {
-			return slices.Contains(k.Nums, v.Num)
-		}
-		above := !k.Lo.Set || v.Num > k.Lo.Num || k.Lo.Closed && v.Num == k.Lo.Num
-		below := !k.Hi.Set || v.Num < k.Hi.Num || k.Hi.Closed && v.Num == k.Hi.Num
-		return above && below
+		return k.HoldsNum(v.Num)
 	}
 	values := v.Set
 	if v.Kind != index.Set {
 		values = []string{v.Str}
 	}
 	return slices.ContainsFunc(values, func(x string) bool {
-		switch k.Op {
-		case index.OpIn:
+		if k.Op == index.OpIn {
 			return slices.Contains(k.Strs, x)
-		case index.OpPrefix:
-			return strings.HasPrefix(x, k.Prefix)
 		}
-		above := !k.Lo.Set || x > k.Lo.Str || k.Lo.Closed && x == k.Lo.Str
-		below := !k.Hi.Set || x < k.Hi.Str || k.Hi.Closed && x == k.Hi.Str
-		return above && below
+		return k.HoldsStr(x)
 	})
 }

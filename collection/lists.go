@@ -164,24 +164,19 @@ func (s *Service) memberIDs(ctx context.Context, coll, name string) ([]string, e
 		return nil, err
 	}
 	ids := make([]string, 0, info.Size)
-	err = s.eachMember(ctx, coll, &info, func(m audience.Member) { ids = append(ids, m.ID) })
-	return ids, err
-}
-
-func (s *Service) eachMember(ctx context.Context, coll string, info *AudienceInfo, visit func(audience.Member)) error {
 	for page := 0; page*pageSize < info.Size; page++ {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
-		members, err := s.membersPage(coll, info, page)
+		members, err := s.membersPage(coll, &info, page)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, m := range members {
-			visit(m)
+			ids = append(ids, m.ID)
 		}
 	}
-	return nil
+	return ids, nil
 }
 
 // listed returns the rank of a customer in each list that counts, by audience:

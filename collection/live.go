@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ type judge struct {
 	name, job string
 	built     time.Time
 	threshold float32
-	scorer    *audience.Scorer // nil: the list alone decides
+	model     *audience.Model  // nil: the list alone decides
 	filter    *index.Predicate // who may be a member
 	seeds     *index.Predicate // who is a seed by filter, nil: nobody
 	out       map[string]bool  // ids that cannot be members
@@ -45,11 +46,11 @@ const slack = 2e-3
 
 // now is the time, read while nobody writes: what is in a later snapshot and not
 // newer than this was there before.
-func (s *Service) now(_ context.Context, coll string) (time.Time, error) {
+func (s *Service) now(coll string) time.Time {
 	lock := s.lock(coll)
 	lock.Lock()
 	defer lock.Unlock()
-	return s.opt.Clock().UTC(), nil
+	return s.opt.Clock().UTC()
 }
 
 // judges returns a collection's finished audiences. The caller must not change
@@ -134,7 +135,7 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 			j.not = append(j.not, req.Seeds.Audience)
 		}
 	}
-	j.scorer = info.Result.Model.Scorer()
+	j.model = &info.Result.Model
 	return j, nil
 }
 
@@ -166,7 +167,7 @@ func (s *Service) standing(coll, id string, row *index.Row, columns []index.Colu
 // in says whether the customer is in the judge's audience now.
 func (j *judge) in(c *standing, all *judges) bool {
 	_, was := c.listed[j.name]
-	if c.row == nil || j.scorer == nil || c.updated.Before(j.built) {
+	if c.row == nil || j.model == nil || c.updated.Before(j.built) {
 		return was && c.row != nil
 	}
 	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) {
@@ -184,7 +185,7 @@ func (j *judge) in(c *standing, all *judges) bool {
 	if was {
 		least -= slack * math.Max(1, math.Abs(least))
 	}
-	return float64(j.scorer.Score(c.row.Vector, c.row.Values)) >= least
+	return float64(j.model.Value(c.row.Vector, c.row.Values)) >= least
 }
 
 // memberships are the names of the audiences that a customer is in now, in order.
@@ -262,8 +263,8 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 			if at := slices.IndexFunc(members, func(m audience.Member) bool { return m.ID == id }); at >= 0 {
 				out[i].Score = members[at].Score
 			}
-		} else if rows[i] != nil && j.scorer != nil {
-			out[i].Score = j.scorer.Score(rows[i].Vector, rows[i].Values)
+		} else if rows[i] != nil && j.model != nil {
+			out[i].Score = j.model.Value(rows[i].Vector, rows[i].Values)
 		}
 	}
 	return out, nil
@@ -319,7 +320,7 @@ func (w *watchers) watched(coll string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key := range w.list {
-		if len(key) > len(coll) && key[:len(coll)] == coll && key[len(coll)] == '/' {
+		if strings.HasPrefix(key, coll+"/") {
 			return true
 		}
 	}

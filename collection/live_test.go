@@ -162,7 +162,7 @@ func TestLiveMembership(t *testing.T) {
 }
 
 // A customer written again as it was keeps its place in every audience, and the
-// scorer agrees with the scan for everyone.
+// model agrees with the scan for everyone.
 func TestLiveAgreesWithTheList(t *testing.T) {
 	for _, method := range []string{audience.Centroid, audience.Clusters, audience.Classifier, audience.Trees, audience.Neighbours, audience.Auto} {
 		t.Run(method, func(t *testing.T) {

@@ -148,8 +148,8 @@ func (s *stats) textual(grouped bool) bool {
 	return grouped && len(s.distinct) > 200 && words >= 3 && length >= 15
 }
 
-// flatName is a column's name without case and punctuation.
-func flatName(name string) string {
+// FlatName is a column's name without case and punctuation, by which names are known.
+func FlatName(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) {
 			return unicode.ToLower(r)
@@ -161,7 +161,7 @@ func flatName(name string) string {
 // idScore says how much a name looks like a customer's id: 3 surely, 2 an id of
 // something, 0 not.
 func idScore(name string) int {
-	flat := flatName(name)
+	flat := FlatName(name)
 	switch flat {
 	case "id", "customerid", "custid", "userid", "memberid", "clientid", "accountid", "uid", "customer", "user", "member",
 		"membernumber", "customernumber", "customerno", "clientnum", "reviewerid", "personid", "visitorid",
@@ -210,7 +210,7 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 	} else if s.semis > 0 {
 		c.Split = ";"
 	}
-	c.Comma = s.fraction && s.commas > 0
+	c.Comma = s.fraction
 	isBool := slices.ContainsFunc(s.bools, func(k int) bool { return k == n && n > 0 })
 	nearUnique := n > 50 && float64(distinct) > 0.95*float64(n)
 	switch {
@@ -261,7 +261,7 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 }
 
 func timeName(name string) bool {
-	flat := flatName(name)
+	flat := FlatName(name)
 	return strings.Contains(flat, "time") || strings.Contains(flat, "date") || strings.Contains(name, "时间") || strings.Contains(name, "日期")
 }
 

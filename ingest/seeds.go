@@ -141,13 +141,13 @@ func seedColumns(names []string, want string) (id, weight int, err error) {
 	id, weight = -1, -1
 	score := -1
 	for i, n := range names {
-		switch flat := flatName(n); {
+		switch flat := FlatName(n); {
 		case want == "" && idScore(n) > score && flat != "weight":
 			id, score = i, idScore(n)
 		case want != "" && n == want:
 			id = i
 		}
-		if flat := flatName(n); flat == "weight" || n == "权重" {
+		if flat := FlatName(n); flat == "weight" || n == "权重" {
 			weight = i
 		}
 	}

@@ -205,10 +205,7 @@ func Codes(b index.Bins, d index.ColumnData) BinCodes {
 	}
 	byCode := make([]uint16, len(d.Dict))
 	for code, v := range d.Dict {
-		byCode[code] = 1
-		if i, ok := slices.BinarySearch(b.Values, v); ok {
-			byCode[code] = uint16(i + 2)
-		}
+		byCode[code] = valueBin(b.Values, v)
 	}
 	bin := func(code int32) uint16 {
 		if code < 0 || int(code) >= len(byCode) {
@@ -237,6 +234,27 @@ func Codes(b index.Bins, d index.ColumnData) BinCodes {
 		out.Offsets = append(out.Offsets, uint32(len(out.Codes)))
 	}
 	return out
+}
+
+// Bin is the bin of one value of a column that is no Set, as Codes has it; a Value
+// without a Kind is missing.
+func Bin(b *index.Bins, v index.Value) uint16 {
+	switch {
+	case v.Kind == "":
+		return 0
+	case b.Kind.Numeric():
+		return numberBin(b.Edges, v.Num)
+	}
+	return valueBin(b.Values, v.Str)
+}
+
+// valueBin is 1 for a value that has no bin of its own, else two more than its
+// place.
+func valueBin(values []string, v string) uint16 {
+	if i, ok := slices.BinarySearch(values, v); ok {
+		return uint16(i + 2)
+	}
+	return 1
 }
 
 // numberBin is 0 for a missing value, else one more than the edges <= v.

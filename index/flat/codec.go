@@ -9,6 +9,7 @@ import (
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/rows"
+	"github.com/kindred-search/kindred/internal/simd"
 )
 
 // Keys. One letter says what it is; rows and records are ordered by
@@ -206,7 +207,7 @@ func decodeVector(spec *index.Spec, form byte, b []byte, v *rows.Vector) ([]byte
 	if form != want[spec.Precision] {
 		return nil, fmt.Errorf("vector form %d in a collection of precision %q", form, spec.Precision)
 	}
-	size := map[byte]int{formInt8: 4 + spec.Dim, formFp16: 2 * spec.Dim, formFp32: 4 * spec.Dim, formBinary: (spec.Dim + 31) / 32 * 4}[form]
+	size := map[byte]int{formInt8: 4 + spec.Dim, formFp16: 2 * spec.Dim, formFp32: 4 * spec.Dim, formBinary: simd.BinaryBytes(spec.Dim)}[form]
 	if len(b) < size {
 		return nil, errShort
 	}

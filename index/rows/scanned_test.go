@@ -2,7 +2,6 @@ package rows
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -19,19 +18,7 @@ func TestAsScanned(t *testing.T) {
 	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary} {
 		for _, dim := range []int{1, 13, 384, 1024} {
 			spec := index.Spec{Name: "s", Dim: dim, Precision: p}
-			table := New(spec, Options{})
-			var batch []Prepared
-			for i := range 100 {
-				r := index.Row{ID: fmt.Sprint(i), Vector: make([]float32, dim)}
-				for j := range r.Vector {
-					r.Vector[j] = float32(rng.NormFloat64())
-				}
-				batch = append(batch, Prepare(&spec, &r))
-			}
-			if err := table.Apply(batch, 0); err != nil {
-				t.Fatal(err)
-			}
-			v := table.Snapshot()
+			v := gaussian(t, rng, spec, Options{}, 100, func(int) bool { return true })
 			x := make([]float32, 100*dim)
 			rows := make([]uint32, 100)
 			for i := range rows {

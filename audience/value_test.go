@@ -5,28 +5,28 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/profile"
 )
 
-// The scorer is the model without its reasons.
-func TestScorerIsTheModel(t *testing.T) {
+// A value is the score without its reasons.
+func TestValueIsTheScore(t *testing.T) {
 	w := newWorld(t, worldOptions{n: 2000, dim: 16, columns: true})
 	for _, method := range []string{Centroid, Clusters, Classifier, Trees, Neighbours, Auto} {
 		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:100])}, Size: count(200), Method: method})
-		scorer := res.Model.Scorer()
 		for _, m := range res.Members[:100] {
 			rows, err := w.engine.Get(t.Context(), []string{m.ID})
 			if err != nil {
 				t.Fatal(err)
 			}
 			want, _ := res.Model.Score(rows[0].Vector, rows[0].Values)
-			if got := scorer.Score(rows[0].Vector, rows[0].Values); math.Abs(float64(got-want)) > 1e-5 {
-				t.Errorf("%s, %s: scorer %v, model %v", method, m.ID, got, want)
+			if got := res.Model.Value(rows[0].Vector, rows[0].Values); math.Abs(float64(got-want)) > 1e-5 {
+				t.Errorf("%s, %s: value %v, score %v", method, m.ID, got, want)
 			}
 		}
 	}
 }
 
-func TestBinOfIsCodes(t *testing.T) {
+func TestBinIsCodes(t *testing.T) {
 	for _, b := range []index.Bins{
 		{Kind: index.Number, Edges: []float64{-1, 0, 2.5}}, {Kind: index.Number}, {Kind: index.Bool, Edges: []float64{1}},
 		{Kind: index.Category, Values: []string{"a", "b"}}, {Kind: index.Category},
@@ -38,7 +38,7 @@ func TestBinOfIsCodes(t *testing.T) {
 			if v.Kind != "" {
 				v.Kind = b.Kind
 			}
-			if got, want := binOf(&b, v), valueCodes(b, v); len(want) != 1 || got != want[0] {
+			if got, want := profile.Bin(&b, v), valueCodes(b, v); len(want) != 1 || got != want[0] {
 				t.Errorf("%+v in %+v: bin %d, want %v", v, b, got, want)
 			}
 		}
