@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/pflag"
 
@@ -200,28 +199,12 @@ func (f *exportFlags) read(ctx context.Context, members []audience.Member) (_ it
 	if err != nil {
 		return nil, 0, fmt.Errorf("contacts: %w", err)
 	}
-	src, err := plan.Open(ctx)
-	if err != nil {
-		return nil, 0, fmt.Errorf("contacts: %w", err)
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
 	wanted := make(map[string]int, len(members))
 	for i, m := range members {
 		wanted[m.ID] = i
 	}
 	found, list := make([]bool, len(members)), make([]export.Contact, len(members))
-	for {
-		rec, err := src.Next()
-		var bad *ingest.RowError
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if errors.As(err, &bad) {
-			continue
-		}
-		if err != nil {
-			return nil, 0, fmt.Errorf("contacts: %w", err)
-		}
+	_, err = eachRecord(ctx, plan, func(rec profile.Record) bool {
 		if at, ok := wanted[rec.ID]; ok {
 			get := func(kind string) string {
 				if columns[kind] == plan.IDColumn {
@@ -231,6 +214,10 @@ func (f *exportFlags) read(ctx context.Context, members []audience.Member) (_ it
 			}
 			found[at], list[at] = true, export.Contact{Email: get("email"), Phone: get("phone"), FirstName: get("first name"), LastName: get("last name"), City: get("city"), State: get("state"), PostalCode: get("postal code"), Country: get("country")}
 		}
+		return true
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("contacts: %w", err)
 	}
 	for _, is := range found {
 		if !is {
@@ -264,7 +251,7 @@ func (f *exportFlags) plan(ctx context.Context, path string) (plan *ingest.Plan,
 	opt.IDColumn, opt.Types = plan.IDColumn, map[string]profile.FieldType{}
 	for _, kind := range export.Uses(f.layout) {
 		for _, c := range plan.Columns {
-			if columns[kind] == "" && slices.Contains(contactNames[kind], squash(c.Name)) {
+			if columns[kind] == "" && slices.Contains(contactNames[kind], ingest.FlatName(c.Name)) {
 				columns[kind] = c.Name
 			}
 		}
@@ -277,13 +264,4 @@ func (f *exportFlags) plan(ctx context.Context, path string) (plan *ingest.Plan,
 	}
 	plan, err = ingest.Inspect(ctx, path, opt)
 	return plan, columns, err
-}
-
-func squash(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
-		}
-		return -1
-	}, name)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
-	"github.com/kindred-search/kindred/index/memory"
 	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -169,25 +167,12 @@ func (a *app) eval(ctx context.Context, path string, f evalFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if cfg.Model != "" {
-		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
-			return err
-		}
-	}
-	store := memory.Open()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinSeeds: slices.Min(f.sizes), MinAudience: 1}})
+	in, err := a.inMemory(ctx, cfg, plan, slices.Min(f.sizes))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)), store.Close()) }()
-	if _, _, err := svc.Put(ctx, cfg); err != nil {
-		return err
-	}
-	got, err := a.load(ctx, svc, cfg, plan)
-	if err != nil {
-		return err
-	}
-	out := evaluated{File: filepath.Base(path), Outcome: cmp.Or(f.outcome, f.truth), Customers: got.Accepted, Positives: len(truth), Skipped: []int{}, Cells: []evalCell{}}
+	defer func() { err = errors.Join(err, in.close(ctx)) }()
+	out := evaluated{File: filepath.Base(path), Outcome: cmp.Or(f.outcome, f.truth), Customers: in.got.Accepted, Positives: len(truth), Skipped: []int{}, Cells: []evalCell{}}
 	for _, size := range f.sizes {
 		if len(truth)-size < leastLeft {
 			out.Skipped = append(out.Skipped, size)
@@ -197,7 +182,7 @@ func (a *app) eval(ctx context.Context, path string, f evalFlags) (err error) {
 		for _, method := range f.methods {
 			cell := evalCell{Method: method, Seeds: size}
 			for draw := range f.draws {
-				d, err := a.evalDraw(ctx, svc, f, truth, method, size, draw)
+				d, err := a.evalDraw(ctx, in.svc, f, truth, method, size, draw)
 				if err != nil {
 					return fmt.Errorf("%s, %d seeds, draw %d: %w", method, size, draw, err)
 				}
@@ -242,13 +227,14 @@ func (f *evalFlags) known(ctx context.Context, plan *ingest.Plan, opt ingest.Opt
 		return nil, err
 	}
 	others := map[string]int{}
-	err = eachRecord(ctx, only, func(rec profile.Record) {
+	_, err = eachRecord(ctx, only, func(rec profile.Record) bool {
 		v := strings.TrimSpace(rec.Fields[column].Str)
 		if v == value {
 			is[rec.ID] = true
 		} else if len(others) < 1000 {
 			others[v]++
 		}
+		return true
 	})
 	if err == nil && len(is) == 0 {
 		some := slices.SortedFunc(maps.Keys(others), func(x, y string) int {
@@ -262,10 +248,11 @@ func (f *evalFlags) known(ctx context.Context, plan *ingest.Plan, opt ingest.Opt
 // among keeps of the ids those that are customers.
 func (f *evalFlags) among(ctx context.Context, plan *ingest.Plan, is map[string]bool) error {
 	given, seen := len(is), map[string]bool{}
-	if err := eachRecord(ctx, plan, func(rec profile.Record) {
+	if _, err := eachRecord(ctx, plan, func(rec profile.Record) bool {
 		if is[rec.ID] {
 			seen[rec.ID] = true
 		}
+		return true
 	}); err != nil {
 		return err
 	}
@@ -274,27 +261,6 @@ func (f *evalFlags) among(ctx context.Context, plan *ingest.Plan, is map[string]
 		return fmt.Errorf("--truth: none of %d ids is a customer of %s", given, plan.Path)
 	}
 	return nil
-}
-
-// eachRecord reads a file; rows that are refused are passed over.
-func eachRecord(ctx context.Context, plan *ingest.Plan, do func(profile.Record)) (err error) {
-	src, err := plan.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	for {
-		rec, err := src.Next()
-		var bad *ingest.RowError
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err == nil:
-			do(rec)
-		case !errors.As(err, &bad):
-			return err
-		}
-	}
 }
 
 // evalDraw draws seeds, asks for everyone in order, and judges the order.

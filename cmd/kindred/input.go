@@ -8,6 +8,9 @@ import (
 	"os"
 
 	"golang.org/x/term"
+
+	"github.com/kindred-search/kindred/ingest"
+	"github.com/kindred-search/kindred/profile"
 )
 
 const (
@@ -59,6 +62,30 @@ func spool(ctx context.Context, out *os.File, in io.Reader) error {
 				return nil
 			}
 			return err
+		}
+	}
+}
+
+// eachRecord reads a file until do returns false; rows that are refused are counted
+// and passed over.
+func eachRecord(ctx context.Context, plan *ingest.Plan, do func(profile.Record) bool) (rows int, err error) {
+	src, err := plan.Open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	for ; ; rows++ {
+		rec, err := src.Next()
+		var bad *ingest.RowError
+		switch {
+		case errors.Is(err, io.EOF):
+			return rows, nil
+		case err == nil:
+			if !do(rec) {
+				return rows + 1, nil
+			}
+		case !errors.As(err, &bad):
+			return rows, err
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"os"
@@ -248,25 +247,13 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 			return err
 		}
 	}
-	if cfg.Model != "" {
-		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
-			return err
-		}
-	}
-	store := memory.Open()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinSeeds: f.minSeeds, MinAudience: 1}})
+	in, err := a.inMemory(ctx, cfg, plan, f.minSeeds)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx)), store.Close()) }()
-	if _, _, err := svc.Put(ctx, cfg); err != nil {
-		return err
-	}
-	if _, err := a.load(ctx, svc, cfg, plan); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, in.close(ctx)) }()
 	if size.Count != nil {
-		now, err := svc.Collection(ctx, population)
+		now, err := in.svc.Collection(ctx, population)
 		if err != nil {
 			return err
 		}
@@ -275,12 +262,12 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 		}
 	}
 	req := audience.Request{Seeds: audience.Seeds{IDs: refs}, Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
-	res, err := a.build(ctx, svc, req)
+	res, err := a.build(ctx, in.svc, req)
 	if err != nil {
 		return err
 	}
 	meta := report.Meta{Title: f.title, Notice: f.notice, Source: source, Model: cfg.Model, Tool: tool(), Created: time.Now()}
-	if meta.Groups, err = groups(ctx, store, population, cfg.Schema, res); err != nil {
+	if meta.Groups, err = groups(ctx, in.store, population, cfg.Schema, res); err != nil {
 		return err
 	}
 	return a.deliver(res, meta, f)
@@ -311,38 +298,61 @@ func readSeeds(ctx context.Context, path, column string, like ...string) (_ []au
 }
 
 // enoughSeeds reads the file's ids.
-func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef, least int) (err error) {
+func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef, least int) error {
 	want := make(map[string]bool, len(refs))
 	for _, r := range refs {
 		want[r.ID] = true
 	}
 	given := len(want)
-	src, err := plan.Open(ctx)
-	if err != nil {
+	matched := func() int { return given - len(want) }
+	rows, err := eachRecord(ctx, plan, func(rec profile.Record) bool {
+		delete(want, rec.ID)
+		return matched() < least
+	})
+	switch {
+	case err != nil || matched() >= least:
 		return err
+	case rows == 0:
+		return noRows(plan)
 	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	rows := 0
-	for given-len(want) < least {
-		rec, err := src.Next()
-		var bad *ingest.RowError
-		switch {
-		case errors.Is(err, io.EOF) && rows == 0:
-			return noRows(plan)
-		case errors.Is(err, io.EOF):
-			return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", given-len(want), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
-		case err == nil:
-			delete(want, rec.ID)
-		case !errors.As(err, &bad):
-			return err
-		}
-		rows++
-	}
-	return nil
+	return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", matched(), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
 }
 
 func noRows(plan *ingest.Plan) error {
 	return fmt.Errorf("%s has a header and no rows below it", plan.Path)
+}
+
+// inMemory is a file's customers in a collection of this process, population.
+type inMemory struct {
+	svc   *collection.Service
+	store *memory.Store
+	got   loaded
+}
+
+// inMemory fetches the model that a file wants and reads the file. The caller closes
+// the result.
+func (a *app) inMemory(ctx context.Context, cfg collection.Config, plan *ingest.Plan, minSeeds int) (in *inMemory, err error) {
+	if cfg.Model != "" {
+		if _, err := a.pull(ctx, cfg.Model, false); err != nil {
+			return nil, err
+		}
+	}
+	in = &inMemory{store: memory.Open()}
+	in.svc, err = collection.New(ctx, collection.Options{Store: in.store, KV: in.store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Limits: collection.Limits{MinSeeds: minSeeds, MinAudience: 1}})
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err = in.svc.Put(ctx, cfg); err == nil {
+		in.got, err = a.load(ctx, in.svc, cfg, plan)
+	}
+	if err != nil {
+		return nil, errors.Join(err, in.close(ctx))
+	}
+	return in, nil
+}
+
+func (in *inMemory) close(ctx context.Context) error {
+	return errors.Join(in.svc.Close(context.WithoutCancel(ctx)), in.store.Close())
 }
 
 // loaded is what became of a file's rows.
