@@ -27,26 +27,42 @@ const statSample = 20_000
 
 func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 	f := &features{snap: pop.Snap}
+	if err := f.columns(pop.Snap, pop.Spec, pop.Schema, req.Features, r); err != nil {
+		return nil, err
+	}
+	if pop.Spec.Dim > 0 && (req.Features.Text == nil || *req.Features.Text) {
+		if err := f.textStats(pop, r, req.Seed); err != nil {
+			return nil, err
+		}
+	}
+	if f.dim == 0 && len(f.bins) == 0 {
+		return nil, fmt.Errorf("no text and no column to go by: give the customers columns, or allow some in features: %w", index.ErrInvalid)
+	}
+	return f, nil
+}
+
+// columns bins the columns that may be used.
+func (f *features) columns(snap index.Rows, spec index.Spec, schema profile.Schema, want Features, r *resolved) error {
 	wanted := func(string) bool { return true }
-	if req.Features.Columns != nil {
-		for _, name := range req.Features.Columns {
-			if field, ok := pop.Schema.Field(name); !ok || field.Type == profile.TypeText {
-				return nil, fmt.Errorf("features.columns: %q is not a column of the collection: %w", name, index.ErrInvalid)
+	if want.Columns != nil {
+		for _, name := range want.Columns {
+			if field, ok := schema.Field(name); !ok || field.Type == profile.TypeText {
+				return fmt.Errorf("features.columns: %q is not a column of the collection: %w", name, index.ErrInvalid)
 			}
 		}
-		wanted = func(name string) bool { return slices.Contains(req.Features.Columns, name) }
+		wanted = func(name string) bool { return slices.Contains(want.Columns, name) }
 	}
-	for _, name := range req.Features.AllowSensitive {
-		if _, ok := pop.Schema.Field(name); !ok {
-			return nil, fmt.Errorf("features.allow_sensitive: %q is not a field of the collection: %w", name, index.ErrInvalid)
+	for _, name := range want.AllowSensitive {
+		if _, ok := schema.Field(name); !ok {
+			return fmt.Errorf("features.allow_sensitive: %q is not a field of the collection: %w", name, index.ErrInvalid)
 		}
 	}
-	for _, col := range pop.Spec.Columns {
+	for _, col := range spec.Columns {
 		if !wanted(col.Name) {
 			continue
 		}
-		field, _ := pop.Schema.Field(col.Name)
-		if field.Sensitive && !slices.Contains(req.Features.AllowSensitive, col.Name) {
+		field, _ := schema.Field(col.Name)
+		if field.Sensitive && !slices.Contains(want.AllowSensitive, col.Name) {
 			f.left = append(f.left, col.Name+": sensitive")
 			continue
 		}
@@ -54,9 +70,9 @@ func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 			f.left = append(f.left, col.Name+": personal data")
 			continue
 		}
-		data, err := pop.Snap.Column(col.Name)
+		data, err := snap.Column(col.Name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		bins := profile.FitBins(col, data, r.everyone, profile.BinOptions{})
 		codes := profile.Codes(bins, data)
@@ -69,15 +85,7 @@ func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 		f.codes = append(f.codes, codes)
 		f.share = append(f.share, share)
 	}
-	if pop.Spec.Dim > 0 && (req.Features.Text == nil || *req.Features.Text) {
-		if err := f.textStats(pop, r, req.Seed); err != nil {
-			return nil, err
-		}
-	}
-	if f.dim == 0 && len(f.bins) == 0 {
-		return nil, fmt.Errorf("no text and no column to go by: give the customers columns, or allow some in features: %w", index.ErrInvalid)
-	}
-	return f, nil
+	return nil
 }
 
 // shares counts the bins of everyone. A set's share is of customers that have

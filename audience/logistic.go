@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/lbfgs"
 )
 
 // penalty is the weight of the squared parameters: of the vector's, which are for
@@ -141,6 +142,6 @@ func softplus(z float64) float64 {
 // fit minimises the loss.
 func (l *logistic) fit(ctx context.Context) (index.Head, error) {
 	theta := make([]float64, l.params)
-	err := minimise(ctx, theta, l.loss)
+	err := lbfgs.Minimise(ctx, theta, l.loss)
 	return l.head(theta), err
 }

@@ -162,6 +162,18 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 			add(id, 1)
 		}
 	}
+	if req.Seeds.Segment != 0 || req.Seeds.Tag != nil {
+		if pop.Grouped == nil {
+			return fmt.Errorf("seeds: no segments and tags here: they are of a stored collection: %w", index.ErrInvalid)
+		}
+		rows, err := pop.Grouped(ctx, req.Seeds)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			add(pop.Snap.ID(row), 1)
+		}
+	}
 	if req.Seeds.Filter != nil {
 		rows, err := pop.Snap.Match(req.Seeds.Filter)
 		if err != nil {

@@ -72,6 +72,15 @@ type Seeds struct {
 	Filter   *index.Filter `json:"filter,omitempty"`
 	Text     string        `json:"text,omitempty"`     // a description; alone, it is the whole head
 	Audience string        `json:"audience,omitempty"` // a stored one of the collection
+	Segment  int           `json:"segment,omitempty" minimum:"0" doc:"the customers of a segment, by its number"`
+	Tag      *SeedTag      `json:"tag,omitempty" doc:"the customers that have a label of a tag"`
+}
+
+// SeedTag names the customers whose likeliest label of a tag it is.
+type SeedTag struct {
+	Name  string   `json:"name"`
+	Label string   `json:"label"`
+	Above *float64 `json:"above,omitempty" minimum:"0" maximum:"1" doc:"least confidence; default the tag's"`
 }
 
 // SeedRef is an id with a weight; in JSON also just the id.
@@ -143,6 +152,9 @@ type Population struct {
 	Limits    Limits
 	Encode    func(ctx context.Context, text string) ([]float32, error) // nil: no model
 	MembersOf func(ctx context.Context, name string) ([]string, error)  // of a stored audience; nil: none
+	// Grouped returns the rows of Snap that Seeds.Segment and Seeds.Tag name; nil:
+	// there are no segments and tags.
+	Grouped func(ctx context.Context, seeds Seeds) ([]uint32, error)
 }
 
 // Result is a finished audience.
@@ -307,8 +319,14 @@ func (r *Request) Validate() error {
 	bad := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf(format+": %w", append(args, index.ErrInvalid)...))
 	}
-	if len(r.Seeds.IDs) == 0 && r.Seeds.Filter == nil && r.Seeds.Text == "" && r.Seeds.Audience == "" {
-		bad("seeds: empty: give ids, a filter, a text or an audience")
+	if len(r.Seeds.IDs) == 0 && r.Seeds.Filter == nil && r.Seeds.Text == "" && r.Seeds.Audience == "" && r.Seeds.Segment == 0 && r.Seeds.Tag == nil {
+		bad("seeds: empty: give ids, a filter, a text, an audience, a segment or a tag")
+	}
+	if r.Seeds.Segment < 0 {
+		bad("seeds.segment %d: want the number of a segment, from 1 up", r.Seeds.Segment)
+	}
+	if t := r.Seeds.Tag; t != nil && t.Above != nil && !(*t.Above >= 0 && *t.Above <= 1) {
+		bad("seeds.tag.above %v: want 0 to 1", *t.Above)
 	}
 	for at, list := range [][]SeedRef{r.Seeds.IDs, r.Negatives.IDs} {
 		what := []string{"seeds", "negatives"}[at]

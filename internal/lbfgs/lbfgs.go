@@ -1,14 +1,17 @@
-package audience
+// Package lbfgs minimises smooth functions of many numbers: the losses of
+// regressions, mostly.
+package lbfgs
 
 import (
 	"context"
 	"math"
 )
 
-// minimise is L-BFGS with a backtracking line search (Nocedal and Wright,
-// algorithms 7.4 and 3.1). theta is the start and the result. Reaching the
-// limit of steps is no error: the penalty keeps the point sensible.
-func minimise(ctx context.Context, theta []float64, loss func(theta, grad []float64) float64) error {
+// Minimise is L-BFGS with a backtracking line search (Nocedal and Wright,
+// algorithms 7.4 and 3.1). theta is the start and the result; loss returns its
+// value at theta and writes the gradient into grad. Reaching the limit of steps is
+// no error: a penalty keeps the point sensible. The only error is the context's.
+func Minimise(ctx context.Context, theta []float64, loss func(theta, grad []float64) float64) error {
 	const (
 		memory = 8
 		steps  = 60
