@@ -55,7 +55,7 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	if err != nil {
 		return Job{}, err
 	}
-	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec))
+	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(coll, req.Seeds))
 	if err := errors.Join(faults...); err != nil {
 		return Job{}, err
 	}
@@ -119,7 +119,8 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	stage := ""
 	start, last := s.opt.Clock(), s.opt.Clock()
 	built := s.now(coll)
-	res, err := s.Run(ctx, coll, *job.Audience, func(now string, done, total int) {
+	_, req := s.jobs.requests(job)
+	res, err := s.Run(ctx, coll, *req, func(now string, done, total int) {
 		t := s.opt.Clock()
 		if now == stage && t.Sub(last) < 50*time.Millisecond && done < total {
 			return
@@ -175,6 +176,9 @@ func (s *Service) Run(ctx context.Context, coll string, req audience.Request, pr
 		Limits: audience.Limits{MinSeeds: s.opt.Limits.MinSeeds, MinAudience: s.opt.Limits.MinAudience},
 		MembersOf: func(ctx context.Context, name string) ([]string, error) {
 			return s.memberIDs(ctx, coll, name)
+		},
+		Grouped: func(ctx context.Context, seeds audience.Seeds) ([]uint32, error) {
+			return s.grouped(ctx, coll, snap, seeds)
 		},
 	}
 	if cfg.Model != "" {

@@ -417,6 +417,9 @@ func (s *Service) Erase(ctx context.Context, coll, id string) (Receipt, error) {
 	if rec.Audiences, err = s.eraseMember(ctx, coll, id); err != nil {
 		return rec, err
 	}
-	rec.Note = "models of stored audiences whose seeds held the customer keep numbers learned from all seeds: build those audiences anew to drop them"
+	if rec.Groups, err = s.eraseDerived(ctx, coll, id); err != nil {
+		return rec, err
+	}
+	rec.Note = "models of stored audiences whose seeds held the customer keep numbers learned from all seeds: build those audiences anew to drop them; so do segments, and tags whose examples held the customer"
 	return rec, nil
 }

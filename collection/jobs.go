@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/audience/segment"
 	"github.com/kindred-search/kindred/index"
 )
 
@@ -25,6 +26,8 @@ type storedJob struct {
 	Job
 	Import   *ImportRequest    `json:"import,omitempty"`
 	Audience *audience.Request `json:"audience,omitempty"`
+	Segments *segment.Params   `json:"segments,omitempty"`
+	Tag      *TagRequest       `json:"tag,omitempty"`
 }
 
 // jobs runs stored jobs one after the other, oldest first: each uses all cores
@@ -232,11 +235,16 @@ func (j *jobs) run(ctx context.Context, job *storedJob) (err error) {
 			err = fmt.Errorf("internal fault: %v", p)
 		}
 	}()
+	tag, audience := j.requests(job)
 	switch {
 	case job.Import != nil:
 		return j.svc.runImport(ctx, job)
-	case job.Audience != nil:
+	case audience != nil:
 		return j.svc.runAudience(ctx, job)
+	case job.Segments != nil:
+		return j.svc.runSegments(ctx, job)
+	case tag != nil:
+		return j.svc.runTag(ctx, job)
 	}
 	return fmt.Errorf("job %s is of the unknown kind %q", job.ID, job.Kind)
 }

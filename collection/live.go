@@ -26,11 +26,12 @@ type judge struct {
 	name, job string
 	built     time.Time
 	threshold float32
-	model     *audience.Model  // nil: the list alone decides
-	filter    *index.Predicate // who may be a member
-	seeds     *index.Predicate // who is a seed by filter, nil: nobody
-	out       map[string]bool  // ids that cannot be members
-	not       []string         // audiences whose members cannot be
+	model     *audience.Model           // nil: the list alone decides
+	filter    *index.Predicate          // who may be a member
+	seeds     *index.Predicate          // who is a seed by filter, nil: nobody
+	group     func(row *index.Row) bool // who is a seed by a segment or a tag, nil: nobody
+	out       map[string]bool           // ids that cannot be members
+	not       []string                  // audiences whose members cannot be
 }
 
 // judges are a collection's finished audiences.
@@ -131,6 +132,9 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 				return nil, err
 			}
 		}
+		if j.group, err = s.inGroup(coll, req.Seeds); err != nil {
+			return nil, err
+		}
 		if req.Seeds.Audience != "" {
 			j.not = append(j.not, req.Seeds.Audience)
 		}
@@ -170,7 +174,7 @@ func (j *judge) in(c *standing, all *judges) bool {
 	if c.row == nil || j.model == nil || c.updated.Before(j.built) {
 		return was && c.row != nil
 	}
-	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) {
+	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) || j.group != nil && j.group(c.row) {
 		return false
 	}
 	for _, name := range j.not {

@@ -30,6 +30,7 @@ type Service struct {
 	// creating serialises Put and Drop: a collection's engine and its config
 	// live in two places and must change together.
 	creating sync.Mutex
+	kept     keptModels
 	// writing holds one lock a collection for read-modify-write of customers.
 	writing map[string]*sync.Mutex
 	// judged holds the judges of a collection's audiences, judgedVersion how often
@@ -292,6 +293,9 @@ func (s *Service) Drop(ctx context.Context, name string) error {
 		if err := s.opt.KV.DeletePrefix(ctx, prefix); err != nil {
 			return err
 		}
+	}
+	if err := s.dropAllDerived(ctx, name); err != nil {
+		return err
 	}
 	if err := s.opt.KV.Delete(ctx, configPrefix+name); err != nil {
 		return err

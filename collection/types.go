@@ -106,6 +106,7 @@ type Receipt struct {
 	Erased    time.Time `json:"erased"`
 	Records   int       `json:"records"`   // records, vectors and columns
 	Audiences int       `json:"audiences"` // member lists the customer was taken off
+	Groups    int       `json:"groups"`    // segmentations and tags that named the customer
 	Note      string    `json:"note,omitempty"`
 }
 
@@ -169,12 +170,12 @@ const (
 // Final says whether the job will not change any more.
 func (s JobState) Final() bool { return s == JobDone || s == JobFailed || s == JobCancelled }
 
-// Job is long work: an import or an audience.
+// Job is long work: an import, an audience, segments or a tag.
 type Job struct {
 	ID         string    `json:"id"`
-	Kind       string    `json:"kind"` // "import" or "audience"
+	Kind       string    `json:"kind"` // "import", "audience", "segments" or "tag"
 	Collection string    `json:"collection"`
-	Target     string    `json:"target,omitempty"` // the audience's name, the import's file
+	Target     string    `json:"target,omitempty"` // the audience's or tag's name, the import's file
 	State      JobState  `json:"state"`
 	Stage      string    `json:"stage,omitempty"`
 	Done       int64     `json:"done"`
