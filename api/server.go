@@ -4,7 +4,7 @@
 //
 // Files: server.go (life of the server), security.go (keys, the loopback rule),
 // problem.go (the one table of errors), collections.go, questions.go,
-// audiences.go, jobs.go (our own routes), stream.go, upload.go, export.go (bodies
+// audiences.go, segments.go, tags.go, jobs.go (our own routes), stream.go, upload.go, export.go (bodies
 // too long to hold), openai.go and tei.go (other clients' conventions),
 // idempotency.go, system.go (health, metrics, the console).
 package api
@@ -164,6 +164,8 @@ func (s *Server) routes() {
 	s.collectionRoutes()
 	s.questionRoutes()
 	s.audienceRoutes()
+	s.segmentRoutes()
+	s.tagRoutes()
 	s.jobRoutes()
 	s.openaiRoutes()
 	s.teiRoutes()

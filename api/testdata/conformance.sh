@@ -36,6 +36,16 @@ for _ in $(seq 100); do
   sleep 0.2
 done
 curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/audiences/spring/members"
+send POST /v1/collections/shop/segments application/json '{"k":3}'
+send POST /v1/collections/shop/tags application/json '{"name":"mood","labels":[
+  {"label":"happy","texts":["great service","love it","arrived early, well packed","wonderful, thank you","the best shop"]},
+  {"label":"unhappy","texts":["never again","it broke on the first day","nobody answers","late and damaged","i want my money back"]}]}'
+for _ in $(seq 150); do
+  curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/tags/mood" 2>/dev/null && break
+  sleep 0.2
+done
+curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/tags/mood"
+curl -fsS -H "Authorization: Bearer $KEY" -o /dev/null "$url/v1/collections/shop/customers/c1/segment"
 "$VENV/bin/python" api/testdata/openai_client.py "$url" all-MiniLM-L6-v2 "$KEY"
 bash api/testdata/schemathesis.sh "$url"
 kill -0 $server || { echo "the server died:"; cat "$work/log"; exit 1; }
