@@ -16,6 +16,7 @@ import (
 
 // backend is what commands ask, in this process or over HTTP.
 type backend interface {
+	grouping
 	Search(ctx context.Context, coll string, q collection.SearchRequest) ([]collection.Hit, error)
 	Similar(ctx context.Context, coll string, q collection.SimilarRequest) ([]collection.Hit, error)
 	Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error)
