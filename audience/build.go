@@ -190,6 +190,7 @@ func (b *build) material(seeds, negatives []weightedRow) (*material, error) {
 		m.rows = append(m.rows, row)
 		m.weight = append(m.weight, 1)
 	}
+	m.gather()
 	var err error
 	m.x, err = b.f.vectors(m.rows)
 	return m, err
@@ -285,11 +286,10 @@ func (b *build) choose(scores []float32) []uint32 {
 
 // allowed masks who cannot be a member.
 func (b *build) allowed(scores []float32) []float32 {
-	out := slices.Clone(scores)
-	for row := range out {
-		if !b.r.eligible.Contains(uint32(row)) {
-			out[row] = float32(math.Inf(-1))
-		}
+	out := slices.Repeat([]float32{float32(math.Inf(-1))}, len(scores))
+	for it := b.r.eligible.Iterator(); it.HasNext(); {
+		row := it.Next()
+		out[row] = scores[row]
 	}
 	return out
 }
@@ -302,7 +302,8 @@ func (b *build) byPrecision(allowed []float32, least float64) int {
 			sorted = append(sorted, s)
 		}
 	}
-	slices.SortFunc(sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	slices.Sort(sorted)
+	slices.Reverse(sorted)
 	best, sum := 0, 0.0
 	for i, s := range sorted {
 		sum += b.res.Quality.Platt.Probability(s)
@@ -399,7 +400,8 @@ func (b *build) curve(scores []float32) {
 			sorted = append(sorted, s)
 		}
 	}
-	slices.SortFunc(sorted, func(a, b float32) int { return cmp.Compare(b, a) })
+	slices.Sort(sorted)
+	slices.Reverse(sorted)
 	for _, s := range sorted { // in this order: the sum must not depend on row numbers
 		total += b.res.Quality.Platt.Probability(s)
 	}

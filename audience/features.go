@@ -3,9 +3,13 @@ package audience
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/simd"
 	"github.com/kindred-search/kindred/profile"
 )
 
@@ -41,7 +45,7 @@ func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 	return f, nil
 }
 
-// columns bins the columns that may be used.
+// columns picks the columns that may be used and bins them.
 func (f *features) columns(snap index.Rows, spec index.Spec, schema profile.Schema, want Features, r *resolved) error {
 	wanted := func(string) bool { return true }
 	if want.Columns != nil {
@@ -57,6 +61,7 @@ func (f *features) columns(snap index.Rows, spec index.Spec, schema profile.Sche
 			return fmt.Errorf("features.allow_sensitive: %q is not a field of the collection: %w", name, index.ErrInvalid)
 		}
 	}
+	var asked []index.Column
 	for _, col := range spec.Columns {
 		if !wanted(col.Name) {
 			continue
@@ -70,20 +75,46 @@ func (f *features) columns(snap index.Rows, spec index.Spec, schema profile.Sche
 			f.left = append(f.left, col.Name+": personal data")
 			continue
 		}
-		data, err := snap.Column(col.Name)
-		if err != nil {
-			return err
-		}
-		bins := profile.FitBins(col, data, r.everyone, profile.BinOptions{})
-		codes := profile.Codes(bins, data)
-		share, constant := f.shares(bins, codes, r)
-		if constant {
+		asked = append(asked, col)
+	}
+	return f.bin(snap, r, asked)
+}
+
+// bin cuts the columns into bins, on all cores, and keeps them in their order.
+func (f *features) bin(snap index.Rows, r *resolved, columns []index.Column) error {
+	type binned struct {
+		bins     index.Bins
+		codes    profile.BinCodes
+		share    []float64
+		constant bool
+	}
+	out := make([]binned, len(columns))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, col := range columns {
+		group.Go(func() error {
+			data, err := snap.Column(col.Name)
+			if err != nil {
+				return err
+			}
+			b := &out[i]
+			b.bins = profile.FitBins(col, data, r.everyone, profile.BinOptions{})
+			b.codes = profile.Codes(b.bins, data)
+			b.share, b.constant = f.shares(b.bins, b.codes, r)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, col := range columns {
+		if out[i].constant {
 			f.left = append(f.left, col.Name+": the same for everyone")
 			continue
 		}
-		f.bins = append(f.bins, bins)
-		f.codes = append(f.codes, codes)
-		f.share = append(f.share, share)
+		f.bins = append(f.bins, out[i].bins)
+		f.codes = append(f.codes, out[i].codes)
+		f.share = append(f.share, out[i].share)
 	}
 	return nil
 }
@@ -217,17 +248,4 @@ func tableScore(table []float32, codes []uint16) float64 {
 	return s / math.Sqrt(float64(len(codes)))
 }
 
-func dot(a, b []float32) float64 {
-	var s0, s1, s2, s3 float64
-	i := 0
-	for ; i+4 <= len(a); i += 4 {
-		s0 += float64(a[i]) * float64(b[i])
-		s1 += float64(a[i+1]) * float64(b[i+1])
-		s2 += float64(a[i+2]) * float64(b[i+2])
-		s3 += float64(a[i+3]) * float64(b[i+3])
-	}
-	for ; i < len(a); i++ {
-		s0 += float64(a[i]) * float64(b[i])
-	}
-	return s0 + s1 + s2 + s3
-}
+func dot(a, b []float32) float64 { return simd.Dot64(a, b) }

@@ -13,6 +13,57 @@ type material struct {
 	x         []float32 // [len(rows), dim]
 	seeds     int
 	negatives int
+	columns   []trainColumn // of f.bins
+}
+
+// trainColumn is a column of the rows of training, row by row: fits look at them many
+// times over, and among everyone's they lie far apart.
+type trainColumn struct {
+	codes []uint16   // nil for a set
+	sets  [][]uint16 // of a set
+	root  []float64  // of a set: the root of how many elements
+}
+
+// gather reads the columns of training.
+func (m *material) gather() {
+	m.columns = make([]trainColumn, len(m.f.bins))
+	for c, codes := range m.f.codes {
+		col := &m.columns[c]
+		if codes.Offsets == nil {
+			col.codes = make([]uint16, len(m.rows))
+			for i, row := range m.rows {
+				col.codes[i] = codes.Codes[row]
+			}
+			continue
+		}
+		col.sets, col.root = make([][]uint16, len(m.rows)), make([]float64, len(m.rows))
+		for i, row := range m.rows {
+			col.sets[i] = codesOf(codes, row)
+			col.root[i] = math.Sqrt(float64(len(col.sets[i])))
+		}
+	}
+}
+
+// tableScore is a column's part of the score of row i of training.
+func (m *material) tableScore(table []float32, c, i int) float64 {
+	col := &m.columns[c]
+	if col.codes != nil {
+		return float64(table[col.codes[i]])
+	}
+	return tableScore(table, col.sets[i])
+}
+
+// addCodes adds a row's gradient to those of its bins in one column.
+func (m *material) addCodes(grad []float64, c, i int, g float64) {
+	col := &m.columns[c]
+	if col.codes != nil {
+		grad[col.codes[i]] += g
+		return
+	}
+	each := g / col.root[i]
+	for _, code := range col.sets[i] {
+		grad[code] += each
+	}
 }
 
 func (m *material) vec(i int) []float32 {

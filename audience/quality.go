@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -34,8 +36,7 @@ func (c *comparison) alike(w []float64) [][]float64 { return slices.Repeat([][]f
 func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone *roaring.Bitmap, ways []ranked) ([][]float64, error) {
 	mask := everyone.Clone()
 	f := c.m.f
-	seedsFrom, negFrom := 0, c.m.seeds+c.m.negatives
-	for i := seedsFrom; i < negFrom; i++ {
+	for i := range c.m.seeds + c.m.negatives {
 		mask.Remove(c.m.rows[i])
 	}
 	// The scan needs the held-out seeds' scores as well: they are in it, and are
@@ -44,49 +45,114 @@ func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone 
 	for i := range c.m.seeds {
 		all.Add(c.m.rows[i])
 	}
-	out := make([][]float64, len(ways))
-	for fold := range c.folds {
+	got := make([][][]float64, c.folds) // [fold][way]
+	// As many folds share a scan as memory allows: a row is read once for all of them.
+	together := max(1, min(c.folds, scoreRoom/(len(ways)*(snap.Len()+1))))
+	for first := 0; first < c.folds; first += together {
+		last := min(first+together, c.folds)
 		req := index.ScanRequest{Bins: f.bins, Mask: all}
-		for _, w := range ways {
-			req.Sets = append(req.Sets, c.set(fold, w.weights[fold]))
+		for fold := first; fold < last; fold++ {
+			for _, w := range ways {
+				req.Sets = append(req.Sets, c.set(fold, w.weights[fold]))
+			}
 		}
 		scores, err := snap.Scan(ctx, req)
 		if err != nil {
 			return nil, err
 		}
-		train, held := c.split(fold)
-		others := mask.Clone()
-		if background := len(c.m.rows) - negFrom; int(mask.GetCardinality())-background*(c.folds-1)/c.folds >= 1000 || background == int(mask.GetCardinality()) {
-			for _, i := range train.neg {
-				others.Remove(c.m.rows[i])
-			}
+		for fold := first; fold < last; fold++ {
+			got[fold] = c.rank(fold, scores[(fold-first)*len(ways):][:len(ways)], mask)
 		}
-		if others.IsEmpty() {
-			others = mask
-		}
-		rows := others.ToArray()
-		sorted := make([]float32, len(rows))
+	}
+	out := make([][]float64, len(ways))
+	for _, fold := range got {
 		for w := range ways {
-			for i, row := range rows {
-				sorted[i] = scores[w][row]
-			}
-			slices.Sort(sorted)
-			for _, i := range held.pos {
-				out[w] = append(out[w], ahead(sorted, scores[w][c.m.rows[i]]))
-			}
+			out[w] = append(out[w], fold[w]...)
 		}
 	}
 	return out, nil
 }
 
-// ahead is the share of sorted that is above s, ties half.
-func ahead(sorted []float32, s float32) float64 {
-	lo, _ := slices.BinarySearch(sorted, s)
-	hi := lo
-	for hi < len(sorted) && sorted[hi] == s {
-		hi++
+// scoreRoom is how many scores are held at once for judging: 256 MB.
+const scoreRoom = 64 << 20
+
+// rank returns for each way the shares of a fold's population ahead of each of its
+// held-out seeds.
+func (c *comparison) rank(fold int, scores [][]float32, mask *roaring.Bitmap) [][]float64 {
+	negFrom := c.m.seeds + c.m.negatives
+	train, held := c.split(fold)
+	others := mask.Clone()
+	if background := len(c.m.rows) - negFrom; int(mask.GetCardinality())-background*(c.folds-1)/c.folds >= 1000 || background == int(mask.GetCardinality()) {
+		for _, i := range train.neg {
+			others.Remove(c.m.rows[i])
+		}
 	}
-	return (float64(len(sorted)-hi) + float64(hi-lo)/2) / float64(len(sorted))
+	if others.IsEmpty() {
+		others = mask
+	}
+	rows := others.ToArray()
+	out := make([][]float64, len(scores))
+	for w := range scores {
+		seeds := make([]float32, len(held.pos))
+		for k, i := range held.pos {
+			seeds[k] = scores[w][c.m.rows[i]]
+		}
+		out[w] = ahead(seeds, scores[w], rows)
+	}
+	return out
+}
+
+// ahead is for each of seeds the share of rows that score more, ties half. The seeds
+// are sorted, not the population: a row is counted between the two seeds' scores that
+// its own lies between.
+func ahead(seeds, scores []float32, rows []uint32) []float64 {
+	sorted := slices.Clone(seeds)
+	slices.Sort(sorted)
+	sorted = slices.Compact(sorted)
+	// Of the rows of each core: cell 2i+1 counts those at sorted[i], 2i those below it
+	// and above the one before.
+	counts := make([][]int, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for p := range counts {
+		wg.Go(func() {
+			count := make([]int, 2*len(sorted)+1)
+			for _, row := range rows[len(rows)*p/len(counts) : len(rows)*(p+1)/len(counts)] {
+				s, lo, n := scores[row], 0, len(sorted)
+				for n > 0 { // how many are below s
+					half := (n + 1) / 2
+					if sorted[lo+half-1] < s {
+						lo += half
+						n -= half
+					} else {
+						n = half - 1
+					}
+				}
+				cell := 2 * lo
+				if lo < len(sorted) && sorted[lo] == s {
+					cell++
+				}
+				count[cell]++
+			}
+			counts[p] = count
+		})
+	}
+	wg.Wait()
+	above, at := make([]int, len(sorted)), make([]int, len(sorted))
+	sum := 0
+	for i := len(sorted) - 1; i >= 0; i-- {
+		for _, count := range counts {
+			sum += count[2*i+2]
+			at[i] += count[2*i+1]
+		}
+		above[i] = sum
+		sum += at[i]
+	}
+	out := make([]float64, len(seeds))
+	for k, s := range seeds {
+		i, _ := slices.BinarySearch(sorted, s)
+		out[k] = (float64(above[i]) + float64(at[i])/2) / float64(len(rows))
+	}
+	return out
 }
 
 // otherSeeds is by how much intervals are wider than held-out seeds alone would

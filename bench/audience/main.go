@@ -11,6 +11,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -50,6 +52,7 @@ type reply struct {
 	Features string             `json:"simd"`
 	Go       string             `json:"go"`
 	Notes    []string           `json:"notes"`
+	SHA256   string             `json:"result_sha256"` // of the whole result: the same for the same request
 }
 
 func main() {
@@ -130,6 +133,11 @@ func one(pop audience.Population, kind []string, members int, method string) err
 	r.Members, r.Chosen, r.Verdict = len(res.Members), res.Manifest.Method, res.Quality.Verdict
 	r.AUC, r.Lift = res.Quality.Measure.AUC.Value, res.Quality.Measure.Sizes[0].Lift.Value
 	r.PeakMB, r.Notes = peakMB(), res.Doctor.Notes
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode(res); err != nil {
+		return err
+	}
+	r.SHA256 = hex.EncodeToString(h.Sum(nil))
 	return json.NewEncoder(os.Stdout).Encode(r)
 }
 
