@@ -86,6 +86,11 @@ type Scanner interface {
 	// the others a finite number. The caller owns the result. When ctx ends, so
 	// does the scan, within a few thousand rows, with its error.
 	Scan(ctx context.Context, req ScanRequest) ([][]float32, error)
+	// Best returns the best rows of every set, by score descending, then id: those
+	// that would be chosen from what Scan returns, with the same scores, in one pass
+	// over memory and without room for everyone's scores. A list is as long as asked,
+	// or holds all who are in the mask and allowed. The caller owns the result.
+	Best(ctx context.Context, req BestRequest) ([]Ranked, error)
 	// Version changes whenever the collection's content does.
 	Version() uint64
 	// Close releases the view. Safe to call twice.
@@ -297,4 +302,19 @@ type ScanRequest struct {
 	// Progress, where given, hears how many of the Len() rows are done: from one
 	// goroutine at a time, ascending, ending with all of them.
 	Progress func(done, total int)
+}
+
+// BestRequest asks for the best rows of each set of a scan.
+type BestRequest struct {
+	ScanRequest
+	Size []int // of each set's list, from 1
+	// Allowed, where not nil, has for each set the rows that may be on its list; nil
+	// there: all of the mask.
+	Allowed []*roaring.Bitmap
+}
+
+// Ranked is a list of rows, best first, with their scores.
+type Ranked struct {
+	Rows   []uint32
+	Scores []float32
 }

@@ -298,6 +298,23 @@ func (r ScanRequest) Validate(s Spec) error {
 	return errors.Join(errs...)
 }
 
+// Validate reports every fault of the request against the collection, joined.
+func (r BestRequest) Validate(s Spec) error {
+	errs := []error{r.ScanRequest.Validate(s)}
+	if len(r.Size) != len(r.Sets) {
+		errs = append(errs, invalidf("%d sizes for %d head sets", len(r.Size), len(r.Sets)))
+	}
+	for i, k := range r.Size {
+		if k < 1 {
+			errs = append(errs, invalidf("head set %d: size %d: want 1 or more", i, k))
+		}
+	}
+	if r.Allowed != nil && len(r.Allowed) != len(r.Sets) {
+		errs = append(errs, invalidf("%d sets of allowed rows for %d head sets", len(r.Allowed), len(r.Sets)))
+	}
+	return errors.Join(errs...)
+}
+
 func (h *Head) faults(s Spec, bins []Bins, where string) []error {
 	var errs []error
 	if h.Vector != nil && len(h.Vector) != s.Dim {

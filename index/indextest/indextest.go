@@ -51,6 +51,7 @@ func Run(t *testing.T, cfg Config) {
 			t.Run("permuted", func(t *testing.T) { testPermuted(t, cfg, p) })
 			t.Run("concurrent", func(t *testing.T) { testConcurrent(t, cfg, p) })
 			t.Run("scan", func(t *testing.T) { testScan(t, cfg, p) })
+			t.Run("best", func(t *testing.T) { testBest(t, cfg, p) })
 			t.Run("roundtrip", func(t *testing.T) { testRoundTrip(t, cfg, p) })
 			t.Run("oldsnapshot", func(t *testing.T) { testOldSnapshot(t, cfg, p) })
 			t.Run("together", func(t *testing.T) { testTogether(t, cfg, p) })

@@ -27,6 +27,8 @@ type plan struct {
 	block int          // rows a block, a power of two
 	plain bool         // int8 rows, and every set is one vector and a bias
 	out   [][]float32
+	// Where there are many heads on int8 rows, those with a vector, 64 at a time.
+	panels []*simd.HeadPanels
 
 	// Heads with a vector, as the kernels take them, and which head each is.
 	int8s  [][]int16
@@ -73,6 +75,24 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	if err != nil {
 		return nil, err
 	}
+	for range p.sets {
+		p.out = append(p.out, make([]float32, v.n))
+	}
+	err = p.blocks(ctx, req.Progress, func() func(lo, hi int) {
+		w := newWorker(p)
+		w.to = p.out
+		return func(lo, hi int) { w.scan(lo, hi) }
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.out, nil
+}
+
+// blocks gives all rows to as many workers as there are cores, a block lo..hi-1 of one
+// chunk at a time.
+func (p *plan) blocks(ctx context.Context, progress func(done, total int), worker func() func(lo, hi int)) error {
+	v := p.view
 	n := int(v.n)
 	blocks := (n + p.block - 1) / p.block
 	workers := max(1, min(runtime.GOMAXPROCS(0), blocks))
@@ -87,7 +107,7 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	)
 	for range workers {
 		wg.Go(func() {
-			w := newWorker(p)
+			scan := worker()
 			for {
 				end := int(next.Add(int64(run)))
 				for b := end - run; b < end; b++ {
@@ -96,14 +116,14 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 					}
 					lo := b * p.block
 					hi := min(lo+p.block, n)
-					w.scan(lo, hi)
+					scan(lo, hi)
 					d := int(done.Add(int64(hi - lo)))
 					// Every 64 blocks is often enough for a person.
-					if req.Progress != nil && (b%64 == 63 || d == n) {
+					if progress != nil && (b%64 == 63 || d == n) {
 						report.Lock()
 						if d > reported {
 							reported = d
-							req.Progress(d, n)
+							progress(d, n)
 						}
 						report.Unlock()
 					}
@@ -113,9 +133,9 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	}
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("scan of collection %q after %d of %d rows: %w", v.spec.Name, done.Load(), n, err)
+		return fmt.Errorf("scan of collection %q after %d of %d rows: %w", v.spec.Name, done.Load(), n, err)
 	}
-	return p.out, nil
+	return nil
 }
 
 func (v *View) plan(req *index.ScanRequest) (*plan, error) {
@@ -200,10 +220,9 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 			}
 			p.heads = append(p.heads, hp)
 		}
-		out := make([]float32, v.n)
-		p.out = append(p.out, out)
 	}
 	p.plain = v.spec.Precision == index.Int8 && len(p.which) == len(p.heads) && len(p.sets) == len(p.heads)
+	p.pack()
 	for i := range p.heads {
 		p.plain = p.plain && len(p.heads[i].tables) == 0 && len(p.heads[i].trees) == 0
 	}
@@ -213,6 +232,8 @@ func (v *View) plan(req *index.ScanRequest) (*plan, error) {
 // worker is the memory of one goroutine of a scan.
 type worker struct {
 	*plan
+	to   [][]float32 // [sets]: of rows from off on
+	off  int
 	idx  []int       // rows of the chunk that are scored
 	acc  [][]float64 // [heads][block]
 	ints [][]int32   // [vector heads][block]
@@ -222,6 +243,7 @@ type worker struct {
 	gathered []gathered
 	// Where few rows of a block are wanted, their vectors are packed first.
 	packed chunk
+	many   manyHeads
 }
 
 func newWorker(p *plan) *worker {
@@ -233,6 +255,9 @@ func newWorker(p *plan) *worker {
 		w.acc = append(w.acc, make([]float64, p.block))
 	}
 	for range len(p.int8s) + len(p.signs) {
+		if p.panels != nil {
+			break
+		}
 		w.ints = append(w.ints, make([]int32, p.block))
 	}
 	spec := &p.view.spec
@@ -250,8 +275,9 @@ func newWorker(p *plan) *worker {
 	return w
 }
 
-// scan scores rows lo..hi-1, which lie in one chunk; lo is a multiple of 64.
-func (w *worker) scan(lo, hi int) {
+// scan scores rows lo..hi-1, which lie in one chunk; lo is a multiple of 64. It reports
+// whether any of them is wanted.
+func (w *worker) scan(lo, hi int) bool {
 	ninf := float32(math.Inf(-1))
 	words := w.mask[lo>>6 : (hi+63)>>6]
 	wanted := 0
@@ -259,19 +285,19 @@ func (w *worker) scan(lo, hi int) {
 		wanted += bits.OnesCount64(x)
 	}
 	if wanted < hi-lo {
-		for _, out := range w.out {
+		for _, out := range w.to {
 			for r := lo; r < hi; r++ {
-				out[r] = ninf
+				out[r-w.off] = ninf
 			}
 		}
 	}
 	if wanted == 0 {
-		return
+		return false
 	}
 	ch, base := w.view.at(uint32(lo))
 	if w.plain && wanted*4 >= hi-lo {
 		w.direct(ch, base, lo, hi, words)
-		return
+		return true
 	}
 	w.idx = w.idx[:0]
 	for k, x := range words {
@@ -285,7 +311,8 @@ func (w *worker) scan(lo, hi int) {
 	for h := range w.heads {
 		w.tables(ch, lo-base, h)
 	}
-	w.reduce(lo - base)
+	w.reduce(lo - base - w.off)
+	return true
 }
 
 // direct scores all rows of a block under heads that are a vector and a bias,
@@ -295,9 +322,13 @@ func (w *worker) direct(ch *chunk, base, lo, hi int, words []uint64) {
 	for k := range w.ints {
 		w.ints[k] = w.ints[k][:rows]
 	}
-	simd.DotInt8Heads(ch.codes[base*dim:(base+rows)*dim], dim, w.int8s, w.ints)
-	for h := range w.heads {
-		simd.Scores(w.out[h][lo:hi], w.ints[h], ch.scales[base:base+rows], w.heads[h].scale, w.heads[h].bias)
+	if w.panels != nil {
+		w.spread(ch, base, lo, hi)
+	} else {
+		simd.DotInt8Heads(ch.codes[base*dim:(base+rows)*dim], dim, w.int8s, w.ints)
+	}
+	for h := range w.ints {
+		simd.Scores(w.to[h][lo-w.off:hi-w.off], w.ints[h], ch.scales[base:base+rows], w.heads[h].scale, w.heads[h].bias)
 	}
 	ninf := float32(math.Inf(-1))
 	for k, x := range words {
@@ -306,8 +337,8 @@ func (w *worker) direct(ch *chunk, base, lo, hi int, words []uint64) {
 			if r >= hi {
 				break
 			}
-			for h := range w.out {
-				w.out[h][r] = ninf
+			for h := range w.to {
+				w.to[h][r-w.off] = ninf
 			}
 		}
 	}
@@ -348,6 +379,10 @@ func (w *worker) vectors(ch *chunk, base, rows int, dense bool) {
 			return w.idx[j] - base
 		}
 		return j
+	}
+	if w.panels != nil {
+		w.manyVectors(ch, src.codes[at*dim:(at+rows)*dim], rows, place)
+		return
 	}
 	if ch.codes != nil {
 		for k := range w.ints {
@@ -461,14 +496,15 @@ func (tp *tablePlan) setSum(set []int32) float64 {
 	return float64(sum) * tp.step / math.Sqrt(float64(len(set)))
 }
 
-// reduce writes every set's score of the rows in idx.
+// reduce writes every set's score of the rows in idx, first being where the chunk's
+// row 0 goes.
 func (w *worker) reduce(first int) {
 	for s, set := range w.sets {
-		out := w.out[s][first:]
+		out := w.to[s]
 		heads := w.acc[set.first : set.first+set.count]
 		if len(heads) == 1 && set.common < 0 {
 			for j, i := range w.idx {
-				out[i] = toScore(heads[0][j])
+				out[first+i] = toScore(heads[0][j])
 			}
 			continue
 		}
@@ -478,7 +514,7 @@ func (w *worker) reduce(first int) {
 			if set.common >= 0 {
 				x += w.acc[set.common][j]
 			}
-			out[i] = toScore(x)
+			out[first+i] = toScore(x)
 		}
 	}
 }

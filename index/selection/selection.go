@@ -108,6 +108,32 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 	return rowsOf(out)
 }
 
+// An Entry is a row with its score, in one word: ascending entries are descending
+// scores, and of equal ones ascending rows.
+type Entry = uint64
+
+// MakeEntry is the entry of a row. NaN is below everything.
+func MakeEntry(score float32, row uint32) Entry { return makeEntry(Image(score), row) }
+
+// Best is [Select] on entries, which it reorders: the min(k, len(in)) best, and their
+// scores. No score is -Inf. The caller owns the results.
+func Best(in []Entry, k int, opt Options) (rows []uint32, scores []float32) {
+	if k <= 0 || len(in) == 0 {
+		return nil, nil
+	}
+	tie := opt.Tie
+	if tie == nil {
+		tie = cmp.Compare[uint32]
+	}
+	out := best(in, min(k, len(in)), 32, tie)
+	sortKeys(out, split(len(out), opt.Workers), tie)
+	scores = make([]float32, len(out))
+	for i, e := range out {
+		scores[i] = Float(^uint32(e >> 32))
+	}
+	return rowsOf(out), scores
+}
+
 // rowsOf are the rows of entries, in their order.
 func rowsOf(e []entry) []uint32 {
 	rows := make([]uint32, len(e))
@@ -171,7 +197,7 @@ func likely(scores []float32, parts []part, k int) []entry {
 
 // An entry is the complement of a score's image above a row number, so that
 // ascending entries are descending scores.
-type entry = uint64
+type entry = Entry
 
 func makeEntry(image, row uint32) entry { return uint64(^image)<<32 | uint64(row) }
 

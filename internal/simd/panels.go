@@ -10,6 +10,12 @@ import (
 // MostPanelHeads is the most heads of one [HeadPanels]: a bit each of a word.
 const MostPanelHeads = 64
 
+// PanelHeads is from how many heads on [HeadPanels] beat [DotInt8Heads]: half a panel.
+func PanelHeads() int {
+	heads, _ := panelShape()
+	return heads / 2
+}
+
 // HeadPanels are up to 64 heads of int8 rows in the form that all are multiplied with
 // at once: a head a lane, so that no sum has to be folded and a row is widened once
 // for all of them. It is immutable and safe for concurrent use.
