@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -56,15 +58,13 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 		if err := p.blocks(ctx, req.Progress, c.worker); err != nil {
 			return nil, err
 		}
+		done := c.finish(out, v.Tie)
 		rest, which = nil, nil
 		for s := range req.Sets {
-			if best, ok := c.best(s, v.Tie); ok {
-				out[s] = best
-				continue
+			if !done[s] {
+				rest, which = append(rest, req.Sets[s]), append(which, s)
 			}
-			rest, which = append(rest, req.Sets[s]), append(which, s)
 		}
-		c.found = nil
 	}
 	each := max(1, wholeScores/(int(v.n)+1))
 	for len(rest) > 0 {
@@ -190,7 +190,7 @@ func (c *collector) worker() func(lo, hi int) {
 	w := newWorker(c.plan)
 	found := make([]*[]selection.Entry, len(c.sets))
 	for s, k := range c.size {
-		list := make([]selection.Entry, 0, min(k, 4096))
+		list := make([]selection.Entry, 0, (k+k/8)/runtime.GOMAXPROCS(0)+1024)
 		found[s] = &list
 	}
 	c.mu.Lock()
@@ -268,18 +268,42 @@ func (c *collector) collectMany(w *worker, lo, hi int, floor []float32, add func
 	}
 }
 
-// best is the list of set s, and false where its candidates do not hold it.
-func (c *collector) best(s int, tie func(a, b uint32) int) (index.Ranked, bool) {
-	var all []selection.Entry
+// finish makes the lists of the candidates, as many at once as there are cores, and says
+// which of them the candidates hold.
+func (c *collector) finish(out []index.Ranked, tie func(a, b uint32) int) []bool {
+	done := make([]bool, len(out))
+	workers := max(1, min(runtime.GOMAXPROCS(0), len(out)))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for s := int(next.Add(1)) - 1; s < len(out); s = int(next.Add(1)) - 1 {
+				out[s], done[s] = c.best(s, selection.Options{Tie: tie, Workers: max(1, runtime.GOMAXPROCS(0)/workers)})
+			}
+		})
+	}
+	wg.Wait()
+	return done
+}
+
+// best is the list of set s, and false where its candidates do not hold it. They are
+// let go.
+func (c *collector) best(s int, opt selection.Options) (index.Ranked, bool) {
+	n := 0
 	for _, found := range c.found {
 		if found[s] == nil {
 			return index.Ranked{}, false
 		}
-		all = append(all, *found[s]...)
+		n += len(*found[s])
 	}
-	if len(all) < c.size[s] || math.IsInf(float64(c.floor[s]), 1) {
+	if n < c.size[s] || math.IsInf(float64(c.floor[s]), 1) {
 		return index.Ranked{}, false
 	}
-	rows, scores := selection.Best(all, c.size[s], selection.Options{Tie: tie})
+	all := make([]selection.Entry, 0, n)
+	for _, found := range c.found {
+		all = append(all, *found[s]...)
+		found[s] = nil
+	}
+	rows, scores := selection.Best(all, c.size[s], opt)
 	return index.Ranked{Rows: rows, Scores: scores}, true
 }
