@@ -7,7 +7,7 @@ import (
 
 // manyRows is how many rows are scored under 64 heads before the scores are looked at:
 // a multiple of every tile's rows, sums and scores within the first-level cache.
-const manyRows = 48
+const manyRows = 96
 
 // manyHeads is the memory of a worker whose plan has panels.
 type manyHeads struct {

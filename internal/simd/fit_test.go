@@ -1,11 +1,7 @@
 package simd
 
 import (
-	"bytes"
 	"math"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -45,36 +41,4 @@ func TestRows64(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestFitGenerated runs the generator and wants the committed files.
-func TestFitGenerated(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the generator")
-	}
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "fit")
-	if out, err := exec.Command("go", "build", "-o", bin, "./gen/fit").CombinedOutput(); err != nil {
-		t.Fatalf("building the generator: %v\n%s", err, out)
-	}
-	cmd := exec.Command(bin, "-out", "fit_amd64.s", "-stubs", "fit_amd64.go", "-pkg", "simd")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("generating: %v\n%s", err, out)
-	}
-	for _, f := range []string{"fit_amd64.s", "fit_amd64.go"} {
-		want, err := os.ReadFile(filepath.Join(dir, f))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, want, _ = bytes.Cut(want, []byte("\n")) // the first line quotes the command
-		_, got, _ = bytes.Cut(got, []byte("\n"))
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s is stale or edited by hand: run go generate ./internal/simd", f)
-		}
-	}
 }

@@ -26,6 +26,7 @@ type HeadPanels struct {
 	data          []uint32 // panel, group, head
 	scale, bias   []float64
 	width, stride int // padded heads; padded elements of a widened row
+	tiles         bool // data is for tile registers, see packTiles
 }
 
 // NewHeadPanels packs heads, each of at least dim elements, with what their sums are
@@ -37,23 +38,34 @@ func NewHeadPanels(heads [][]int16, dim int, scales, biases []float64) *HeadPane
 	if len(heads) < 1 || len(heads) > MostPanelHeads || dim < 1 {
 		panic(fmt.Sprintf("simd: NewHeadPanels: %d heads of dim %d", len(heads), dim))
 	}
+	if useAMX() {
+		return packTiles(heads, dim, scales, biases)
+	}
 	w, _ := panelShape()
 	p := &HeadPanels{dim: dim, n: len(heads), panel: w, width: (len(heads) + w - 1) / w * w, stride: (dim + 7) &^ 7}
 	p.groups = p.stride / 2
 	p.data = make([]uint32, p.width*p.groups)
-	p.scale, p.bias = make([]float64, p.width), make([]float64, p.width)
 	for h, head := range heads {
 		checkScan("NewHeadPanels", dim, dim, len(head), 1)
 		to := p.data[h/w*w*p.groups+h%w:]
 		for j, x := range head[:dim] {
 			to[j/2*w] |= uint32(uint16(x)) << (j & 1 * 16)
 		}
-		p.scale[h], p.bias[h] = scales[h], biases[h]
-		if biases[h] == 0 {
+	}
+	p.weigh(scales, biases)
+	return p
+}
+
+// weigh keeps what scores are made with.
+func (p *HeadPanels) weigh(scales, biases []float64) {
+	p.scale, p.bias = make([]float64, p.width), make([]float64, p.width)
+	copy(p.scale, scales)
+	copy(p.bias, biases)
+	for h, x := range p.bias {
+		if x == 0 {
 			p.bias[h] = math.Copysign(0, -1) // as in Scores
 		}
 	}
-	return p
 }
 
 // Heads is the number of heads, Width how many a row of sums has room for.
@@ -64,8 +76,10 @@ func (p *HeadPanels) Width() int { return p.width }
 
 // PanelScratch is the memory that one goroutine multiplies in. The zero value is ready.
 type PanelScratch struct {
-	wide []int16
-	tail []int32
+	wide  []int16
+	tail  []int32
+	rows  []int8
+	tiles [4096]byte
 }
 
 // Dot sets out[i·Width()+h] to the exact product of row i with head h, for n rows of
@@ -73,6 +87,10 @@ type PanelScratch struct {
 func (p *HeadPanels) Dot(rows []int8, n int, out []int32, s *PanelScratch) {
 	sameLen("HeadPanels.Dot", len(out), n*p.width)
 	checkScan("HeadPanels.Dot", len(rows), p.dim, p.dim, n)
+	if p.tiles {
+		p.dotTiles(rows, n, out, s)
+		return
+	}
 	_, tile := panelShape()
 	if len(s.wide) != tile*p.stride {
 		s.wide = make([]int16, tile*p.stride)

@@ -15,13 +15,13 @@ import (
 // over dims, rows and numbers of heads that straddle each block, at the largest
 // magnitudes too, from memory that ends where the rows end.
 func TestHeadPanels(t *testing.T) {
-	forEachVariant(t, func(t *testing.T) {
+	forEachPanel(t, func(t *testing.T) {
 		r := newRand(t, 61)
 		var scratch PanelScratch
-		for _, dim := range []int{1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 40, 384, 385, 1000, 32768} {
-			for _, n := range []int{0, 1, 5, 6, 7, 12, 13, 25} {
+		for _, dim := range []int{1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 40, 64, 65, 128, 384, 385, 1000, 32768} {
+			for _, n := range []int{0, 1, 5, 6, 7, 12, 13, 25, 31, 32, 33, 130} {
 				for _, k := range []int{1, 15, 16, 17, 32, 33, 64} {
-					if dim > 1000 && (n > 13 || k > 17) {
+					if dim > 1000 && (n > 13 || k > 17) || dim > 128 && n > 33 && k%16 != 0 {
 						continue
 					}
 					rows := make([]int8, n*dim+1)[1:]
@@ -128,35 +128,41 @@ func TestAbove(t *testing.T) {
 	})
 }
 
-// TestPanelsGenerated runs the generator and wants the committed files.
-func TestPanelsGenerated(t *testing.T) {
+// TestFamiliesGenerated runs the generators of the smaller families and wants the
+// committed files.
+func TestFamiliesGenerated(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the generator")
+		t.Skip("builds the generators")
 	}
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "panels")
-	if out, err := exec.Command("go", "build", "-o", bin, "./gen/panels").CombinedOutput(); err != nil {
-		t.Fatalf("building the generator: %v\n%s", err, out)
-	}
-	cmd := exec.Command(bin, "-out", "panels_amd64.s", "-stubs", "panels_amd64.go", "-pkg", "simd")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("generating: %v\n%s", err, out)
-	}
-	for _, f := range []string{"panels_amd64.s", "panels_amd64.go"} {
-		want, err := os.ReadFile(filepath.Join(dir, f))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, want, _ = bytes.Cut(want, []byte("\n")) // the first line quotes the command
-		_, got, _ = bytes.Cut(got, []byte("\n"))
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s is stale or edited by hand: run go generate ./internal/simd", f)
-		}
+	for _, name := range []string{"panels", "amx", "fit"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			bin := filepath.Join(dir, name)
+			if out, err := exec.Command("go", "build", "-o", bin, "./gen/"+name).CombinedOutput(); err != nil {
+				t.Fatalf("building the generator: %v\n%s", err, out)
+			}
+			files := []string{name + "_amd64.s", name + "_amd64.go"}
+			cmd := exec.Command(bin, "-out", files[0], "-stubs", files[1], "-pkg", "simd")
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("generating: %v\n%s", err, out)
+			}
+			for _, f := range files {
+				want, err := os.ReadFile(filepath.Join(dir, f))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := os.ReadFile(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, want, _ = bytes.Cut(want, []byte("\n")) // the first line quotes the command
+				_, got, _ = bytes.Cut(got, []byte("\n"))
+				if !bytes.Equal(got, want) {
+					t.Errorf("%s is stale or edited by hand: run go generate ./internal/simd", f)
+				}
+			}
+		})
 	}
 }
 
