@@ -11,6 +11,9 @@ def lookalike(r):
         c = part["correctness"]
         yield c["scores_equal_exact_bit_for_bit"] and c["members_equal_exact_in_order"], f"{name}: {part['rows']} scores and the members equal NumPy's exact ones: recall 1"
         yield c["members_in_common_with_numpy_fp32"] >= 0.999, f"{name}: {c['members_in_common_with_numpy_fp32']:.5f} of the members in common with NumPy in fp32"
+        if "many_in_one_pass" in part:
+            m = part["many_in_one_pass"]
+            yield m["all_equal_lists_made_alone"], f"{name}: {m['audiences']} audiences made in one pass equal those made alone"
 
 
 def tokenizer(r):

@@ -14,7 +14,7 @@ ONLY=${ONLY:-}
 CHECK=0
 [ "${1:-}" = --check ] && CHECK=1
 
-ALL="scan lookalike import tokenizer encoder peers hnsw"
+ALL="scan lookalike audience import tokenizer encoder peers hnsw"
 [ -f bench/http/run.py ] && ALL="$ALL http"
 [ -f bench/edge/run.sh ] && ALL="$ALL edge"
 KNOWN="$ALL precision quality"
@@ -119,6 +119,10 @@ if has lookalike; then
   small=()
   if [ "$CHECK" = 1 ]; then small=(--rows 100000 --fp32-rows 50000 --members 5000 --alternations 1 --faiss-alternations 1); fi
   "$PY" bench/lookalike/run.py "${small[@]}" --out "$OUT/lookalike.json"
+fi
+if has audience && [ "$CHECK" = 0 ]; then
+  step "audience: 1,000,000 customers end to end"
+  build audience && keep audience "$TMP/bin/audience"
 fi
 if has import && [ "$CHECK" = 0 ]; then
   step "import"

@@ -2,7 +2,7 @@
 
 // Command audience times whole audiences end to end on generated customers: seeds
 // resolved, methods compared by hold-out, everyone scored, the list selected, judged
-// and explained. It prints one JSON line for each number of seeds.
+// and explained. It prints one JSON object.
 //
 // Customers have -dim numbers of text held as int8 and ten columns: five numbers,
 // three categories, a yes-no and a set. A tenth of them are of the kind that seeds are
@@ -35,24 +35,35 @@ import (
 	"github.com/kindred-search/kindred/profile"
 )
 
+// result is what is printed.
+type result struct {
+	What     string   `json:"what"`
+	Date     string   `json:"date"`
+	Go       string   `json:"go"`
+	Features string   `json:"simd"`
+	Cores    int      `json:"cores"`
+	Load     string   `json:"load_average"` // at the start, where the system says
+	Rows     int      `json:"rows"`
+	Dim      int      `json:"dim"`
+	Columns  int      `json:"columns"`
+	Runs     []*reply `json:"runs"`
+}
+
 type reply struct {
-	Rows     int                `json:"rows"`
-	Seeds    int                `json:"seeds"`
-	Members  int                `json:"members"`
-	Method   string             `json:"method"`
-	Chosen   string             `json:"chosen"`
-	AUC      float64            `json:"auc"`
-	Lift     float64            `json:"lift"`
-	Verdict  string             `json:"verdict"`
-	Seconds  float64            `json:"seconds"`
-	CPU      float64            `json:"processor_seconds"`
-	Stages   map[string]float64 `json:"stage_seconds"`
-	BaseMB   float64            `json:"table_mb"` // resident before
-	PeakMB   float64            `json:"peak_mb"`  // resident, the most there was
-	Features string             `json:"simd"`
-	Go       string             `json:"go"`
-	Notes    []string           `json:"notes"`
-	SHA256   string             `json:"result_sha256"` // of the whole result: the same for the same request
+	Seeds   int                `json:"seeds"`
+	Members int                `json:"members"`
+	Method  string             `json:"method"`
+	Chosen  string             `json:"chosen"`
+	AUC     float64            `json:"auc"`
+	Lift    float64            `json:"lift"`
+	Verdict string             `json:"verdict"`
+	Seconds float64            `json:"seconds"`
+	CPU     float64            `json:"processor_seconds"`
+	Stages  map[string]float64 `json:"stage_seconds"`
+	BaseMB  float64            `json:"table_mb"` // resident before
+	PeakMB  float64            `json:"peak_mb"`  // resident, the most there was
+	Notes   []string           `json:"notes"`
+	SHA256  string             `json:"result_sha256"` // of the whole result: the same for the same request
 }
 
 func main() {
@@ -90,6 +101,12 @@ func run() error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	load, _ := os.ReadFile("/proc/loadavg") // empty elsewhere
+	out := result{
+		What: "whole audiences: seeds resolved, methods compared, everyone scored, selected, judged and explained",
+		Date: time.Now().UTC().Format(time.DateOnly), Go: runtime.Version(), Features: simd.Features(), Cores: runtime.GOMAXPROCS(0),
+		Load: strings.TrimSpace(string(load)), Rows: *n, Dim: *dim, Columns: len(view.Spec().Columns),
+	}
 	for _, word := range strings.Split(*seeds, ",") {
 		k, err := strconv.Atoi(word)
 		if err != nil {
@@ -98,20 +115,23 @@ func run() error {
 		if k > len(kind) {
 			return fmt.Errorf("-seeds: %d: only %d customers are of the kind", k, len(kind))
 		}
-		if err := one(pop, kind[:k], *members, *method); err != nil {
+		r, err := one(pop, kind[:k], *members, *method)
+		if err != nil {
 			return err
 		}
+		out.Runs = append(out.Runs, r)
 	}
-	return nil
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
 }
 
-func one(pop audience.Population, kind []string, members int, method string) error {
+func one(pop audience.Population, kind []string, members int, method string) (*reply, error) {
 	req := audience.Request{Size: audience.Size{Count: &members}, Method: method}
 	for _, id := range kind {
 		req.Seeds.IDs = append(req.Seeds.IDs, audience.SeedRef{ID: id})
 	}
-	r := reply{Rows: pop.Snap.Len(), Seeds: len(kind), Method: method, Stages: map[string]float64{},
-		Features: simd.Features(), Go: runtime.Version(), BaseMB: resident()}
+	r := &reply{Seeds: len(kind), Method: method, Stages: map[string]float64{}, BaseMB: resident()}
 	runtime.GC()
 	start, cpu := time.Now(), processor()
 	stage, since := "resolving", start
@@ -126,7 +146,7 @@ func one(pop audience.Population, kind []string, members int, method string) err
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	mark("")
 	r.Seconds, r.CPU = time.Since(start).Seconds(), processor()-cpu
@@ -135,10 +155,10 @@ func one(pop audience.Population, kind []string, members int, method string) err
 	r.PeakMB, r.Notes = peakMB(), res.Doctor.Notes
 	h := sha256.New()
 	if err := json.NewEncoder(h).Encode(res); err != nil {
-		return err
+		return nil, err
 	}
 	r.SHA256 = hex.EncodeToString(h.Sum(nil))
-	return json.NewEncoder(os.Stdout).Encode(r)
+	return r, nil
 }
 
 var numbers = []string{"age", "income", "visits", "basket", "tenure"}

@@ -56,6 +56,29 @@ func (r results) facts() ([][2]string, error) {
 	} else if ok {
 		p := l.Parts["int8"]
 		add(fmt.Sprintf("memory of %d M x 384 int8 in the table", p.Rows/1_000_000), "%.1f GB at most; the read bandwidth in that run was %.1f GB/s (%.1f to %.1f)", p.PeakMB/1e3, p.Bandwidth.Median, p.Bandwidth.Min, p.Bandwidth.Max)
+		if m := p.Many; m != nil {
+			add(fmt.Sprintf("%d audiences of %d from %d M in one pass, as many times one of them", m.Audiences, l.Members, p.Rows/1_000_000),
+				"%.1f (%.1f to %.1f), by processor time %.1f; %.2f s against %.2f s; %.1f GB at most, the table included",
+				m.Wall.Median, m.Wall.Min, m.Wall.Max, m.CPU.Median, m.Seconds.Median, m.One.Median, m.PeakMB/1e3)
+			add(fmt.Sprintf("an audience of %d from %d M by text and ten columns", l.Members, p.Rows/1_000_000), "%.2f s (%.2f to %.2f)", p.Columns.Median, p.Columns.Min, p.Columns.Max)
+		}
+	}
+	var a struct {
+		Rows, Columns, Cores int
+		Runs                 []struct {
+			Seeds, Members int
+			Seconds        float64
+			CPU            float64 `json:"processor_seconds"`
+			PeakMB         float64 `json:"peak_mb"`
+		}
+	}
+	if ok, err := r.into("audience", &a); err != nil {
+		return nil, err
+	} else if ok {
+		for _, run := range a.Runs {
+			add(fmt.Sprintf("a whole audience of %d from %d customers and %d columns, %d seeds, method auto", run.Members, a.Rows, a.Columns, run.Seeds),
+				"%.1f s on %d cores, %.1f of processor time; %.1f GB at most", run.Seconds, a.Cores, run.CPU, run.PeakMB/1e3)
+		}
 	}
 	var i struct {
 		Rows, Columns int

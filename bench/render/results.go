@@ -287,7 +287,16 @@ type lookalikeResult struct {
 		Bandwidth spread  `json:"read_bandwidth_gb_s"`
 		Share     spread  `json:"scan_share_of_read_bandwidth"`
 		PeakMB    float64 `json:"ours_peak_mb"`
-		Against   map[string]struct {
+		Columns   spread  `json:"with_ten_columns_seconds"`
+		Many      *struct {
+			Audiences int
+			Wall      spread `json:"over_one"`
+			CPU       spread `json:"over_one_by_processor_time"`
+			Seconds   spread
+			One       spread  `json:"one_seconds"`
+			PeakMB    float64 `json:"peak_mb"`
+		} `json:"many_in_one_pass"`
+		Against map[string]struct {
 			Ratio   spread
 			Seconds spread
 			Ours    spread `json:"ours_seconds"`
