@@ -18699,24 +18699,45 @@ one:
 	ADDQ   CX, AX
 	VPXORD Z0, Z0, Z0
 	XORQ   R9, R9
+	MOVQ   DX, R10
+	ANDQ   $-64, R10
+	JEQ    oneloop
+	VPXORD Z1, Z1, Z1
+
+onelines:
+	VMOVUPS    (BX)(R9*2), Z2
+	VPMOVSXBW  (R8)(R9*1), Z3
+	PREFETCHT0 2048(R8)(R9*1)
+	PREFETCHT1 16384(R8)(R9*1)
+	VPDPWSSD   Z2, Z3, Z0
+	VMOVUPS    64(BX)(R9*2), Z2
+	VPMOVSXBW  32(R8)(R9*1), Z3
+	VPDPWSSD   Z2, Z3, Z1
+	ADDQ       $0x40, R9
+	CMPQ       R9, R10
+	JL         onelines
+	VPADDD     Z1, Z0, Z0
+	CMPQ       R9, DX
+	JGE        onefold
 
 oneloop:
-	VMOVUPS       (BX)(R9*2), Z1
-	VPMOVSXBW     (R8)(R9*1), Z2
-	PREFETCHT0    4096(R8)(R9*1)
-	VPDPWSSD      Z1, Z2, Z0
-	ADDQ          $0x20, R9
-	CMPQ          R9, DX
-	JL            oneloop
-	VEXTRACTI64X4 $0x01, Z0, Y1
-	VPADDD        Y1, Y0, Y1
-	VEXTRACTI32X4 $0x01, Y1, X2
-	VPADDD        X1, X2, X1
-	VPSHUFD       $0x4e, X1, X2
-	VPADDD        X2, X1, X1
-	VPSHUFD       $0xb1, X1, X2
-	VPADDD        X2, X1, X1
-	VMOVD         X1, (SI)
+	VMOVUPS   (BX)(R9*2), Z2
+	VPMOVSXBW (R8)(R9*1), Z3
+	VPDPWSSD  Z2, Z3, Z0
+	ADDQ      $0x20, R9
+	CMPQ      R9, DX
+	JL        oneloop
+
+onefold:
+	VEXTRACTI64X4 $0x01, Z0, Y2
+	VPADDD        Y2, Y0, Y2
+	VEXTRACTI32X4 $0x01, Y2, X3
+	VPADDD        X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, (SI)
 	ADDQ          $0x04, SI
 	SUBQ          $0x01, DI
 	JMP           one
