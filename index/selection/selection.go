@@ -18,7 +18,9 @@
 // (BenchmarkCount beside bench/scan), less than their spread from run to run.
 // It would cost a histogram per head set in the scan's contract, and it would be
 // of no use to most callers, who mask rows after scoring (seeds are scored, but
-// are no members). So a scan returns scores and this package counts them.
+// are no members). So a scan returns scores and this package counts them. Who wants
+// the best rows alone asks index.Scanner.Best, which keeps, while it scores, only
+// those above a score guessed from a sample, and has [Best] put them in order.
 package selection
 
 import (

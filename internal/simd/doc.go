@@ -7,7 +7,9 @@
 // embed packs a model's weights once with [PackB], [PackInt16] or [PackInt8] and
 // then calls [MatMul] or [MatMulInt] per row tile, and [Attention] per text and
 // head; index/rows uses [DotInt8], [DotInt8Heads], [DotFp16] and [DotFp32] per
-// block of rows. Everything here runs on the calling goroutine: callers split
+// block of rows, and [HeadPanels] where there are many heads: up to 64 are then
+// multiplied as one matrix. audience fits its models with [DotRows64] and
+// [AddRows64]. Everything here runs on the calling goroutine: callers split
 // rows, or with [MatMulColumns] and [MatMulIntColumns] columns, over cores.
 //
 // # Variants
@@ -18,6 +20,8 @@
 // other machine. [Features] names the variant in use. The environment variable
 // KINDRED_SIMD=go forces the twin, KINDRED_SIMD=avx2 forbids AVX-512 and
 // KINDRED_SIMD=avx512 forbids VNNI; it is read once, when the process starts.
+// On Linux, [HeadPanels] use tile registers (AMX) where the machine has them and
+// the kernel gives leave, which KINDRED_SIMD=vnni does not ask for.
 // The build tag noasm removes the assembly.
 //
 // # Integers
