@@ -25,7 +25,7 @@ type HeadPanels struct {
 	groups        int      // pairs of elements, a multiple of 4
 	data          []uint32 // panel, group, head
 	scale, bias   []float64
-	width, stride int // padded heads; padded elements of a widened row
+	width, stride int  // padded heads; padded elements of a widened row
 	tiles         bool // data is for tile registers, see packTiles
 }
 
