@@ -166,6 +166,7 @@ func (s *Server) routes() {
 	s.audienceRoutes()
 	s.segmentRoutes()
 	s.tagRoutes()
+	s.draftRoutes()
 	s.jobRoutes()
 	s.openaiRoutes()
 	s.teiRoutes()
