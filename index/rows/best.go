@@ -54,15 +54,17 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 			return nil, err
 		}
 		c.plan = p
-		c.guess()
-		if err := p.blocks(ctx, req.Progress, c.worker); err != nil {
-			return nil, err
-		}
-		done := c.finish(out, v.Tie)
-		rest, which = nil, nil
-		for s := range req.Sets {
-			if !done[s] {
-				rest, which = append(rest, req.Sets[s]), append(which, s)
+		if c.guess() {
+			if err := p.blocks(ctx, req.Progress, c.worker); err != nil {
+				return nil, err
+			}
+			req.Progress = nil // it has been told that all is done
+			done := c.finish(out, v.Tie)
+			rest, which = nil, nil
+			for s := range req.Sets {
+				if !done[s] {
+					rest, which = append(rest, req.Sets[s]), append(which, s)
+				}
 			}
 		}
 	}
@@ -71,9 +73,6 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 		n := min(each, len(rest))
 		scan := req.ScanRequest
 		scan.Sets = rest[:n]
-		if int(v.n) >= 16*sampleRows {
-			scan.Progress = nil // it has been told that all is done
-		}
 		scores, err := v.Scan(ctx, scan)
 		if err != nil {
 			return nil, err
@@ -83,7 +82,7 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 			mask(x, c.allowed[s])
 			out[s] = ranked(selection.Select(x, req.Size[s], selection.Options{Tie: v.Tie}), x)
 		}
-		rest, which = rest[n:], which[n:]
+		rest, which, req.Progress = rest[n:], which[n:], nil
 	}
 	return out, nil
 }
@@ -126,8 +125,9 @@ type collector struct {
 	found [][]*[]selection.Entry // [workers][sets]; nil: too many
 }
 
-// guess sets every list's floor from a sample of rows, evenly spread.
-func (c *collector) guess() {
+// guess sets every list's floor from a sample of rows, evenly spread, and reports whether
+// any list has one.
+func (c *collector) guess() bool {
 	n := int(c.view.n)
 	w := newWorker(c.plan)
 	w.off, w.to = 0, make([][]float32, len(c.sets))
@@ -164,6 +164,7 @@ func (c *collector) guess() {
 			}
 		}
 	}
+	guessed := false
 	c.floor, c.most = make([]float32, len(c.sets)), make([]int, len(c.sets))
 	for s, k := range c.size {
 		c.floor[s] = posInf
@@ -177,7 +178,9 @@ func (c *collector) guess() {
 		slices.Sort(sample[s])
 		c.floor[s] = selection.Float(sample[s][len(sample[s])-1-place])
 		c.most[s] = max(4*k, n/256) + 1024
+		guessed = true
 	}
+	return guessed
 }
 
 func (c *collector) may(s, row int) bool {
@@ -190,7 +193,10 @@ func (c *collector) worker() func(lo, hi int) {
 	w := newWorker(c.plan)
 	found := make([]*[]selection.Entry, len(c.sets))
 	for s, k := range c.size {
-		list := make([]selection.Entry, 0, (k+k/8)/runtime.GOMAXPROCS(0)+1024)
+		var list []selection.Entry
+		if c.most[s] > 0 {
+			list = make([]selection.Entry, 0, (k+k/8)/runtime.GOMAXPROCS(0)+1024)
+		}
 		found[s] = &list
 	}
 	c.mu.Lock()
