@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/rows"
 )
 
 // ErrMemory means that a collection does not fit into the memory that this
@@ -39,34 +40,17 @@ func newBounded(store index.Store, kv index.KV, limit int64) *bounded {
 	return &bounded{Store: store, kv: kv, limit: limit, held: map[string]*held{}}
 }
 
-// rowBytes is about what a row takes in memory, the growth of what holds it
-// included; see package rows.
-func rowBytes(spec index.Spec) int64 {
-	n := int64(72)
-	switch spec.Precision {
-	case index.Fp16:
-		n += 2 * int64(spec.Dim)
-	case index.Fp32:
-		n += 4 * int64(spec.Dim)
-	case index.Binary:
-		n += int64(spec.Dim+7) / 8
-	default:
-		n += int64(spec.Dim)
+// sized is a Store that holds more beside a row than its table does.
+type sized interface {
+	// RowBytes is about what a row takes in memory.
+	RowBytes(spec index.Spec) int64
+}
+
+func (b *bounded) rowBytes(spec index.Spec) int64 {
+	if s, ok := b.Store.(sized); ok {
+		return s.RowBytes(spec)
 	}
-	for _, c := range spec.Columns {
-		switch {
-		case c.Kind.Numeric():
-			n += 8
-		case c.Kind == index.Set:
-			n += 48
-		default:
-			n += 4
-		}
-	}
-	if spec.Engine == index.EngineHNSW || spec.Engine == index.EngineAuto {
-		n += 320 // the graph's links
-	}
-	return n
+	return rows.RowBytes(spec)
 }
 
 // bytes is what so many live rows take at most. Up to a third as many dead ones
@@ -102,7 +86,7 @@ func (b *bounded) Create(ctx context.Context, spec index.Spec) (index.Engine, er
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held[spec.Name] = &held{each: rowBytes(eng.Spec())}
+	b.held[spec.Name] = &held{each: b.rowBytes(eng.Spec())}
 	return boundedEngine{eng, b, spec.Name}, nil
 }
 
@@ -127,7 +111,7 @@ func (b *bounded) Open(ctx context.Context, name string) (index.Engine, error) {
 		return boundedEngine{eng, b, name}, err
 	}
 	if err == nil {
-		h.each = rowBytes(eng.Spec())
+		h.each = b.rowBytes(eng.Spec())
 		if h.rows = n; h.recorded == 0 { // it was made without a record: too late to spare the memory
 			err = b.room(name, *h)
 		}
@@ -158,7 +142,7 @@ func (b *bounded) reserve(ctx context.Context, name string) (known bool, err err
 		}
 		for _, spec := range specs {
 			if spec.Name == name {
-				h.each = rowBytes(spec)
+				h.each = b.rowBytes(spec)
 			}
 		}
 		if err := b.room(name, h); err != nil {
@@ -175,7 +159,7 @@ func (b *bounded) Alter(ctx context.Context, name string, add []index.Column) er
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if h := b.held[name]; h != nil && err == nil {
-		h.each += rowBytes(index.Spec{Columns: add}) - rowBytes(index.Spec{})
+		h.each += rows.RowBytes(index.Spec{Columns: add}) - rows.RowBytes(index.Spec{})
 	}
 	return err
 }

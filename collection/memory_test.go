@@ -3,11 +3,14 @@ package collection
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
+	"github.com/kindred-search/kindred/index/hnsw"
+	"github.com/kindred-search/kindred/index/rows"
 	"github.com/kindred-search/kindred/profile"
 )
 
@@ -39,7 +42,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		return in
 	}
-	each := rowBytes(index.Spec{Columns: schema.Columns()})
+	each := rows.RowBytes(index.Spec{Columns: schema.Columns()})
 	s, store := open(6000 * each)
 	if _, _, err := s.Put(t.Context(), Config{Name: "c", Schema: schema}); err != nil {
 		t.Fatal(err)
@@ -75,5 +78,38 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if _, err := store.KV().Get(rowsPrefix + "c"); !errors.Is(err, index.ErrNotFound) {
 		t.Errorf("a dropped collection's count: %v", err)
+	}
+}
+
+// TestGraphsCountAsMemory: what fits as rows alone is refused where the store
+// keeps a graph beside them, whether the store's default or the spec asks for it.
+func TestGraphsCountAsMemory(t *testing.T) {
+	spec := index.Spec{Name: "c", Dim: 16}
+	for _, c := range []struct {
+		kind index.EngineKind
+		fits bool
+	}{{index.EngineFlat, true}, {index.EngineHNSW, false}, {index.EngineAuto, false}} {
+		base, err := flat.Open(t.TempDir(), flat.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, err := hnsw.Wrap(base, hnsw.Options{Default: c.kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eng, err := newBounded(store, store.KV(), 2000*rows.RowBytes(spec)).Create(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var batch []index.Row
+		for i := range 1200 {
+			batch = append(batch, index.Row{ID: fmt.Sprint(i), Vector: slices.Repeat([]float32{0.25}, 16)})
+		}
+		if err := eng.Upsert(t.Context(), batch); (err == nil) != c.fits || err != nil && !errors.Is(err, ErrMemory) {
+			t.Errorf("engine %s: %v, fits: %v", c.kind, err, c.fits)
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

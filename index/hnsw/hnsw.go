@@ -43,6 +43,7 @@ import (
 	"time"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/rows"
 )
 
 // Base is the store that keeps the rows. Its snapshots are views of package
@@ -164,21 +165,42 @@ func (s *Store) Open(ctx context.Context, name string) (index.Engine, error) {
 	return s.engine(name, e), nil
 }
 
-// engine runs under s.mu.
-func (s *Store) engine(name string, base index.Engine) index.Engine {
-	spec := base.Spec()
+// least is from how many rows on a collection has a graph, 0 for never.
+func (s *Store) least(spec *index.Spec) int {
 	kind := spec.Engine
 	if kind == "" {
 		kind = s.opt.Default
 	}
-	least := 0
-	switch kind {
-	case index.EngineHNSW:
-		least = s.opt.MinRows
-	case index.EngineAuto:
-		least = s.opt.AutoRows
+	switch {
+	case spec.Dim == 0:
+	case kind == index.EngineHNSW:
+		return s.opt.MinRows
+	case kind == index.EngineAuto:
+		return s.opt.AutoRows
 	}
-	if least == 0 || spec.Dim == 0 || s.closed {
+	return 0
+}
+
+// RowBytes is about how many bytes of memory a row takes, in its table and in
+// the graph that its collection has or may come to have.
+func (s *Store) RowBytes(spec index.Spec) int64 {
+	n := rows.RowBytes(spec)
+	if s.least(&spec) == 0 {
+		return n
+	}
+	// Links of both graphs while one is transplanted, scale, twin, upper levels.
+	n += int64(2*(4*2*s.opt.M) + 64)
+	if spec.Precision != "" && spec.Precision != index.Int8 {
+		n += int64(spec.Dim) // the walk's own codes
+	}
+	return n
+}
+
+// engine runs under s.mu.
+func (s *Store) engine(name string, base index.Engine) index.Engine {
+	spec := base.Spec()
+	least := s.least(&spec)
+	if least == 0 || s.closed {
 		return base
 	}
 	if e := s.engines[name]; e != nil && e.Engine == base {

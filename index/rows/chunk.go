@@ -137,6 +137,23 @@ func vectorBytes(spec *index.Spec) int {
 	return spec.Dim
 }
 
+// RowBytes is about how many bytes of memory a live row of a short id takes in a
+// table, the growth of what holds it included: see the package's comment.
+func RowBytes(spec index.Spec) int64 {
+	n := int64(72 + vectorBytes(&spec))
+	for _, c := range spec.Columns {
+		switch {
+		case c.Kind.Numeric():
+			n += 8
+		case c.Kind == index.Category:
+			n += 4
+		default:
+			n += 48 // a header, and a few codes
+		}
+	}
+	return n
+}
+
 // dict numbers the categories of one column in order of arrival.
 type dict struct {
 	names []string
