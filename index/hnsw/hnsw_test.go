@@ -242,24 +242,60 @@ func TestRecall(t *testing.T) {
 }
 
 // TestFilters: no share of allowed rows loses recall, whether they lie anywhere
-// or together, near the query or far from it.
+// or together, near the query or far from it. Rows are inserted on all cores, so
+// no two graphs are alike: over ten builds, these queries found 0.967 to 0.975
+// without a filter. A filter is held to the same graph without one.
 func TestFilters(t *testing.T) {
 	for _, always := range []bool{true, false} {
 		w := newWorld(t, index.Int8, 8000, 32, Options{MinRows: 1, always: always})
 		w.walks()
-		q := clustered(w.rng, 40, 32, 50)
+		q := clustered(w.rng, 60, 32, 50)
+		all := w.recall(q, nil, 10)
+		t.Logf("always %v, without a filter: recall@10 %.4f", always, all)
+		if all < 0.96 {
+			t.Errorf("always %v, without a filter: recall@10 is %.4f", always, all)
+		}
+		least := min(all, 0.97) - 0.01
 		for _, permille := range []int{1, 5, 10, 50, 100, 250, 500, 900, 1000} {
 			got := w.recall(q, &index.Filter{Field: "p", Lt: permille}, 10)
 			t.Logf("always %v, %.1f %% allowed: recall@10 %.4f", always, float64(permille)/10, got)
-			if got < 0.97 {
-				t.Errorf("always %v, %.1f %% allowed: recall@10 is %.4f", always, float64(permille)/10, got)
+			if got < least {
+				t.Errorf("always %v, %.1f %% allowed: recall@10 is %.4f, without a filter %.4f", always, float64(permille)/10, got, all)
 			}
 		}
 		for code := range 16 {
-			if got := w.recall(q, &index.Filter{Field: "c", Eq: code}, 10); got < 0.97 {
-				t.Errorf("always %v, rows of pattern %d: recall@10 is %.4f", always, code, got)
+			if got := w.recall(q, &index.Filter{Field: "c", Eq: code}, 10); got < least {
+				t.Errorf("always %v, rows of pattern %d: recall@10 is %.4f, without a filter %.4f", always, code, got, all)
 			}
 		}
+	}
+}
+
+// TestWorkers: a graph built by many goroutines at once finds what one built by a
+// single one does, and a single one builds the same graph again.
+func TestWorkers(t *testing.T) {
+	build := func(workers int) (float64, [][]index.Hit) {
+		w := newWorld(t, index.Int8, 5000, 32, Options{MinRows: 1, always: true, Workers: workers})
+		w.walks()
+		q := clustered(w.rng, 80, 32, 50)
+		var hits [][]index.Hit
+		for _, v := range q {
+			got, err := w.e.Search(t.Context(), index.Query{Vector: v, Limit: 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hits = append(hits, got)
+		}
+		return w.recall(q, nil, 10), hits
+	}
+	one, first := build(1)
+	if _, again := build(1); !slices.EqualFunc(first, again, slices.Equal) {
+		t.Error("one worker built two graphs that answer differently")
+	}
+	many, _ := build(8)
+	t.Logf("recall@10 %.4f by one worker, %.4f by eight", one, many)
+	if one < 0.96 || many < one-0.015 {
+		t.Errorf("recall@10 is %.4f by one worker, %.4f by eight", one, many)
 	}
 }
 
