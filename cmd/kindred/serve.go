@@ -22,7 +22,7 @@ import (
 const stopTime = 30 * time.Second
 
 func (a *app) serveCommand() *cobra.Command {
-	var importRoot string
+	var importRoot, pprofAddr string
 	var vectors cacheFlags
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the data directory over HTTP",
@@ -30,11 +30,17 @@ func (a *app) serveCommand() *cobra.Command {
 			"Jobs that were running go on where they were at the next start.",
 		Example: "  kindred serve --data ./kindred-data\n  kindred serve --listen 0.0.0.0:7878   # after kindred keys add",
 		Args:    arguments(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			end, err := a.profiler(cmd.Context(), pprofAddr)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, end()) }()
 			return a.serve(cmd.Context(), a.cfg.Data, importRoot, vectors, func(string) {})
 		},
 	}
 	cmd.Flags().StringVar(&importRoot, "import-root", "", "folder from which files may be imported by path (default: none may)")
+	cmd.Flags().StringVar(&pprofAddr, "pprof", "", "host:port of this machine to serve Go's profiles on (default: none)")
 	vectors.add(cmd.Flags())
 	return cmd
 }
