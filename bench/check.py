@@ -37,6 +37,20 @@ def hnsw(r):
         yield f["recall"] >= 0.95, f"filter that lets {f['allowed']:g} through: recall {f['recall']:.4f}"
 
 
+def http(r):
+    least = {"fp32": 0.999999, "int16": 0.9999}
+    for precision, cosine in r["least_cosine_to_python"].items():
+        yield cosine >= least[precision], f"{precision}: least cosine to the Python server {cosine}"
+    yield r["vectors_equal_the_engines_bit_for_bit"] == ["base64", "float", "tei"], "every route gives the engine's vectors bit for bit"
+
+
+def edge(r):
+    most = max(s["resident_peak_mb"] for s in r["steps"].values())
+    yield most <= r["limit_mb"] and not r["killed_by_the_kernel"], f"{r['customers']} customers: at most {most} MB of {r['limit_mb']} MB ({r['limit_by']})"
+    for n, cores in r["cores_taken_by_threads"].items():
+        yield cores <= int(n) + 0.1, f"--threads {n} takes {cores} cores"
+
+
 def main():
     folder, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
     wrong = 0

@@ -14,12 +14,10 @@ ONLY=${ONLY:-}
 CHECK=0
 [ "${1:-}" = --check ] && CHECK=1
 
-ALL="scan lookalike audience import tokenizer encoder peers hnsw"
-[ -f bench/http/run.py ] && ALL="$ALL http"
-[ -f bench/edge/run.sh ] && ALL="$ALL edge"
+ALL="scan lookalike audience import tokenizer encoder peers hnsw http profile edge"
 KNOWN="$ALL precision quality"
 if [ "$CHECK" = 1 ]; then
-  ALL="lookalike tokenizer encoder hnsw" # what has a rival to agree with
+  ALL="lookalike tokenizer encoder hnsw http edge" # what has an answer to agree with
 elif [ "${BENCH_QUALITY:-0}" = 1 ]; then
   ALL="$ALL precision quality"
 fi
@@ -53,12 +51,13 @@ need encoder numpy=numpy onnx=onnx onnxruntime=onnxruntime
 need precision numpy=numpy scipy=scipy
 need hnsw numpy=numpy hnswlib=hnswlib faiss=faiss-cpu usearch=usearch
 need quality sklearn=scikit-learn lightgbm=lightgbm
-need http numpy=numpy onnxruntime=onnxruntime tokenizers=tokenizers
+need http numpy=numpy onnxruntime=onnxruntime tokenizers=tokenizers fastapi=fastapi orjson=orjson uvicorn=uvicorn
+need profile tokenizers=tokenizers
 need peers sentence_transformers=sentence-transformers # brings torch
 "$VENV/bin/pip" freeze >"$TMP/versions.txt"
 
 # ---- models and texts
-if has tokenizer || has encoder || has peers || has hnsw || has http || has precision || has quality; then
+if has tokenizer || has encoder || has peers || has hnsw || has http || has profile || has edge || has precision || has quality; then
   for model in all-MiniLM-L6-v2 bge-small-zh-v1.5; do
     [ -f "$MODELS/$model/tokenizer.json" ] || $GO run ./cmd/kindred models pull "$model"
   done
@@ -68,7 +67,7 @@ data_is=real
 if { has precision || has quality; } && [ ! -f "$DATA/banking77/test.csv.gz" ]; then
   fail "precision and quality judge by known outcomes, which cannot be made up: give DATA=folder of the labelled sets, or leave them out"
 fi
-if has tokenizer || has peers || has hnsw || has http; then
+if has tokenizer || has peers || has hnsw || has http || has profile; then
   if [ "$CHECK" = 1 ] || [ ! -f "$DATA/womens_clothing/reviews.csv.gz" ]; then
     [ "$CHECK" = 1 ] || echo "bench: $DATA has no texts; made-up ones are used (DATA=folder for real ones)"
     DATA=$TMP/data data_is=generated
@@ -161,13 +160,23 @@ if has hnsw; then
   "$PY" bench/hnsw/run.py --ours "$TMP/bin/hnsw" --vectors "$vectors" "${small[@]}" --out "$OUT/hnsw.json"
   origin hnsw
 fi
-if has http && [ "$CHECK" = 0 ]; then
-  step "http: the engine itself, an ONNX-based Python server (C6)"
-  "$PY" bench/http/run.py --model "$MODELS/all-MiniLM-L6-v2" --onnx "$ONNX" --out "$OUT/http.json"
+if has http; then
+  step "http: the engine itself, FastAPI around ONNX Runtime (C6)"
+  small=()
+  if [ "$CHECK" = 1 ]; then small=(--texts 96 --a-request 32 --batches 8 --alternations 1); fi
+  "$PY" bench/http/run.py --model "$MODELS/all-MiniLM-L6-v2" --onnx "$ONNX" --data "$DATA" "${small[@]}" --out "$OUT/http.json"
+  origin http
 fi
-if has edge && [ "$CHECK" = 0 ]; then
+if has profile && [ "$CHECK" = 0 ]; then
+  step "profile: a server under load"
+  "$PY" bench/flame/profile.py --model "$MODELS/all-MiniLM-L6-v2" --data "$DATA" --out "$OUT/profile.json"
+  origin profile
+fi
+if has edge; then
   step "edge: a small machine"
-  bash bench/edge/run.sh
+  small=()
+  if [ "$CHECK" = 1 ]; then small=(--customers 1000 --thread-customers 500 --rounds 5); fi
+  KINDRED_MODELS=$MODELS "$PY" bench/edge/run.py "${small[@]}" --out "$OUT/edge.json"
 fi
 if has precision && [ "$CHECK" = 0 ]; then
   step "precision: what int16 and int8 change"

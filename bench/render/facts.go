@@ -80,6 +80,9 @@ func (r results) facts() ([][2]string, error) {
 				"%.1f s on %d cores, %.1f of processor time; %.1f GB at most", run.Seconds, a.Cores, run.CPU, run.PeakMB/1e3)
 		}
 	}
+	if err := r.edge(add); err != nil {
+		return nil, err
+	}
 	var i struct {
 		Rows, Columns int
 		PerS          spread `json:"rows_per_s"`
@@ -137,6 +140,51 @@ func (r results) precision(add func(string, string, ...any)) error {
 			add(model+" in "+k, "%s", text)
 		}
 	}
+	return nil
+}
+
+// edge is a small machine.
+func (r results) edge(add func(string, string, ...any)) error {
+	var e struct {
+		Customers int
+		Limit     int    `json:"limit_mb"`
+		By        string `json:"limit_by"`
+		Own       *int   `json:"own_mb_after_restart"`
+		Steps     map[string]struct {
+			Seconds float64
+			CPU     float64 `json:"processor_seconds"`
+			Peak    int     `json:"resident_peak_mb"`
+		}
+		Questions map[string]struct{ Median float64 } `json:"questions_ms"`
+		Lookalike float64                             `json:"lookalike_seconds"`
+		Ready     float64                             `json:"ready_after_restart_seconds"`
+		Threads   map[string]float64                  `json:"cores_taken_by_threads"`
+		Shown     bool                                `json:"threads_shown"`
+		Binary    float64                             `json:"binary_mb"`
+	}
+	ok, err := r.into("edge", &e)
+	if !ok {
+		return err
+	}
+	most := 0
+	for _, s := range e.Steps {
+		most = max(most, s.Peak)
+	}
+	own := ""
+	if e.Own != nil {
+		own = fmt.Sprintf(", %d MB without the page cache after a restart", *e.Own)
+	}
+	add(fmt.Sprintf("%d customers with a text each within %d MB", e.Customers, e.Limit), "resident %d MB at most%s; limit by %s; the static binary has %.0f MB", most, own, e.By, e.Binary)
+	add("import, lookalike and restart there", "%.0f s (%.0f s of processor time), %.1f s and %.1f s; search %.0f ms, similar %.0f ms", e.Steps["import"].Seconds, e.Steps["import"].CPU, e.Lookalike, e.Ready, e.Questions["search"].Median, e.Questions["similar"].Median)
+	var threads []string
+	for _, n := range slices.Sorted(maps.Keys(e.Threads)) {
+		threads = append(threads, fmt.Sprintf("%.2f with --threads %s", e.Threads[n], n))
+	}
+	busy := ""
+	if !e.Shown {
+		busy = "; the machine was too busy to show a difference"
+	}
+	add("cores that an import takes, by the kernel's count", "%s%s", strings.Join(threads, ", "), busy)
 	return nil
 }
 

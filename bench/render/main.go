@@ -4,8 +4,8 @@
 // test holds the committed documents to the committed results.
 //
 // Flow: load reads every result; bars (results.go) picks the ratios that cpu.md
-// sets targets for, facts the figures without a rival; tables and charts
-// (svg.go) write them down.
+// sets targets for, facts the figures without a rival; tables, charts (svg.go) and
+// the profile of a server (flame.go) write them down.
 package main
 
 import (
@@ -69,6 +69,14 @@ func render(root string) (map[string][]byte, error) {
 		path := filepath.Join("docs", "img", c.file+".svg")
 		out[path] = c.svg()
 		fmt.Fprintf(&body, "![%s](img/%s.svg)\n\n", c.title, c.file)
+	}
+	profile, err := all.profile()
+	if err != nil {
+		return nil, err
+	}
+	if profile != nil {
+		out[filepath.Join("docs", "img", "flame.svg")] = profile.svg()
+		fmt.Fprintf(&body, "Of a server under load, the processors work for: %s.\n\n![Where a server under load spends its time](img/flame.svg)\n\n", profile.said())
 	}
 	facts, err := all.facts()
 	if err != nil {

@@ -100,7 +100,7 @@ func (s spread) bar(id, chart, what string, pairs int, target, stretch float64) 
 
 func (r results) bars() ([]bar, error) {
 	var out []bar
-	for _, f := range []func() ([]bar, error){r.encoder, r.tokenizer, r.hnsw, r.scan, r.lookalike} {
+	for _, f := range []func() ([]bar, error){r.encoder, r.tokenizer, r.http, r.hnsw, r.scan, r.lookalike} {
 		b, err := f()
 		if err != nil {
 			return nil, err
@@ -202,6 +202,34 @@ func (r results) tokenizer() ([]bar, error) {
 		}
 		b := x.Ratio.bar("C5", "tokenizer", fmt.Sprintf("%s (%s), %s", x.Corpus, x.Language, cores), 2*t.Alternations, target, stretch)
 		b.note = fmt.Sprintf("by processor time %s", b.number(x.CPU.Median))
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+// http reads the service against its own engine, as a share, and the rival.
+func (r results) http() ([]bar, error) {
+	var h struct {
+		Ratios []struct {
+			Ours, Theirs string
+			spread
+			Pairs int
+			CPU   float64 `json:"by_processor_time"`
+		}
+	}
+	ok, err := r.into("http", &h)
+	if !ok {
+		return nil, err
+	}
+	var out []bar
+	for _, x := range h.Ratios {
+		what := "64 texts a request: " + strings.TrimPrefix(x.Ours, "http ")
+		b := x.bar("C6", "http", what+" against FastAPI, ONNX Runtime fp32", x.Pairs, 0, 0)
+		b.note = fmt.Sprintf("by processor time %.2fx", x.CPU)
+		if strings.HasPrefix(x.Theirs, "engine") {
+			b = x.bar("C6", "service", what+" of the engine's own rate", x.Pairs, 0.97, 0)
+			b.share, b.note = true, fmt.Sprintf("by processor time %.0f %%", 100*x.CPU)
+		}
 		out = append(out, b)
 	}
 	return out, nil

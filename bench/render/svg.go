@@ -19,6 +19,8 @@ func charts(bars []bar) []chart {
 		{file: "encoder", title: "Encoder against ONNX Runtime", about: "times as fast on the same cores, weights and ids; all-MiniLM-L6-v2"},
 		{file: "encoder-one-thread", title: "Encoder against ONNX Runtime, one thread each", about: "times as fast on one core, same weights and ids; all-MiniLM-L6-v2"},
 		{file: "tokenizer", title: "Tokenizer against Hugging Face tokenizers", about: "times as fast on the same texts, ids identical"},
+		{file: "service", title: "HTTP service against its own engine", about: "share of the rate of the engine called directly with all texts at once, 64 texts a request"},
+		{file: "http", title: "HTTP service against a Python server around ONNX Runtime", about: "times as fast on the same cores, weights and texts, 64 a request"},
 		{file: "hnsw", title: "Look-ups by graph", about: "times the queries a second at equal recall"},
 		{file: "lookalike", title: "Lookalike audience from everyone", about: "times as fast: score all, take the best"},
 		{file: "ceiling", title: "Share of a ceiling measured in the same run", about: "the line at 100 % is the ceiling"},
