@@ -10,10 +10,12 @@ import (
 )
 
 // Rows of a tile. Up to maxTileRows activations of a layer stay in a core's L2
-// cache while the weights pass over them; below minTileRows the weights' way
-// from memory dominates, so a batch is not cut finer to feed more goroutines.
+// cache while the weights pass over them; it is a multiple of the 16 rows that
+// AMX multiplies at a time, and of common limits of a text. Below minTileRows the
+// weights' way from memory dominates, so a batch is not cut finer to feed more
+// goroutines.
 const (
-	maxTileRows = 240
+	maxTileRows = 256
 	minTileRows = 48
 )
 

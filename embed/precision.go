@@ -21,7 +21,7 @@ const (
 	// output and slice. The sums are exact.
 	Int16 Precision = "int16"
 	// Int8 is the same with 8 bits: faster where the processor has products of
-	// bytes (VNNI), and clearly less accurate.
+	// bytes (VNNI, AMX), and clearly less accurate.
 	Int8 Precision = "int8"
 )
 

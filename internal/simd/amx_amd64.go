@@ -4,7 +4,24 @@
 
 package simd
 
-// dotTilesAMX sets c to the products of blocks times 32 rows of a with groups times 16 heads of b, over steps times 64 elements; lda and ldc are in bytes, scratch has 4096. It asks for memory from ahead on.
+// tileInt16AMX computes int16 operands split into bytes; t points to an intTile.
+// It sets up the tile registers and releases them before it returns, and nothing can be scheduled in between.
 //
 //go:noescape
-func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead *byte)
+func tileInt16AMX(t *byte)
+
+// tileInt8AMX computes unsigned bytes of A times signed bytes of B; t points to an intTile.
+// It sets up the tile registers and releases them before it returns, and nothing can be scheduled in between.
+//
+//go:noescape
+func tileInt8AMX(t *byte)
+
+// quantSplitAVX512 writes x·inv, rounded to nearest even, as int16 in planes: of each 64 elements first the high bytes and then the low ones; n is a multiple of 64 above 0 and |x·inv| at most 32767.
+//
+//go:noescape
+func quantSplitAVX512(dst *uint32, x *float32, n int, inv float32)
+
+// ceilingInt8AMX runs n rounds of 24 products of two tiles of bytes.
+//
+//go:noescape
+func ceilingInt8AMX(n int, config *byte)

@@ -4,197 +4,1464 @@
 
 #include "textflag.h"
 
-// func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·dotTilesAMX(SB), NOSPLIT, $0-88
-	MOVQ config+0(FP), AX
+// func tileInt16AMX(t *byte)
+// Requires: AVX, AVX512F
+TEXT ·tileInt16AMX(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), DI
+	MOVQ 256(DI), R10
+
+	// LDTILECFG (R10)
 	BYTE $0xc4
-	BYTE $0xe2
+	BYTE $0xc2
 	BYTE $0x78
 	BYTE $0x49
+	BYTE $0x82
 	BYTE $0x00
-	MOVQ lda+16(FP), CX
-	MOVQ b+24(FP), DX
-	MOVQ scratch+72(FP), DI
-	MOVQ ahead+80(FP), R15
-	MOVQ c+56(FP), R11
-	MOVQ ldc+64(FP), R14
-	MOVQ groups+48(FP), R10
-	MOVQ $0x00000040, SI
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ 224(DI), AX
+	MOVQ AX, 80(R10)
+	MOVQ 264(DI), AX
+	MOVQ AX, 88(R10)
+	MOVQ (DI), AX
+	MOVQ AX, 104(R10)
+	MOVQ 72(DI), AX
+	MOVQ AX, 112(R10)
+	MOVQ (DI), AX
+	MOVQ AX, 120(R10)
+	MOVQ 24(DI), AX
+	MOVQ AX, 128(R10)
+	MOVQ 72(DI), AX
+	MOVQ AX, 136(R10)
+	MOVQ 144(DI), AX
+	MOVQ AX, 144(R10)
+	MOVQ 48(DI), AX
+	MOVQ AX, 152(R10)
+	MOVQ 96(DI), AX
+	MOVQ AX, 160(R10)
+	MOVQ 120(DI), AX
+	MOVQ AX, 168(R10)
+	MOVQ 168(DI), AX
+	MOVQ AX, 176(R10)
+	MOVQ $0x00000000, 96(R10)
+	MOVQ $0x00000000, 184(R10)
+	LEAQ 319(R10), R11
+	ANDQ $-64, R11
 
-group:
-	MOVQ a+8(FP), AX
-	MOVQ blocks+40(FP), R9
-	MOVQ R11, R12
+unit:
+	MOVQ 128(R10), SI
+	MOVQ 200(DI), R8
+	SHLQ $0x02, R8
+	MOVQ 152(R10), DX
+	MOVQ $0x00000080, R9
 
-block:
-	MOVQ CX, BX
-	SHLQ $0x04, BX
-	ADDQ AX, BX
+	// TILEZERO tmm0
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xc0
+
+	// TILEZERO tmm1
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xc8
+
+	// TILEZERO tmm2
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xd0
+	MOVQ 216(DI), AX
+
+depth0:
+	// TILELOADD tmm6, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm3, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD tmm0, tmm3, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc3
+
+	// TILELOADD tmm5, 64(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x06
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm5, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xcd
+
+	// TILELOADD tmm7, 2048(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUUD tmm2, tmm5, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x40
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSUD tmm1, tmm3, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5e
+	BYTE $0xcb
+	ADDQ $0x00000080, SI
+	ADDQ $0x00001000, DX
+	SUBQ $0x00000020, AX
+	JEQ  depth0End
+
+	// TILELOADD tmm6, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm4, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD tmm0, tmm4, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TILELOADD tmm5, 64(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x06
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm5, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xcd
+
+	// TILELOADD tmm7, 2048(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUUD tmm2, tmm5, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x40
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSUD tmm1, tmm4, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5e
+	BYTE $0xcc
+	ADDQ $0x00000080, SI
+	ADDQ $0x00001000, DX
+	SUBQ $0x00000020, AX
+	JNE  depth0
+
+depth0End:
+past:
+	CMPQ    184(R10), $0x00
+	JEQ     first
+	MOVQ    184(R10), AX
+	MOVQ    192(DI), CX
+	SHLQ    $0x02, CX
+	MOVQ    R11, DX
+	MOVQ    64(R10), BX
+	VPXORD  Z0, Z0, Z0
+	CMPQ    104(DI), $0x00
+	JEQ     lastBias
+	MOVQ    224(R10), SI
+	VMOVUPS 64(SI), Z0
+
+lastBias:
+	MOVQ    232(R10), SI
+	VMOVUPS 64(SI), Z1
+	MOVQ    208(R10), SI
+	MOVQ    232(DI), R8
+	SHLQ    $0x02, R8
+	CMPQ    80(DI), $0x00
+	JEQ     lastFresh
+	MOVQ    200(R10), R9
+	MOVQ    208(DI), R12
+	SHLQ    $0x02, R12
+
+lastAdd:
+	VADDPS      64(R9), Z0, Z2
+	VMOVDQU32   (DX), Z3
+	VPSLLD      $0x08, Z3, Z3
+	VPADDD      1024(DX), Z3, Z3
+	VPSLLD      $0x08, Z3, Z3
+	VPADDD      2048(DX), Z3, Z3
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      Z1, Z3, Z3
+	VMULPS.BCST (SI), Z3, Z3
+	VADDPS      Z3, Z2, Z2
+	VMOVUPS     Z2, 64(AX)
+	ADDQ        R12, R9
+	ADDQ        CX, AX
+	ADDQ        $0x00000040, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         lastAdd
+	JMP         lastEnd
+
+lastFresh:
+	VMOVDQU32   (DX), Z2
+	VPSLLD      $0x08, Z2, Z2
+	VPADDD      1024(DX), Z2, Z2
+	VPSLLD      $0x08, Z2, Z2
+	VPADDD      2048(DX), Z2, Z2
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VMULPS.BCST (SI), Z2, Z2
+	VADDPS      Z2, Z0, Z2
+	VMOVUPS     Z2, 64(AX)
+	ADDQ        CX, AX
+	ADDQ        $0x00000040, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         lastFresh
+
+lastEnd:
+	CMPQ 88(R10), $0x00
+	JLE  done
+
+first:
+	MOVQ $0x00000040, R12
+
+	// TILESTORED tmm0, 0(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED tmm1, 1024(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED tmm2, 2048(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ 128(R10), SI
+	MOVQ 200(DI), R8
+	SHLQ $0x02, R8
+	MOVQ 152(R10), DX
+	ADDQ $0x00000040, DX
+	MOVQ $0x00000080, R9
+
+	// TILEZERO tmm0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO tmm1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO tmm2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+	MOVQ 216(DI), AX
+
+depth1:
+	// TILELOADD tmm6, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm3, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD tmm0, tmm3, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc3
+
+	// TILELOADD tmm5, 64(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x06
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm5, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xcd
+
+	// TILELOADD tmm7, 2048(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUUD tmm2, tmm5, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x40
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSUD tmm1, tmm3, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5e
+	BYTE $0xcb
+	ADDQ $0x00000080, SI
+	ADDQ $0x00001000, DX
+	SUBQ $0x00000020, AX
+	JEQ  depth1End
+
+	// TILELOADD tmm6, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm4, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBSSD tmm0, tmm4, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x4b
+	BYTE $0x5e
+	BYTE $0xc4
+
+	// TILELOADD tmm5, 64(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x06
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm5, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xcd
+
+	// TILELOADD tmm7, 2048(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x08
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUUD tmm2, tmm5, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x40
+	BYTE $0x5e
+	BYTE $0xd5
+
+	// TDPBSUD tmm1, tmm4, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x42
+	BYTE $0x5e
+	BYTE $0xcc
+	ADDQ $0x00000080, SI
+	ADDQ $0x00001000, DX
+	SUBQ $0x00000020, AX
+	JNE  depth1
+
+depth1End:
+	MOVQ    120(R10), AX
+	MOVQ    192(DI), CX
+	SHLQ    $0x02, CX
+	MOVQ    R11, DX
+	MOVQ    64(R10), BX
+	VPXORD  Z4, Z4, Z4
+	CMPQ    104(DI), $0x00
+	JEQ     part0Bias
+	MOVQ    160(R10), SI
+	VMOVUPS (SI), Z4
+
+part0Bias:
+	MOVQ    168(R10), SI
+	VMOVUPS (SI), Z1
+	MOVQ    144(R10), SI
+	MOVQ    232(DI), R8
+	SHLQ    $0x02, R8
+	CMPQ    80(DI), $0x00
+	JEQ     part0Fresh
+	MOVQ    136(R10), R9
+	MOVQ    208(DI), R12
+	SHLQ    $0x02, R12
+
+part0Add:
+	VADDPS      (R9), Z4, Z2
+	VMOVDQU32   (DX), Z3
+	VPSLLD      $0x08, Z3, Z3
+	VPADDD      1024(DX), Z3, Z3
+	VPSLLD      $0x08, Z3, Z3
+	VPADDD      2048(DX), Z3, Z3
+	VCVTDQ2PS   Z3, Z3
+	VMULPS      Z1, Z3, Z3
+	VMULPS.BCST (SI), Z3, Z3
+	VADDPS      Z3, Z2, Z2
+	VMOVUPS     Z2, (AX)
+	ADDQ        R12, R9
+	ADDQ        CX, AX
+	ADDQ        $0x00000040, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         part0Add
+	JMP         part0End
+
+part0Fresh:
+	VMOVDQU32   (DX), Z2
+	VPSLLD      $0x08, Z2, Z2
+	VPADDD      1024(DX), Z2, Z2
+	VPSLLD      $0x08, Z2, Z2
+	VPADDD      2048(DX), Z2, Z2
+	VCVTDQ2PS   Z2, Z2
+	VMULPS      Z1, Z2, Z2
+	VMULPS.BCST (SI), Z2, Z2
+	VADDPS      Z2, Z4, Z2
+	VMOVUPS     Z2, (AX)
+	ADDQ        CX, AX
+	ADDQ        $0x00000040, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         part0Fresh
+
+part0End:
+	MOVQ $0x00000040, R12
+
+	// TILESTORED tmm0, 0(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED tmm1, 1024(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x8c
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x04
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED tmm2, 2048(R11)(R12*1)
+	BYTE  $0xc4
+	BYTE  $0x82
+	BYTE  $0x7a
+	BYTE  $0x4b
+	BYTE  $0x94
+	BYTE  $0x23
+	BYTE  $0x00
+	BYTE  $0x08
+	BYTE  $0x00
+	BYTE  $0x00
+	MOVQ  120(R10), AX
+	MOVQ  AX, 184(R10)
+	MOVQ  136(R10), AX
+	MOVQ  AX, 200(R10)
+	MOVQ  144(R10), AX
+	MOVQ  AX, 208(R10)
+	MOVQ  160(R10), AX
+	MOVQ  AX, 224(R10)
+	MOVQ  168(R10), AX
+	MOVQ  AX, 232(R10)
+	MOVQ  176(R10), AX
+	MOVQ  AX, 240(R10)
+	MOVQ  64(R10), AX
+	SUBQ  AX, 80(R10)
+	JLE   column
+	MOVQ  192(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 120(R10)
+	MOVQ  200(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 128(R10)
+	MOVQ  208(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 136(R10)
+	MOVQ  232(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 144(R10)
+	JMP   unit
+
+column:
+	MOVQ 272(DI), AX
+	SUBQ $0x01, 88(R10)
+	JLE  past
+	ADDQ AX, 152(R10)
+	ADDQ $0x00000080, 104(R10)
+	ADDQ $0x00000080, 112(R10)
+	ADDQ $0x00000080, 160(R10)
+	ADDQ $0x00000080, 168(R10)
+	ADDQ $0x00000080, 176(R10)
+	MOVQ 104(R10), AX
+	MOVQ AX, 120(R10)
+	MOVQ 112(R10), AX
+	MOVQ AX, 136(R10)
+	MOVQ 24(DI), AX
+	MOVQ AX, 128(R10)
+	MOVQ 144(DI), AX
+	MOVQ AX, 144(R10)
+	MOVQ 224(DI), AX
+	MOVQ AX, 80(R10)
+	JMP  unit
+
+done:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+// func tileInt8AMX(t *byte)
+// Requires: AVX, AVX512F
+TEXT ·tileInt8AMX(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), DI
+	MOVQ 256(DI), R10
+
+	// LDTILECFG (R10)
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x82
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	MOVQ 224(DI), AX
+	MOVQ AX, 80(R10)
+	MOVQ 264(DI), AX
+	MOVQ AX, 88(R10)
+	MOVQ (DI), AX
+	MOVQ AX, 104(R10)
+	MOVQ 72(DI), AX
+	MOVQ AX, 112(R10)
+	MOVQ (DI), AX
+	MOVQ AX, 120(R10)
+	MOVQ 24(DI), AX
+	MOVQ AX, 128(R10)
+	MOVQ 72(DI), AX
+	MOVQ AX, 136(R10)
+	MOVQ 144(DI), AX
+	MOVQ AX, 144(R10)
+	MOVQ 48(DI), AX
+	MOVQ AX, 152(R10)
+	MOVQ 96(DI), AX
+	MOVQ AX, 160(R10)
+	MOVQ 120(DI), AX
+	MOVQ AX, 168(R10)
+	MOVQ 168(DI), AX
+	MOVQ AX, 176(R10)
+	MOVQ $0x00000000, 96(R10)
+	MOVQ $0x00000000, 184(R10)
+	LEAQ 319(R10), R11
+	ANDQ $-64, R11
+
+unit:
+	MOVQ 128(R10), SI
+	MOVQ 200(DI), R8
+	SHLQ $0x02, R8
+	MOVQ 152(R10), DX
+	MOVQ $0x00000080, R9
+
+	// TILEZERO tmm0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO tmm1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+	MOVQ 216(DI), AX
+
+depth:
+	// TILELOADD tmm2, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x94
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm3, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0x9c
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm0, tmm2, tmm3
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x61
+	BYTE $0x5e
+	BYTE $0xc2
+
+	// TILELOADD tmm4, 64(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xa4
+	BYTE $0x0a
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm2, tmm4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x59
+	BYTE $0x5e
+	BYTE $0xca
+	ADDQ $0x00000040, SI
+	ADDQ $0x00000800, DX
+	SUBQ $0x00000010, AX
+	JEQ  depthEnd
+
+	// TILELOADD tmm5, 0(SI)(R8*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xac
+	BYTE $0x06
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILELOADD tmm6, 0(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xb4
+	BYTE $0x0a
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm0, tmm5, tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x49
+	BYTE $0x5e
+	BYTE $0xc5
+
+	// TILELOADD tmm7, 64(DX)(R9*1)
+	BYTE $0xc4
+	BYTE $0xa2
+	BYTE $0x7b
+	BYTE $0x4b
+	BYTE $0xbc
+	BYTE $0x0a
+	BYTE $0x40
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TDPBUSD tmm1, tmm5, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x41
+	BYTE $0x5e
+	BYTE $0xcd
+	ADDQ $0x00000040, SI
+	ADDQ $0x00000800, DX
+	SUBQ $0x00000010, AX
+	JNE  depth
+
+depthEnd:
+past:
+	CMPQ    184(R10), $0x00
+	JEQ     first
+	MOVQ    184(R10), AX
+	MOVQ    192(DI), CX
+	SHLQ    $0x02, CX
+	MOVQ    R11, DX
+	MOVQ    64(R10), BX
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z3, Z3, Z3
+	CMPQ    104(DI), $0x00
+	JEQ     lastBias
+	MOVQ    224(R10), SI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z3
+
+lastBias:
+	MOVQ    232(R10), SI
+	VMOVUPS (SI), Z1
+	VMOVUPS 64(SI), Z4
+	MOVQ    208(R10), SI
+	MOVQ    232(DI), R8
+	SHLQ    $0x02, R8
+	MOVQ    240(R10), R9
+	VMOVUPS (R9), Z2
+	VMOVUPS 64(R9), Z5
+	CMPQ    80(DI), $0x00
+	JEQ     lastFresh
+	MOVQ    200(R10), R9
+	MOVQ    208(DI), R12
+	SHLQ    $0x02, R12
+
+lastAdd:
+	VADDPS      (R9), Z0, Z6
+	VMOVDQU32   (DX), Z7
+	VPADDD      Z2, Z7, Z7
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      Z1, Z7, Z7
+	VMULPS.BCST (SI), Z7, Z7
+	VADDPS      Z7, Z6, Z6
+	VMOVUPS     Z6, (AX)
+	VADDPS      64(R9), Z3, Z6
+	VMOVDQU32   64(DX), Z7
+	VPADDD      Z5, Z7, Z7
+	VCVTDQ2PS   Z7, Z7
+	VMULPS      Z4, Z7, Z7
+	VMULPS.BCST (SI), Z7, Z7
+	VADDPS      Z7, Z6, Z6
+	VMOVUPS     Z6, 64(AX)
+	ADDQ        R12, R9
+	ADDQ        CX, AX
+	ADDQ        $0x00000080, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         lastAdd
+	JMP         lastEnd
+
+lastFresh:
+	VMOVDQU32   (DX), Z6
+	VPADDD      Z2, Z6, Z6
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      Z1, Z6, Z6
+	VMULPS.BCST (SI), Z6, Z6
+	VADDPS      Z6, Z0, Z6
+	VMOVUPS     Z6, (AX)
+	VMOVDQU32   64(DX), Z6
+	VPADDD      Z5, Z6, Z6
+	VCVTDQ2PS   Z6, Z6
+	VMULPS      Z4, Z6, Z6
+	VMULPS.BCST (SI), Z6, Z6
+	VADDPS      Z6, Z3, Z6
+	VMOVUPS     Z6, 64(AX)
+	ADDQ        CX, AX
+	ADDQ        $0x00000080, DX
+	ADDQ        R8, SI
+	SUBQ        $0x01, BX
+	JNE         lastFresh
+
+lastEnd:
+	CMPQ 88(R10), $0x00
+	JLE  done
+
+first:
+	MOVQ $0x00000080, R12
+
+	// TILESTORED tmm0, 0(R11)(R12*1)
+	BYTE $0xc4
+	BYTE $0x82
+	BYTE $0x7a
+	BYTE $0x4b
+	BYTE $0x84
+	BYTE $0x23
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILESTORED tmm1, 64(R11)(R12*1)
+	BYTE  $0xc4
+	BYTE  $0x82
+	BYTE  $0x7a
+	BYTE  $0x4b
+	BYTE  $0x8c
+	BYTE  $0x23
+	BYTE  $0x40
+	BYTE  $0x00
+	BYTE  $0x00
+	BYTE  $0x00
+	MOVQ  120(R10), AX
+	MOVQ  AX, 184(R10)
+	MOVQ  136(R10), AX
+	MOVQ  AX, 200(R10)
+	MOVQ  144(R10), AX
+	MOVQ  AX, 208(R10)
+	MOVQ  160(R10), AX
+	MOVQ  AX, 224(R10)
+	MOVQ  168(R10), AX
+	MOVQ  AX, 232(R10)
+	MOVQ  176(R10), AX
+	MOVQ  AX, 240(R10)
+	MOVQ  64(R10), AX
+	SUBQ  AX, 80(R10)
+	JLE   column
+	MOVQ  192(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 120(R10)
+	MOVQ  200(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 128(R10)
+	MOVQ  208(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 136(R10)
+	MOVQ  232(DI), CX
+	SHLQ  $0x02, CX
+	IMULQ AX, CX
+	ADDQ  CX, 144(R10)
+	JMP   unit
+
+column:
+	MOVQ 272(DI), AX
+	SUBQ $0x01, 88(R10)
+	JLE  past
+	ADDQ AX, 152(R10)
+	ADDQ $0x00000080, 104(R10)
+	ADDQ $0x00000080, 112(R10)
+	ADDQ $0x00000080, 160(R10)
+	ADDQ $0x00000080, 168(R10)
+	ADDQ $0x00000080, 176(R10)
+	MOVQ 104(R10), AX
+	MOVQ AX, 120(R10)
+	MOVQ 112(R10), AX
+	MOVQ AX, 136(R10)
+	MOVQ 24(DI), AX
+	MOVQ AX, 128(R10)
+	MOVQ 144(DI), AX
+	MOVQ AX, 144(R10)
+	MOVQ 224(DI), AX
+	MOVQ AX, 80(R10)
+	JMP  unit
+
+done:
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
+	VZEROUPPER
+	RET
+
+// func quantSplitAVX512(dst *uint32, x *float32, n int, inv float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI
+TEXT ·quantSplitAVX512(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS inv+24(FP), Z0
+	VMOVDQU64    splitLow<>+0(SB), Z1
+	VMOVDQU64    splitHigh<>+0(SB), Z2
+
+loop:
+	VMULPS    (CX), Z0, Z3
+	VCVTPS2DQ Z3, Z3
+	VMULPS    64(CX), Z0, Z4
+	VCVTPS2DQ Z4, Z4
+	VMULPS    128(CX), Z0, Z5
+	VCVTPS2DQ Z5, Z5
+	VMULPS    192(CX), Z0, Z6
+	VCVTPS2DQ Z6, Z6
+	VPACKSSDW Z4, Z3, Z3
+	VPACKSSDW Z6, Z5, Z5
+	VMOVDQA64 Z2, Z4
+	VPERMI2B  Z5, Z3, Z4
+	VMOVDQU64 Z4, (AX)
+	VMOVDQA64 Z1, Z4
+	VPERMI2B  Z5, Z3, Z4
+	VMOVDQU64 Z4, 64(AX)
+	ADDQ      $0x00000100, CX
+	ADDQ      $0x00000080, AX
+	SUBQ      $0x40, DX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+DATA splitLow<>+0(SB)/1, $0x00
+DATA splitLow<>+1(SB)/1, $0x02
+DATA splitLow<>+2(SB)/1, $0x04
+DATA splitLow<>+3(SB)/1, $0x06
+DATA splitLow<>+4(SB)/1, $0x10
+DATA splitLow<>+5(SB)/1, $0x12
+DATA splitLow<>+6(SB)/1, $0x14
+DATA splitLow<>+7(SB)/1, $0x16
+DATA splitLow<>+8(SB)/1, $0x20
+DATA splitLow<>+9(SB)/1, $0x22
+DATA splitLow<>+10(SB)/1, $0x24
+DATA splitLow<>+11(SB)/1, $0x26
+DATA splitLow<>+12(SB)/1, $0x30
+DATA splitLow<>+13(SB)/1, $0x32
+DATA splitLow<>+14(SB)/1, $0x34
+DATA splitLow<>+15(SB)/1, $0x36
+DATA splitLow<>+16(SB)/1, $0x08
+DATA splitLow<>+17(SB)/1, $0x0a
+DATA splitLow<>+18(SB)/1, $0x0c
+DATA splitLow<>+19(SB)/1, $0x0e
+DATA splitLow<>+20(SB)/1, $0x18
+DATA splitLow<>+21(SB)/1, $0x1a
+DATA splitLow<>+22(SB)/1, $0x1c
+DATA splitLow<>+23(SB)/1, $0x1e
+DATA splitLow<>+24(SB)/1, $0x28
+DATA splitLow<>+25(SB)/1, $0x2a
+DATA splitLow<>+26(SB)/1, $0x2c
+DATA splitLow<>+27(SB)/1, $0x2e
+DATA splitLow<>+28(SB)/1, $0x38
+DATA splitLow<>+29(SB)/1, $0x3a
+DATA splitLow<>+30(SB)/1, $0x3c
+DATA splitLow<>+31(SB)/1, $0x3e
+DATA splitLow<>+32(SB)/1, $0x40
+DATA splitLow<>+33(SB)/1, $0x42
+DATA splitLow<>+34(SB)/1, $0x44
+DATA splitLow<>+35(SB)/1, $0x46
+DATA splitLow<>+36(SB)/1, $0x50
+DATA splitLow<>+37(SB)/1, $0x52
+DATA splitLow<>+38(SB)/1, $0x54
+DATA splitLow<>+39(SB)/1, $0x56
+DATA splitLow<>+40(SB)/1, $0x60
+DATA splitLow<>+41(SB)/1, $0x62
+DATA splitLow<>+42(SB)/1, $0x64
+DATA splitLow<>+43(SB)/1, $0x66
+DATA splitLow<>+44(SB)/1, $0x70
+DATA splitLow<>+45(SB)/1, $0x72
+DATA splitLow<>+46(SB)/1, $0x74
+DATA splitLow<>+47(SB)/1, $0x76
+DATA splitLow<>+48(SB)/1, $0x48
+DATA splitLow<>+49(SB)/1, $0x4a
+DATA splitLow<>+50(SB)/1, $0x4c
+DATA splitLow<>+51(SB)/1, $0x4e
+DATA splitLow<>+52(SB)/1, $0x58
+DATA splitLow<>+53(SB)/1, $0x5a
+DATA splitLow<>+54(SB)/1, $0x5c
+DATA splitLow<>+55(SB)/1, $0x5e
+DATA splitLow<>+56(SB)/1, $0x68
+DATA splitLow<>+57(SB)/1, $0x6a
+DATA splitLow<>+58(SB)/1, $0x6c
+DATA splitLow<>+59(SB)/1, $0x6e
+DATA splitLow<>+60(SB)/1, $0x78
+DATA splitLow<>+61(SB)/1, $0x7a
+DATA splitLow<>+62(SB)/1, $0x7c
+DATA splitLow<>+63(SB)/1, $0x7e
+GLOBL splitLow<>(SB), RODATA|NOPTR, $64
+
+DATA splitHigh<>+0(SB)/1, $0x01
+DATA splitHigh<>+1(SB)/1, $0x03
+DATA splitHigh<>+2(SB)/1, $0x05
+DATA splitHigh<>+3(SB)/1, $0x07
+DATA splitHigh<>+4(SB)/1, $0x11
+DATA splitHigh<>+5(SB)/1, $0x13
+DATA splitHigh<>+6(SB)/1, $0x15
+DATA splitHigh<>+7(SB)/1, $0x17
+DATA splitHigh<>+8(SB)/1, $0x21
+DATA splitHigh<>+9(SB)/1, $0x23
+DATA splitHigh<>+10(SB)/1, $0x25
+DATA splitHigh<>+11(SB)/1, $0x27
+DATA splitHigh<>+12(SB)/1, $0x31
+DATA splitHigh<>+13(SB)/1, $0x33
+DATA splitHigh<>+14(SB)/1, $0x35
+DATA splitHigh<>+15(SB)/1, $0x37
+DATA splitHigh<>+16(SB)/1, $0x09
+DATA splitHigh<>+17(SB)/1, $0x0b
+DATA splitHigh<>+18(SB)/1, $0x0d
+DATA splitHigh<>+19(SB)/1, $0x0f
+DATA splitHigh<>+20(SB)/1, $0x19
+DATA splitHigh<>+21(SB)/1, $0x1b
+DATA splitHigh<>+22(SB)/1, $0x1d
+DATA splitHigh<>+23(SB)/1, $0x1f
+DATA splitHigh<>+24(SB)/1, $0x29
+DATA splitHigh<>+25(SB)/1, $0x2b
+DATA splitHigh<>+26(SB)/1, $0x2d
+DATA splitHigh<>+27(SB)/1, $0x2f
+DATA splitHigh<>+28(SB)/1, $0x39
+DATA splitHigh<>+29(SB)/1, $0x3b
+DATA splitHigh<>+30(SB)/1, $0x3d
+DATA splitHigh<>+31(SB)/1, $0x3f
+DATA splitHigh<>+32(SB)/1, $0x41
+DATA splitHigh<>+33(SB)/1, $0x43
+DATA splitHigh<>+34(SB)/1, $0x45
+DATA splitHigh<>+35(SB)/1, $0x47
+DATA splitHigh<>+36(SB)/1, $0x51
+DATA splitHigh<>+37(SB)/1, $0x53
+DATA splitHigh<>+38(SB)/1, $0x55
+DATA splitHigh<>+39(SB)/1, $0x57
+DATA splitHigh<>+40(SB)/1, $0x61
+DATA splitHigh<>+41(SB)/1, $0x63
+DATA splitHigh<>+42(SB)/1, $0x65
+DATA splitHigh<>+43(SB)/1, $0x67
+DATA splitHigh<>+44(SB)/1, $0x71
+DATA splitHigh<>+45(SB)/1, $0x73
+DATA splitHigh<>+46(SB)/1, $0x75
+DATA splitHigh<>+47(SB)/1, $0x77
+DATA splitHigh<>+48(SB)/1, $0x49
+DATA splitHigh<>+49(SB)/1, $0x4b
+DATA splitHigh<>+50(SB)/1, $0x4d
+DATA splitHigh<>+51(SB)/1, $0x4f
+DATA splitHigh<>+52(SB)/1, $0x59
+DATA splitHigh<>+53(SB)/1, $0x5b
+DATA splitHigh<>+54(SB)/1, $0x5d
+DATA splitHigh<>+55(SB)/1, $0x5f
+DATA splitHigh<>+56(SB)/1, $0x69
+DATA splitHigh<>+57(SB)/1, $0x6b
+DATA splitHigh<>+58(SB)/1, $0x6d
+DATA splitHigh<>+59(SB)/1, $0x6f
+DATA splitHigh<>+60(SB)/1, $0x79
+DATA splitHigh<>+61(SB)/1, $0x7b
+DATA splitHigh<>+62(SB)/1, $0x7d
+DATA splitHigh<>+63(SB)/1, $0x7f
+GLOBL splitHigh<>(SB), RODATA|NOPTR, $64
+
+// func ceilingInt8AMX(n int, config *byte)
+TEXT ·ceilingInt8AMX(SB), NOSPLIT, $0-16
+	MOVQ n+0(FP), AX
+	MOVQ config+8(FP), R10
+
+	// LDTILECFG (R10)
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0x82
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+	BYTE $0x00
+
+	// TILEZERO tmm0
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc0
+
+	// TILEZERO tmm1
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xc8
+
+	// TILEZERO tmm2
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xd0
+
+	// TILEZERO tmm3
 	BYTE $0xc4
 	BYTE $0xe2
 	BYTE $0x7b
 	BYTE $0x49
 	BYTE $0xd8
-	MOVQ steps+32(FP), R8
 
-step:
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0x34
-	BYTE       $0x32
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0x24
-	BYTE       $0x08
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4b
-	BYTE       $0x5e
-	BYTE       $0xc4
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0xbc
-	BYTE       $0x32
-	BYTE       $0x00
-	BYTE       $0x04
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5e
-	BYTE       $0xcc
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7b
-	BYTE       $0x4b
-	BYTE       $0x2c
-	BYTE       $0x0b
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x4b
-	BYTE       $0x5e
-	BYTE       $0xd5
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x42
-	BYTE       $0x5e
-	BYTE       $0xdd
-	PREFETCHT1 (R15)
-	PREFETCHT1 64(R15)
-	PREFETCHT1 128(R15)
-	PREFETCHT1 192(R15)
-	PREFETCHT1 256(R15)
-	PREFETCHT1 320(R15)
-	PREFETCHT1 384(R15)
-	PREFETCHT1 448(R15)
-	ADDQ       $0x00000200, R15
-	ADDQ       $0x00000800, DX
-	ADDQ       SI, AX
-	ADDQ       SI, BX
-	SUBQ       $0x01, R8
-	JNE        step
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7a
-	BYTE       $0x4b
-	BYTE       $0x04
-	BYTE       $0x37
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7a
-	BYTE       $0x4b
-	BYTE       $0x8c
-	BYTE       $0x37
-	BYTE       $0x00
-	BYTE       $0x04
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7a
-	BYTE       $0x4b
-	BYTE       $0x94
-	BYTE       $0x37
-	BYTE       $0x00
-	BYTE       $0x08
-	BYTE       $0x00
-	BYTE       $0x00
-	BYTE       $0xc4
-	BYTE       $0xe2
-	BYTE       $0x7a
-	BYTE       $0x4b
-	BYTE       $0x9c
-	BYTE       $0x37
-	BYTE       $0x00
-	BYTE       $0x0c
-	BYTE       $0x00
-	BYTE       $0x00
-	XORQ       R13, R13
+	// TILEZERO tmm4
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xe0
 
-upper:
-	VMOVDQU32 (DI)(R13*1), Z0
-	VPSLLD    $0x08, Z0, Z0
-	VPADDD    1024(DI)(R13*1), Z0, Z0
-	VMOVDQU32 Z0, (R12)
-	ADDQ      R14, R12
-	ADDQ      SI, R13
-	CMPQ      R13, $0x00000400
-	JNE       upper
-	XORQ      R13, R13
+	// TILEZERO tmm5
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xe8
 
-lower:
-	VMOVDQU32 2048(DI)(R13*1), Z0
-	VPSLLD    $0x08, Z0, Z0
-	VPADDD    3072(DI)(R13*1), Z0, Z0
-	VMOVDQU32 Z0, (R12)
-	ADDQ      R14, R12
-	ADDQ      SI, R13
-	CMPQ      R13, $0x00000400
-	JNE       lower
-	MOVQ      steps+32(FP), R8
-	MOVQ      R8, R13
-	SHLQ      $0x0b, R13
-	SUBQ      R13, DX
-	SHLQ      $0x06, R8
-	SUBQ      R8, AX
-	MOVQ      CX, R13
-	SHLQ      $0x05, R13
-	ADDQ      R13, AX
-	SUBQ      $0x01, R9
-	JNE       block
-	MOVQ      steps+32(FP), R13
-	SHLQ      $0x0b, R13
-	ADDQ      R13, DX
-	ADDQ      SI, R11
-	SUBQ      $0x01, R10
-	JNE       group
-	BYTE      $0xc4
-	BYTE      $0xe2
-	BYTE      $0x78
-	BYTE      $0x49
-	BYTE      $0xc0
-	VZEROUPPER
+	// TILEZERO tmm6
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xf0
+
+	// TILEZERO tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x7b
+	BYTE $0x49
+	BYTE $0xf8
+
+loop:
+	// TDPBSSD tmm0, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSSD tmm1, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSSD tmm2, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xd6
+
+	// TDPBSSD tmm3, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xde
+
+	// TDPBSSD tmm4, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xe6
+
+	// TDPBSSD tmm5, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xee
+
+	// TDPBSSD tmm0, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSSD tmm1, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSSD tmm2, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xd6
+
+	// TDPBSSD tmm3, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xde
+
+	// TDPBSSD tmm4, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xe6
+
+	// TDPBSSD tmm5, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xee
+
+	// TDPBSSD tmm0, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSSD tmm1, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSSD tmm2, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xd6
+
+	// TDPBSSD tmm3, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xde
+
+	// TDPBSSD tmm4, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xe6
+
+	// TDPBSSD tmm5, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xee
+
+	// TDPBSSD tmm0, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xc6
+
+	// TDPBSSD tmm1, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xce
+
+	// TDPBSSD tmm2, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xd6
+
+	// TDPBSSD tmm3, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xde
+
+	// TDPBSSD tmm4, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xe6
+
+	// TDPBSSD tmm5, tmm6, tmm7
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x43
+	BYTE $0x5e
+	BYTE $0xee
+	SUBQ $0x01, AX
+	JNE  loop
+
+	// TILERELEASE
+	BYTE $0xc4
+	BYTE $0xe2
+	BYTE $0x78
+	BYTE $0x49
+	BYTE $0xc0
 	RET

@@ -2,42 +2,16 @@
 
 package simd
 
-import (
-	"os"
-	"sync"
-	"unsafe"
+import "syscall"
 
-	"golang.org/x/sys/cpu"
-	"golang.org/x/sys/unix"
-)
-
-//go:generate go run ./gen/amx -out amx_amd64.s -stubs amx_amd64.go -pkg simd
-
-// amxAllowed asks the kernel once for the tile registers, which a process must do before
-// it uses them. KINDRED_SIMD=vnni leaves them alone.
-var amxAllowed = sync.OnceValue(func() bool {
-	const requestPermission, tileData = 0x1023, 18 // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-	if !cpu.X86.HasAMXTile || !cpu.X86.HasAMXInt8 || os.Getenv("KINDRED_SIMD") == "vnni" {
-		return false
-	}
-	_, _, fault := unix.RawSyscall(unix.SYS_ARCH_PRCTL, requestPermission, tileData, 0)
-	return fault == 0
-})
-
-// useAMX says whether heads are packed for tiles. noAMX is for tests.
-func useAMX() bool { return impl == variantVNNI && !noAMX && amxAllowed() }
-
-var noAMX bool
-
-// amxConfig describes eight tiles of 16 rows of 64 bytes.
-var amxConfig = func() (c [64]byte) {
-	c[0] = 1 // the palette
-	for t := range 8 {
-		c[16+2*t], c[48+t] = 64, 16
-	}
-	return c
-}()
-
-func dotTiles(a []int8, lda int, b []uint32, steps, blocks, groups int, c []int32, ldc int, scratch *[4096]byte, ahead unsafe.Pointer) {
-	dotTilesAMX(&amxConfig[0], (*byte)(unsafe.Pointer(&a[0])), lda, (*byte)(unsafe.Pointer(&b[0])), steps, blocks, groups, (*byte)(unsafe.Pointer(&c[0])), 4*ldc, &scratch[0], (*byte)(ahead))
+// permitTiles asks the kernel for the right to use the tile registers
+// (https://docs.kernel.org/arch/x86/xstate.html). A kernel that does not know
+// them, or that was started without, refuses.
+func permitTiles() bool {
+	const (
+		requestPermission = 0x1023 // ARCH_REQ_XCOMP_PERM
+		tileData          = 18     // XFEATURE_XTILE_DATA
+	)
+	_, _, errno := syscall.RawSyscall(syscall.SYS_ARCH_PRCTL, requestPermission, tileData, 0)
+	return errno == 0
 }

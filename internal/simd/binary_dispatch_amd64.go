@@ -12,7 +12,7 @@ func dotBinary(rows []byte, h *BinaryHead, out []int32) {
 		dotBinaryGo(rows, h, out)
 		return
 	}
-	wide := impl == variantVNNI && cpu.X86.HasAVX512VBMI
+	wide := impl >= variantVNNI && cpu.X86.HasAVX512VBMI
 	whole := len(out) / BinaryBlock * BinaryBlock
 	run := func(rows []byte, out []int32) {
 		for i := range out {

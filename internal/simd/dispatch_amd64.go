@@ -18,10 +18,11 @@ const (
 	variantAVX2
 	variantAVX512
 	variantVNNI
+	variantAMX
 )
 
 func (v variant) String() string {
-	return [...]string{"go", "avx2+fma", "avx512+avx2+fma", "avx512+vnni+avx2+fma"}[v]
+	return [...]string{"go", "avx2+fma", "avx512+avx2+fma", "avx512+vnni+avx2+fma", "amx+avx512+vnni+avx2+fma"}[v]
 }
 
 // impl is read-only after start-up.
@@ -37,8 +38,10 @@ func best() variant {
 		return variantAVX2
 	case !x.HasAVX512VNNI:
 		return variantAVX512
+	case !hasAMX():
+		return variantVNNI
 	}
-	return variantVNNI
+	return variantAMX
 }
 
 // choose lowers have as the user asks; it never raises it, and an unknown
@@ -51,12 +54,14 @@ func choose(wish string, have variant) variant {
 		return min(have, variantAVX2)
 	case "avx512":
 		return min(have, variantAVX512)
+	case "vnni":
+		return min(have, variantVNNI)
 	}
 	return have
 }
 
-// Features names the variant in use: "go", "avx2+fma",
-// "avx512+avx2+fma" or "avx512+vnni+avx2+fma".
+// Features names the variant in use: "go", "avx2+fma", "avx512+avx2+fma",
+// "avx512+vnni+avx2+fma" or "amx+avx512+vnni+avx2+fma".
 func Features() string { return impl.String() }
 
 func panelWidth() int {
@@ -96,8 +101,19 @@ func runTile(t *tile) {
 
 // int8Format is the form [PackInt8] gives its operands.
 func int8Format() intFormat {
-	if impl == variantVNNI {
+	switch {
+	case impl == variantAMX:
+		return formatTileUint8
+	case impl == variantVNNI:
 		return formatUint8
+	}
+	return formatInt16
+}
+
+// int16Format is the form [PackInt16] gives its operands.
+func int16Format() intFormat {
+	if impl == variantAMX {
+		return formatTileInt16
 	}
 	return formatInt16
 }
@@ -107,11 +123,13 @@ func runIntTile(t *intTile) {
 	switch {
 	case impl == variantGo:
 		runIntTileGo(t)
+	case t.format.tiles():
+		runAMX(t)
 	case t.format == formatUint8:
 		tileInt8VNNI(p)
 	case t.width != 32:
 		tileInt16AVX2(p)
-	case impl == variantVNNI:
+	case impl >= variantVNNI:
 		tileInt16VNNI(p)
 	default:
 		tileInt16AVX512(p)
@@ -134,7 +152,9 @@ func quantBody(dst []uint32, x []float32, f intFormat, inv float32) {
 	case len(x) == 0:
 	case impl == variantGo:
 		quantGo(dst, x, f, inv)
-	case f == formatUint8:
+	case f == formatTileInt16:
+		quantSplitAVX512(&dst[0], &x[0], len(x), inv)
+	case f.unsigned():
 		quantUint8AVX512(&dst[0], &x[0], len(x), inv)
 	case impl >= variantAVX512:
 		quantInt16AVX512(&dst[0], &x[0], len(x), inv)
@@ -300,7 +320,7 @@ func normBody(n *normArgs) {
 
 func dotInt8(rows []int8, dim int, head []int16, out []int32) {
 	step := 16
-	if impl == variantVNNI {
+	if impl >= variantVNNI {
 		step = 32
 	}
 	body := dim - dim%step
@@ -308,7 +328,7 @@ func dotInt8(rows []int8, dim int, head []int16, out []int32) {
 	case impl == variantGo || body == 0 || len(out) == 0:
 		dotInt8Go(rows, dim, head, out)
 		return
-	case impl == variantVNNI:
+	case impl >= variantVNNI:
 		dotInt8VNNI(&rows[0], dim, body, &head[0], &out[0], len(out))
 	default:
 		dotInt8AVX2(&rows[0], dim, body, &head[0], &out[0], len(out))
@@ -333,7 +353,7 @@ func dotInt8Tail(rows []int8, dim, body int, head []int16, out []int32) {
 
 func dotInt8Heads(rows []int8, dim int, heads [][]int16, out [][]int32) {
 	body := dim &^ 31
-	if impl == variantVNNI && body > 0 && len(out[0]) > 0 {
+	if impl >= variantVNNI && body > 0 && len(out[0]) > 0 {
 		for ; len(heads) >= 4; heads, out = heads[4:], out[4:] {
 			h := [4]*int16{&heads[0][0], &heads[1][0], &heads[2][0], &heads[3][0]}
 			o := [4]*int32{&out[0][0], &out[1][0], &out[2][0], &out[3][0]}
@@ -435,12 +455,14 @@ func Ceiling(kind string, rounds int) int64 {
 }
 
 func ceiling(kind string) (run func(int), products int64) {
-	if kind == "int8" && impl != variantVNNI {
+	if kind == "int8" && impl < variantVNNI {
 		kind = "int16"
 	}
 	switch {
 	case impl == variantGo:
 		return nil, 0
+	case impl == variantAMX && kind != "fp32":
+		return ceilingAMX(kind)
 	case kind == "fp32" && impl == variantAVX2:
 		return ceilingFP32AVX2, 12 * 8
 	case kind == "fp32":

@@ -15,14 +15,13 @@
 // # Variants
 //
 // Each kernel exists as AVX2+FMA assembly (written by the generator in gen),
-// as AVX-512 assembly where that is faster, with VNNI where the machine has it,
-// and as a plain Go twin that stays the oracle of the tests and serves every
-// other machine. [Features] names the variant in use. The environment variable
-// KINDRED_SIMD=go forces the twin, KINDRED_SIMD=avx2 forbids AVX-512 and
-// KINDRED_SIMD=avx512 forbids VNNI; it is read once, when the process starts.
-// On Linux, [HeadPanels] use tile registers (AMX) where the machine has them and
-// the kernel gives leave, which KINDRED_SIMD=vnni does not ask for.
-// The build tag noasm removes the assembly.
+// as AVX-512 assembly where that is faster, with VNNI and, for the integer
+// products and many heads at once, AMX (gen/amx, gen/headtiles) where the machine has them, and as a plain Go twin that
+// stays the oracle of the tests and serves every other machine. [Features] names
+// the variant in use. The environment variable KINDRED_SIMD=go forces the twin,
+// KINDRED_SIMD=avx2 forbids AVX-512, KINDRED_SIMD=avx512 forbids VNNI and
+// KINDRED_SIMD=vnni forbids AMX; it is read once, when the process starts. The
+// build tag noasm removes the assembly.
 //
 // # Integers
 //

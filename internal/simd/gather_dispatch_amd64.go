@@ -9,7 +9,7 @@ import (
 )
 
 // biasedQuery says which form of a query dotInt8At reads.
-func biasedQuery() bool { return impl == variantVNNI && cpu.X86.HasBMI2 }
+func biasedQuery() bool { return impl >= variantVNNI && cpu.X86.HasBMI2 }
 
 func dotInt8At(t *Int8Rows, rows []uint32, q *Int8Query, out []int32) {
 	body := t.dim &^ 15

@@ -110,6 +110,8 @@ func (epi *Epilogue) check(c Matrix) {
 const (
 	blockRows  = 120
 	blockDepth = 384
+	// blockTileRows is blockRows for AMX, whose operands are half as large.
+	blockTileRows = 256
 )
 
 // MatMul computes C = epilogue(A·B): a is [M, K], b packed [K, N], c [M, N].

@@ -33,14 +33,48 @@ const (
 	// formatUint8: four unsigned bytes of A, 128 above their value, by four
 	// signed bytes of B.
 	formatUint8
+	// formatTileInt16: for tiles of AMX, of 64 elements first the high bytes,
+	// signed, and then the low ones, unsigned. Slices are filled up with zeros
+	// to whole steps of 64.
+	formatTileInt16
+	// formatTileUint8 is formatUint8 in slices of whole steps of 64.
+	formatTileUint8
 )
 
 // perGroup is how many elements of K a group of four bytes holds.
 func (f intFormat) perGroup() int {
-	if f == formatUint8 {
-		return 4
+	if f == formatInt16 || f == formatTileInt16 {
+		return 2
 	}
-	return 2
+	return 4
+}
+
+// groups is how many groups n elements of a slice take.
+func (f intFormat) groups(n int) int {
+	if f.tiles() {
+		n = (n + 63) &^ 63
+	}
+	return (n + f.perGroup() - 1) / f.perGroup()
+}
+
+// unsigned says whether activations are bytes 128 above their value.
+func (f intFormat) unsigned() bool { return f == formatUint8 || f == formatTileUint8 }
+
+// tiles says whether the format is for AMX.
+func (f intFormat) tiles() bool { return f == formatTileInt16 || f == formatTileUint8 }
+
+// put stores integer v as element l of a slice; groups are w apart.
+func (f intFormat) put(dst []uint32, l, w int, v int32) {
+	switch {
+	case f == formatTileInt16:
+		at := l/64*32 + l%64/4
+		dst[at*w] |= uint32(uint8(v>>8)) << (l % 4 * 8)
+		dst[(at+16)*w] |= uint32(uint8(v)) << (l % 4 * 8)
+	case f.perGroup() == 4:
+		dst[l/4*w] |= uint32(uint8(v)) << (l % 4 * 8)
+	default:
+		dst[l/2*w] |= uint32(uint16(v)) << (l % 2 * 16)
+	}
 }
 
 // kslice is one slice of K: elements [from, to) and groups [group, groupTo).
@@ -55,7 +89,7 @@ func cutDepth(k int, f intFormat) []kslice {
 	group := 0
 	for from := 0; from < k; from += step {
 		s := kslice{from: from, to: min(from+step, k), group: group}
-		group += (s.to - s.from + f.perGroup() - 1) / f.perGroup()
+		group += f.groups(s.to - s.from)
 		s.groupTo = group
 		out = append(out, s)
 	}
@@ -92,7 +126,7 @@ func (b *PackedInt) N() int { return b.n }
 // that wraps [ErrRange] if a weight is not finite or a column is so small that
 // its scale is not a normal fp32 number.
 func PackInt16(b []float32, k, n, stride int) (*PackedInt, error) {
-	return packInt(b, k, n, stride, formatInt16, int16Activation, int16Weight)
+	return packInt(b, k, n, stride, int16Format(), int16Activation, int16Weight)
 }
 
 // PackInt8 is [PackInt16] to int8, activations and weights in -127..127. Where
@@ -112,7 +146,7 @@ func packInt(b []float32, k, n, stride int, f intFormat, top, limit int32) (*Pac
 	groups := p.slices[len(p.slices)-1].groupTo
 	p.data = make([]uint32, padded*groups)
 	p.scale = make([]float32, padded*len(p.slices))
-	if f == formatUint8 {
+	if f.unsigned() {
 		p.start = make([]int32, padded*len(p.slices))
 	}
 	var q [maxSlice]int32
@@ -128,13 +162,9 @@ func packInt(b []float32, k, n, stride int, f intFormat, top, limit int32) (*Pac
 			var sum int32
 			for l, v := range col {
 				sum += v
-				if f == formatUint8 {
-					dst[l/4*w] |= uint32(uint8(v)) << (l % 4 * 8)
-				} else {
-					dst[l/2*w] |= uint32(uint16(v)) << (l % 2 * 16)
-				}
+				f.put(dst, l, w, v)
 			}
-			if f == formatUint8 {
+			if f.unsigned() {
 				p.start[i*padded+j] = -128 * sum // takes the activations' offset back
 			}
 		}
@@ -230,6 +260,9 @@ func (q *Quantised) SetRow(i int, x []float32, b *PackedInt) {
 
 func quantiseSlice(dst []uint32, x []float32, f intFormat, top int32) float32 {
 	n := len(x) &^ 15
+	if f == formatTileInt16 {
+		n = len(x) &^ 63
+	}
 	bits := absMax(x[:n])
 	for _, v := range x[n:] {
 		bits = max(bits, math.Float32bits(v)&0x7fffffff)
@@ -244,7 +277,7 @@ func quantiseSlice(dst []uint32, x []float32, f intFormat, top int32) float32 {
 	}
 	if inv == 0 { // 0·Inf is not 0, so the kernels are not asked
 		var zero uint32
-		if f == formatUint8 {
+		if f.unsigned() {
 			zero = 0x80808080
 		}
 		for i := range dst {
@@ -252,10 +285,9 @@ func quantiseSlice(dst []uint32, x []float32, f intFormat, top int32) float32 {
 		}
 		return scale
 	}
-	per := f.perGroup()
 	quantBody(dst, x[:n], f, inv)
 	if n < len(x) {
-		quantGo(dst[n/per:], x[n:], f, inv)
+		quantGo(dst[n/f.perGroup():], x[n:], f, inv)
 	}
 	return scale
 }
@@ -280,35 +312,49 @@ func MatMulIntColumns(c Matrix, a *Quantised, b *PackedInt, from, to int, epi Ep
 		panic(fmt.Sprintf("simd: MatMulInt: C [%d, %d] = A [%d, %d] of %d x B [%d, %d] of %d", c.Rows, c.Cols, a.rows, a.k, a.top, b.k, b.n, b.top))
 	}
 	epi.check(c)
-	for i := 0; i < c.Rows; i += blockRows {
-		end := min(i+blockRows, c.Rows)
+	var work amxWork
+	block, full := blockRows, 0
+	if b.format.tiles() { // all whole panels at once
+		block, full = blockTileRows, min(to, b.n/b.width)-from
+	}
+	for i := 0; i < c.Rows; i += block {
+		end := min(i+block, c.Rows)
 		for at, s := range b.slices {
-			for j := from * b.width; j < min(to*b.width, b.n); j += b.width {
-				intPanel(c, a, b, at, s, j, i, end, &epi)
+			next := from
+			if full > 0 {
+				intPanel(c, a, b, at, s, next*b.width, full, i, end, &epi, &work)
+				next += full
+			}
+			for j := next * b.width; j < min(to*b.width, b.n); j += b.width {
+				intPanel(c, a, b, at, s, j, 1, i, end, &epi, &work)
 			}
 		}
 	}
 }
 
-// intPanel runs slice s over rows [i, end) of the panel that starts at column j.
-func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, i, end int, epi *Epilogue) {
-	w, cols := b.width, min(b.width, b.n-j)
+// intPanel runs slice s over rows [i, end) of the panels that start at column j;
+// more than one only for AMX.
+func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, panels, i, end int, epi *Epilogue, work *amxWork) {
+	w := b.width
+	cols := min(panels*w, b.n-j)
+	whole := cols == panels*w
 	padded := b.Panels() * w
 	groups := b.slices[len(b.slices)-1].groupTo
 	last := at == len(b.slices)-1
 	t := intTile{
-		b:      b.data[(j/w*groups+s.group)*w : (j/w*groups+s.groupTo)*w],
-		scaleB: b.scale[at*padded+j : at*padded+j+w],
-		lda:    a.stride, lds: a.slices, groups: s.groupTo - s.group, width: w, format: b.format,
+		b:      b.data[(j/w*groups+s.group)*w : ((j/w+panels-1)*groups+s.groupTo)*w],
+		scaleB: b.scale[at*padded+j : at*padded+j+panels*w],
+		lda:    a.stride, lds: a.slices, groups: s.groupTo - s.group, width: w, format: b.format, work: work,
+		panels: panels, next: 4 * groups * w,
 	}
 	if b.start != nil {
-		t.start = b.start[at*padded+j : at*padded+j+w]
+		t.start = b.start[at*padded+j : at*padded+j+panels*w]
 	}
 	var buf [maxTile]float32
 	var biasBuf [32]float32
 	if at == 0 && epi.Bias != nil {
 		t.bias = epi.Bias[j : j+cols]
-		if cols < w {
+		if !whole {
 			copy(biasBuf[:], t.bias)
 			t.bias = biasBuf[:w]
 		}
@@ -321,12 +367,18 @@ func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, i, end 
 		init = epi.Residual
 	}
 	step := evenRows(end-i, w)
+	switch {
+	case b.format.tiles() && whole:
+		step = end - i // the kernel walks the rows
+	case b.format.tiles():
+		step = maxTile / w
+	}
 	for ; i < end; i += step {
 		t.rows = min(step, end-i)
 		t.a = a.data[i*a.stride+s.group : (i+t.rows-1)*a.stride+s.groupTo]
 		t.scaleA = a.scale[i*a.slices+at : (i+t.rows-1)*a.slices+at+1]
 		out := Matrix{Data: c.Data[i*c.Stride+j : (i+t.rows-1)*c.Stride+j+cols], Rows: t.rows, Cols: cols, Stride: c.Stride}
-		if cols == w {
+		if whole {
 			t.c, t.ldc = out.Data, c.Stride
 			if init.Data != nil {
 				t.init, t.ldi = init.Data[i*init.Stride+j:(i+t.rows-1)*init.Stride+j+cols], init.Stride
@@ -357,7 +409,7 @@ func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, i, end 
 }
 
 // intTile is the argument block of the integer micro-kernels; gen/gemmint.go
-// reads its fields by offset. c = (init + bias) + (start + a·b)·scaleB·scaleA.
+// and gen/amx read its fields by offset. c = (init + bias) + (start + a·b)·scaleB·scaleA.
 type intTile struct {
 	c      []float32 // offset 0
 	a      []uint32  // 24
@@ -375,4 +427,7 @@ type intTile struct {
 	lds    int       // 232
 	width  int       // 240
 	format intFormat // 248
+	work   *amxWork  // 256, for the formats of AMX
+	panels int       // 264, for the same: how many
+	next   int       // 272, bytes of B from one panel to the next
 }

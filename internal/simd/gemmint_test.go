@@ -14,15 +14,16 @@ var intPacks = map[string]packInts{"int16": PackInt16, "int8": PackInt8}
 
 func intSizes() []gemmCase {
 	var out []gemmCase
-	for _, m := range []int{1, 5, 6, 7, 11, 12, 13, 25} {
+	for _, m := range []int{1, 5, 6, 7, 11, 12, 13, 15, 16, 17, 25, 33} {
 		for _, n := range []int{1, 15, 16, 17, 31, 32, 33, 70} {
 			out = append(out, gemmCase{m: m, k: 16, n: n, bias: n%2 == 0, resid: m%2 == 0})
 		}
 	}
-	for _, k := range []int{1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31, 33, 383, 384, 385, 512, 768, 769, 1153} {
+	for _, k := range []int{1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31, 33, 63, 64, 65, 127, 128, 129, 192, 383, 384, 385, 512, 768, 769, 1153} {
 		out = append(out, gemmCase{m: 3, k: k, n: 34, bias: true, resid: k%2 == 0, gelu: k%3 == 0})
 	}
-	return append(out, gemmCase{m: 121, k: 24, n: 17, bias: true, resid: true}, gemmCase{m: 241, k: 400, n: 33})
+	return append(out, gemmCase{m: 121, k: 24, n: 17, bias: true, resid: true}, gemmCase{m: 241, k: 400, n: 33},
+		gemmCase{m: 18, k: 130, n: 97, bias: true, resid: true}, gemmCase{m: 257, k: 70, n: 64, bias: true})
 }
 
 // intOperands makes the operands of one case: odd starts, rows wider than K.

@@ -38,7 +38,7 @@ func NewHeadPanels(heads [][]int16, dim int, scales, biases []float64) *HeadPane
 	if len(heads) < 1 || len(heads) > MostPanelHeads || dim < 1 {
 		panic(fmt.Sprintf("simd: NewHeadPanels: %d heads of dim %d", len(heads), dim))
 	}
-	if useAMX() {
+	if useTiles() {
 		return packTiles(heads, dim, scales, biases)
 	}
 	w, _ := panelShape()

@@ -17,7 +17,7 @@ func runPanel(a []int16, lda int, b []uint32, groups int, c []int32, ldc, width 
 	switch {
 	case impl == variantGo:
 		runPanelGo(a, lda, b, groups, c, ldc, width, rows)
-	case impl == variantVNNI:
+	case impl >= variantVNNI:
 		panelVNNI(&a[0], 2*lda, &b[0], groups, &c[0], 4*ldc)
 	case impl == variantAVX512:
 		panelAVX512(&a[0], 2*lda, &b[0], groups, &c[0], 4*ldc)

@@ -15,7 +15,7 @@ import (
 // over dims, rows and numbers of heads that straddle each block, at the largest
 // magnitudes too, from memory that ends where the rows end.
 func TestHeadPanels(t *testing.T) {
-	forEachPanel(t, func(t *testing.T) {
+	forEachVariant(t, func(t *testing.T) {
 		r := newRand(t, 61)
 		var scratch PanelScratch
 		for _, dim := range []int{1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 40, 64, 65, 128, 384, 385, 1000, 32768} {
@@ -134,7 +134,7 @@ func TestFamiliesGenerated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the generators")
 	}
-	for _, name := range []string{"panels", "amx", "fit"} {
+	for _, name := range []string{"panels", "headtiles", "fit"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			bin := filepath.Join(dir, name)

@@ -51,23 +51,20 @@ func absMaxGo(x []float32) uint32 {
 	return top
 }
 
-// quantGo writes x·inv rounded to nearest even; the last group is filled up
+// quantGo writes x·inv rounded to nearest even; what is left of dst is filled up
 // with zeros.
 func quantGo(dst []uint32, x []float32, f intFormat, inv float32) {
+	clear(dst)
+	var offset int32
+	if f.unsigned() {
+		offset = 128
+	}
 	per := f.perGroup()
-	for i := 0; i < len(x); i += per {
-		var g uint32
-		for l := range per {
-			var q int32
-			if i+l < len(x) {
-				q = int32(math.RoundToEven(float64(x[i+l] * inv)))
-			}
-			if f == formatUint8 {
-				g |= uint32(uint8(q+128)) << (8 * l)
-			} else {
-				g |= uint32(uint16(q)) << (16 * l)
-			}
+	for i := range (len(x) + per - 1) / per * per {
+		q := offset
+		if i < len(x) {
+			q += int32(math.RoundToEven(float64(x[i] * inv)))
 		}
-		dst[i/per] = g
+		f.put(dst, i, 1, q)
 	}
 }

@@ -26,6 +26,9 @@ func TestChoose(t *testing.T) {
 		{"go", variantAVX512, variantGo},
 		{"avx2", variantAVX512, variantAVX2},
 		{"avx2", variantGo, variantGo},
+		{"avx512", variantAMX, variantAVX512},
+		{"vnni", variantAMX, variantVNNI},
+		{"vnni", variantAVX2, variantAVX2},
 		{"nonsense", variantAVX2, variantAVX2},
 	} {
 		if got := choose(c.wish, c.have); got != c.want {

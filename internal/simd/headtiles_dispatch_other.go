@@ -1,9 +1,10 @@
-//go:build !amd64 || noasm || !linux
+//go:build !amd64 || noasm
 
 package simd
 
 import "unsafe"
 
-func useAMX() bool { return false }
+// useTiles: there are none here.
+func useTiles() bool { return false }
 
 func dotTiles([]int8, int, []uint32, int, int, int, []int32, int, *[4096]byte, unsafe.Pointer) {}
