@@ -14,14 +14,17 @@
 //
 // # Variants
 //
-// Each kernel exists as AVX2+FMA assembly (written by the generator in gen),
-// as AVX-512 assembly where that is faster, with VNNI and, for the integer
-// products and many heads at once, AMX (gen/amx, gen/headtiles) where the machine has them, and as a plain Go twin that
-// stays the oracle of the tests and serves every other machine. [Features] names
-// the variant in use. The environment variable KINDRED_SIMD=go forces the twin,
-// KINDRED_SIMD=avx2 forbids AVX-512, KINDRED_SIMD=avx512 forbids VNNI and
-// KINDRED_SIMD=vnni forbids AMX; it is read once, when the process starts. The
-// build tag noasm removes the assembly.
+// On amd64 each kernel exists as AVX2+FMA assembly (written by the generator in
+// gen), as AVX-512 assembly where that is faster, with VNNI and, for the integer
+// products and many heads at once, with AMX (gen/amx, gen/headtiles) where the
+// machine has them. On arm64 each exists as NEON assembly (written by gen/neon),
+// with the products of bytes of FEAT_DotProd where the machine has them. A plain
+// Go twin stays the oracle of the tests and serves every other machine. [Features]
+// names the variant in use. The environment variable KINDRED_SIMD=go forces the
+// twin, KINDRED_SIMD=avx2 forbids AVX-512, KINDRED_SIMD=avx512 forbids VNNI,
+// KINDRED_SIMD=vnni forbids AMX and KINDRED_SIMD=neon forbids products of bytes;
+// it is read once, when the process starts. The build tag noasm removes the
+// assembly.
 //
 // # Integers
 //
@@ -36,7 +39,7 @@
 // C is one accumulator, updated over k = 0..K-1 in order, whatever the number
 // of rows or the element's place in its tile; reductions use a lane order fixed
 // by the length alone. So a text embeds to the same bits alone and in any batch.
-// The AVX2 and AVX-512 matrix kernels agree bit for bit; the twin may round
+// The AVX2, AVX-512 and NEON matrix kernels agree bit for bit; the twin may round
 // each multiplication and so agrees to within K·2⁻²³ of Σ|a·b|. The integer
 // kernels and the fp16 conversions give the same bits in every variant.
 //
@@ -48,3 +51,4 @@
 package simd
 
 //go:generate go run ./gen -out kernels_amd64.s -stubs kernels_amd64.go -pkg simd
+//go:generate go run ./gen/neon -out kernels_arm64.s -stubs kernels_arm64.go

@@ -12,7 +12,7 @@ import (
 // Set fills it; it is then read-only and may be shared.
 type Int8Query struct {
 	dim    int
-	biased []uint8 // codes + 128, padded to a multiple of 64, where biasedQuery
+	narrow []uint8 // codes + an offset, padded to a multiple of 64, where narrowQuery
 	wide   []int16 // the codes, elsewhere
 }
 
@@ -21,16 +21,17 @@ func (q *Int8Query) Set(codes []int8) {
 	if q.dim != len(codes) {
 		q.dim = len(codes)
 		q.wide = make([]int16, len(codes))
-		q.biased = make([]uint8, (len(codes)+63)&^63)
+		q.narrow = make([]uint8, (len(codes)+63)&^63)
 	}
-	if biasedQuery() {
+	if offset, narrow := narrowQuery(); narrow {
 		src := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes))
-		dst := q.biased[:len(codes)]
+		dst := q.narrow[:len(codes)]
+		const each = 0x0101010101010101
 		for ; len(src) >= 8; src, dst = src[8:], dst[8:] {
-			binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(src)^0x8080808080808080)
+			binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(src)^each*uint64(offset))
 		}
 		for i, c := range src {
-			dst[i] = c ^ 0x80
+			dst[i] = c ^ offset
 		}
 		return
 	}

@@ -243,8 +243,8 @@ func evenRows(rows, width int) int {
 	return max(1, (rows+tiles-1)/tiles)
 }
 
-// tile is the argument block of the micro-kernels; gen/gemm.go reads its fields
-// by offset. c = init + bias + a·b over one [rows, width] tile, each element
+// tile is the argument block of the micro-kernels; gen/gemm.go and gen/neon/gemm.go
+// read its fields by offset. c = init + bias + a·b over one [rows, width] tile, each element
 // one accumulator over k in order.
 type tile struct {
 	c    []float32 // offset 0

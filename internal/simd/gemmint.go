@@ -33,6 +33,8 @@ const (
 	// formatUint8: four unsigned bytes of A, 128 above their value, by four
 	// signed bytes of B.
 	formatUint8
+	// formatInt8: four signed bytes of A by four of B.
+	formatInt8
 	// formatTileInt16: for tiles of AMX, of 64 elements first the high bytes,
 	// signed, and then the low ones, unsigned. Slices are filled up with zeros
 	// to whole steps of 64.

@@ -15,8 +15,11 @@ func runIntTileGo(t *intTile) {
 		}
 		for l, g := range t.a[r*t.lda : r*t.lda+t.groups] {
 			row := t.b[l*w : l*w+w]
-			if t.format == formatUint8 {
-				a0, a1, a2, a3 := int32(uint8(g)), int32(uint8(g>>8)), int32(uint8(g>>16)), int32(uint8(g>>24))
+			if t.format != formatInt16 {
+				a0, a1, a2, a3 := int32(int8(g)), int32(int8(g>>8)), int32(int8(g>>16)), int32(int8(g>>24))
+				if t.format == formatUint8 {
+					a0, a1, a2, a3 = a0&255, a1&255, a2&255, a3&255
+				}
 				for j, b := range row {
 					s[j] += a0*int32(int8(b)) + a1*int32(int8(b>>8)) + a2*int32(int8(b>>16)) + a3*int32(int8(b>>24))
 				}

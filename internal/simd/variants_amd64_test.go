@@ -4,15 +4,12 @@ package simd
 
 import "testing"
 
-// forEachVariant runs f once under every variant this machine supports. Tests
-// that use it do not run in parallel, because it changes impl.
-func forEachVariant(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
+// everyVariant sets impl to each variant this machine supports while f runs.
+func everyVariant(f func()) {
 	saved := impl
 	defer func() { impl = saved }()
-	for v := variantGo; v <= best(); v++ {
-		impl = v
-		t.Run(v.String(), f)
+	for impl = variantGo; impl <= best(); impl++ {
+		f()
 	}
 }
 
