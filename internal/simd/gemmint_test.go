@@ -322,36 +322,6 @@ func TestIntRowsAreIndependent(t *testing.T) {
 	})
 }
 
-// FuzzMatMulInt holds the variant in use to the twin.
-func FuzzMatMulInt(f *testing.F) {
-	f.Add(uint64(1), uint8(13), uint16(400), uint8(33), false)
-	f.Add(uint64(2), uint8(1), uint16(1), uint8(1), true)
-	f.Fuzz(func(t *testing.T, seed uint64, m uint8, k uint16, n uint8, narrow bool) {
-		c := gemmCase{m: 1 + int(m)%30, k: 1 + int(k)%900, n: 1 + int(n)%80, bias: seed%2 == 0, resid: seed%3 == 0}
-		r := rand.New(rand.NewPCG(seed, 7))
-		a, b, stride, epi := intOperands(r, c)
-		pack, kind := PackInt16, "int16"
-		if narrow {
-			pack, kind = PackInt8, "int8"
-		}
-		p, err := pack(b, c.k, c.n, stride)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var q Quantised
-		q.From(a, p)
-		got := guarded(c.m, c.n)
-		MatMulInt(got, &q, p, epi)
-		checkGuards(t, got)
-		for i := range c.m {
-			for j := range c.n {
-				want := intElement(p, a.Row(i), b[j*stride:], epi, i, j, kind)
-				equalBits(t, fmt.Sprintf("%s %v C[%d,%d]", kind, c, i, j), got.Row(i)[j:j+1], []float32{want})
-			}
-		}
-	})
-}
-
 func BenchmarkMatMulInt(b *testing.B) {
 	for name, pack := range intPacks {
 		for _, s := range []gemmCase{{m: 16, k: 384, n: 384}, {m: 120, k: 384, n: 1536}, {m: 120, k: 384, n: 384, gelu: true}} {
