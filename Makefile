@@ -5,14 +5,16 @@ VENV     ?= .venv
 LINT_VERSION ?= v2.15.0
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X github.com/kindred-search/kindred/internal/buildinfo.version=$(VERSION)
+FUZZ     ?= ./...
+FUZZTIME ?= 10s
 # Packages with goroutines of their own.
 RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint fuzz generate models conformance demo bench bench-check bench-render clean
+.PHONY: help build test race vet lint test-arm64 test-cpu fuzz generate models conformance demo bench bench-check bench-render clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred ./cmd/kindred
@@ -33,10 +35,16 @@ lint: ## golangci-lint at the pinned version, installed when missing
 	@command -v $$($(GO) env GOPATH)/bin/golangci-lint >/dev/null || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	$$($(GO) env GOPATH)/bin/golangci-lint run ./...
 
-fuzz: ## fuzz every parser for a short while each
-	@for pkg in $$($(GO) list ./...); do \
+test-arm64: ## run the NEON code under qemu, with products of bytes and without
+	GO=$(GO) internal/simd/testdata/emulate.sh arm64
+
+test-cpu: ## run on emulated processors without AVX2 and without AVX-512, and with the plain Go twin
+	GO=$(GO) internal/simd/testdata/emulate.sh cpu
+
+fuzz: ## fuzz every parser and every vector kernel (FUZZTIME=10s each; FUZZ=./internal/simd for one package)
+	@for pkg in $$($(GO) list $(FUZZ)); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 10s $$pkg || exit 1; done; done
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; done; done
 
 generate: ## regenerate the assembly
 	$(GO) generate ./...
