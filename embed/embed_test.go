@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -244,6 +245,46 @@ func TestCancelWithinATile(t *testing.T) {
 	}
 	if asked < 1+2 { // before the tile and before each of its two layers
 		t.Errorf("the context was looked at %d times", asked)
+	}
+}
+
+// looks counts how often a context is asked, and cancels it at the stop-th time.
+type looks struct {
+	context.Context
+	n, stop atomic.Int64
+}
+
+func (c *looks) Err() error {
+	if c.n.Add(1) >= c.stop.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestCancelCountsTiles: wherever a call over many tiles is cancelled, each
+// goroutine asks once more at most, and so begins no tile and no layer. A tile of
+// the tiny model asks three times: before it begins and before its two layers.
+func TestCancelCountsTiles(t *testing.T) {
+	const threads, texts = 2, 400
+	m := openTiny(t, "tiny", Options{Threads: threads})
+	ids := randomTexts(rand.New(rand.NewPCG(12, 1)), texts, 100, 48)
+	encode := func(stop int64) int64 {
+		ctx := &looks{Context: t.Context()}
+		ctx.stop.Store(stop)
+		if _, err := m.EncodeTokens(ctx, ids, EncodeOptions{}); (err == nil) != (ctx.n.Load() < stop) || (err != nil && !errors.Is(err, context.Canceled)) {
+			t.Fatalf("cancelled at look %d of %d: %v", stop, ctx.n.Load(), err)
+		}
+		return ctx.n.Load()
+	}
+	all := encode(math.MaxInt64)
+	if all < 3*20 {
+		t.Fatalf("the whole call looks %d times: too few tiles for this test", all)
+	}
+	for stop := int64(1); stop < all; stop += 7 {
+		// The others' next look, and the one after all have ended.
+		if n := encode(stop); n > stop+threads {
+			t.Errorf("cancelled at look %d, looked %d times more", stop, n-stop)
+		}
 	}
 }
 

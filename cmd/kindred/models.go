@@ -14,7 +14,8 @@ import (
 	"github.com/kindred-search/kindred/embed/models"
 )
 
-// openCached opens a model of the cache.
+// openCached opens a model of the cache. It tells the user of layers whose weights
+// have no form in the precision asked for.
 func (a *app) openCached(name string) (*embed.Model, error) {
 	dir, ok := models.Find(name)
 	if !ok {
@@ -23,7 +24,14 @@ func (a *app) openCached(name string) (*embed.Model, error) {
 		}
 		return nil, fmt.Errorf("model %s is not on this machine: run kindred models pull %s", name, name)
 	}
-	return embed.Open(dir, embed.Options{Precision: embed.Precision(a.cfg.Precision)})
+	m, err := embed.Open(dir, embed.Options{Precision: embed.Precision(a.cfg.Precision)})
+	if err != nil {
+		return nil, err
+	}
+	if info := m.Info(); len(info.Full) > 0 {
+		a.say("model %s: these layers run in fp32, not %s: %s", name, info.Precision, strings.Join(info.Full, "; "))
+	}
+	return m, nil
 }
 
 // openModel is openCached for package collection.
