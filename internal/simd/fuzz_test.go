@@ -170,9 +170,8 @@ func FuzzQuantise(f *testing.F) {
 			for _, c := range []struct {
 				f   intFormat
 				top int32
-			}{{formatInt16, int16Activation}, {int8Format(), int8Activation}} {
-				per := c.f.perGroup()
-				got, want := make([]uint32, (n+per-1)/per), make([]uint32, (n+per-1)/per)
+			}{{formatInt16, int16Activation}, {int16Format(), int16Activation}, {int8Format(), int8Activation}} {
+				got, want := make([]uint32, c.f.groups(n)), make([]uint32, c.f.groups(n))
 				scale := quantiseSlice(got, x, c.f, c.top)
 				inv := float32(c.top) / math.Float32frombits(absMaxGo(x))
 				if scale != scale || scale == 0 {
