@@ -187,6 +187,7 @@ func (s *Server) audienceRoutes() {
 			}
 			return &body[checks]{checks{got}}, problemOf(err)
 		})
+	s.whyRoute(at)
 	events := s.operation("audience-events", http.MethodGet, at+"/events", "Members entering and leaving, as server-sent events, from now on", "audiences", RoleRead)
 	events.Description = "A customer enters or leaves when a write of it does so. The stream ends when its reader is 4,096 changes behind or the server stops: members/check says where things stand."
 	streams(&events, "change")

@@ -49,6 +49,7 @@ type fieldBody struct {
 	Type      string  `json:"type" enum:"number,category,set,text,bool,time"`
 	Sensitive bool    `json:"sensitive,omitempty"`
 	PII       bool    `json:"pii,omitempty"`
+	Immutable bool    `json:"immutable,omitempty" doc:"never proposed as a change, such as a year of birth"`
 	Weight    float64 `json:"weight,omitempty" minimum:"0"`
 }
 
@@ -77,7 +78,7 @@ func (s *Server) collectionRoutes() {
 		cfg := collection.Config{Name: in.Collection, Model: in.Body.Model, Dim: in.Body.Dim, Precision: in.Body.Precision}
 		cfg.Schema.Template = in.Body.Template
 		for _, f := range in.Body.Fields {
-			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Weight: f.Weight})
+			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Immutable: f.Immutable, Weight: f.Weight})
 		}
 		var out *collectionAnswer
 		err := s.unchanged(ctx, in.Collection, in.Preconditions, func() error {

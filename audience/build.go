@@ -383,6 +383,9 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 		}
 	}
 	res.Reasons = b.f.reasons(rows, b.r.everyone)
+	if err := b.phrases(ctx, rows); err != nil {
+		return nil, err
+	}
 	b.curve(scores)
 	b.histograms(scores, rows)
 	b.progress("explaining", len(rows), len(rows))

@@ -136,6 +136,7 @@ type Holdout struct {
 // Explain says what to explain.
 type Explain struct {
 	Members *bool `json:"members,omitempty"` // default true
+	Phrases *bool `json:"phrases,omitempty"` // default true
 }
 
 // Limits are the refusals. Zero values take the defaults.
@@ -155,6 +156,9 @@ type Population struct {
 	// Grouped returns the rows of Snap that Seeds.Segment and Seeds.Tag name; nil:
 	// there are no segments and tags.
 	Grouped func(ctx context.Context, seeds Seeds) ([]uint32, error)
+	// Texts reads what customers wrote, without personal and sensitive fields, in the
+	// order of the ids; an unknown customer has none. nil: phrases are not counted.
+	Texts func(ctx context.Context, ids []string) ([][]string, error)
 }
 
 // Result is a finished audience.
@@ -167,6 +171,7 @@ type Result struct {
 	Doctor     Doctor      `json:"doctor"`
 	Curve      []Point     `json:"curve"`
 	Reasons    []Reason    `json:"reasons"` // what the audience has more of than everyone
+	Phrases    Phrases     `json:"phrases"` // what members and seeds write more than everyone
 	Histograms Histograms  `json:"histograms"`
 	Fairness   []Disparity `json:"fairness"` // on sensitive columns
 	Candidates []Candidate `json:"candidates"`

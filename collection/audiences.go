@@ -180,6 +180,7 @@ func (s *Service) Run(ctx context.Context, coll string, req audience.Request, pr
 		Grouped: func(ctx context.Context, seeds audience.Seeds) ([]uint32, error) {
 			return s.grouped(ctx, coll, snap, seeds)
 		},
+		Texts: readTexts(eng, cfg.Schema),
 	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {

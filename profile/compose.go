@@ -97,6 +97,21 @@ func (s Schema) Compose(r Record, opt ComposeOptions) []Passage {
 	return kept
 }
 
+// TemplateFields returns the fields that the template names, in order.
+func (s Schema) TemplateFields() []string {
+	parts, err := parseTemplate(s.Template)
+	if err != nil { // as in Compose
+		return nil
+	}
+	var names []string
+	for _, p := range parts {
+		if p.field != "" {
+			names = append(names, p.field)
+		}
+	}
+	return names
+}
+
 // part is either literal text or a field's placeholder.
 type part struct{ literal, field string }
 

@@ -43,6 +43,7 @@ type Field struct {
 	Type      FieldType `json:"type"`
 	Sensitive bool      `json:"sensitive,omitempty"` // never in a head unless allowed in writing
 	PII       bool      `json:"pii,omitempty"`       // never in a report or a reason
+	Immutable bool      `json:"immutable,omitempty"` // never proposed as a change, such as a year of birth
 	Weight    float64   `json:"weight,omitempty"`    // of a text field's passages in the mean; 0 means 1
 }
 

@@ -14,7 +14,7 @@ import (
 
 func (a *app) audienceCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "audience", Short: "Stored audiences: create, list, show, export, delete", Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience ls shop", Args: arguments(cobra.NoArgs),
+		Use: "audience", Short: "Stored audiences: create, list, show, explain, export, delete", Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience ls shop", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	ls := &cobra.Command{
@@ -76,7 +76,7 @@ func (a *app) audienceCommand() *cobra.Command {
 			return a.withBackend(cmd.Context(), func(b backend) error { return b.DropAudience(cmd.Context(), args[0], args[1]) })
 		},
 	}
-	cmd.AddCommand(a.audienceCreate(), ls, show, export, rm)
+	cmd.AddCommand(a.audienceCreate(), ls, show, a.audienceExplain(), export, rm)
 	return cmd
 }
 

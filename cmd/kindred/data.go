@@ -22,6 +22,7 @@ type backend interface {
 	Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error)
 	Audience(ctx context.Context, coll, name string) (*collection.AudienceInfo, error)
 	Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error)
+	Why(ctx context.Context, coll, name, id string) (*audience.Explanation, error)
 	CreateAudience(ctx context.Context, coll string, req audience.Request) (collection.Job, error)
 	DropAudience(ctx context.Context, coll, name string) error
 	Jobs(ctx context.Context) ([]collection.Job, error)

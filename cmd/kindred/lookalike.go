@@ -35,6 +35,7 @@ const population = "population"
 type fileFlags struct {
 	id, groupBy, delimiter, encoding, model string
 	text, ignore, exclude, sensitive, types []string
+	immutable                               []string
 	noHeader                                bool
 }
 
@@ -49,6 +50,7 @@ func (f *fileFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.ignore, "ignore", nil, "columns to leave out")
 	flags.StringSliceVar(&f.exclude, "exclude-column", nil, "the same as --ignore, such as for an outcome")
 	flags.StringSliceVar(&f.sensitive, "sensitive", nil, "columns never scored by, but reported on")
+	flags.StringSliceVar(&f.immutable, "immutable", nil, "columns never proposed as a change, such as a year of birth")
 	flags.StringVar(&f.model, "model", "auto", "encoder of the texts: auto, none or a name of kindred models ls")
 }
 
@@ -87,14 +89,18 @@ func (f *fileFlags) options() (ingest.Options, error) {
 func (f *fileFlags) configure(plan *ingest.Plan) (collection.Config, error) {
 	cfg := collection.Config{Name: population, Schema: plan.Schema()}
 	var faults []error
-	for _, name := range f.sensitive {
-		at := slices.IndexFunc(cfg.Schema.Fields, func(x profile.Field) bool { return x.Name == name })
-		if at < 0 {
-			faults = append(faults, fmt.Errorf("--sensitive %s: the file has no such column, or it is not used", name))
-			continue
+	mark := func(flag string, names []string, set func(*profile.Field)) {
+		for _, name := range names {
+			at := slices.IndexFunc(cfg.Schema.Fields, func(x profile.Field) bool { return x.Name == name })
+			if at < 0 {
+				faults = append(faults, fmt.Errorf("--%s %s: the file has no such column, or it is not used", flag, name))
+				continue
+			}
+			set(&cfg.Schema.Fields[at])
 		}
-		cfg.Schema.Fields[at].Sensitive = true
 	}
+	mark("sensitive", f.sensitive, func(x *profile.Field) { x.Sensitive = true })
+	mark("immutable", f.immutable, func(x *profile.Field) { x.Immutable = true })
 	if err := errors.Join(faults...); err != nil {
 		return cfg, &usageError{err}
 	}
