@@ -117,6 +117,17 @@ func TestAudienceLife(t *testing.T) {
 		t.Errorf("check says %+v", checked.Members)
 	}
 	f.do("POST", "/v1/collections/shop/audiences/spring/members/check", `{"ids":[]}`).problem(422, "invalid")
+	var why audience.Explanation
+	f.do("GET", "/v1/collections/shop/audiences/spring/members/"+whole[3].ID, nil).want(200).into(&why)
+	sum := float32(0)
+	for _, p := range why.Reasons {
+		sum += p.Value
+	}
+	if !why.In || why.Rank != 4 || len(why.Passages) == 0 || len(why.Nearest) != 3 || sum-why.Score > 1e-5 || why.Score-sum > 1e-5 {
+		t.Errorf("why: %+v", why)
+	}
+	f.do("GET", "/v1/collections/shop/audiences/spring/members/nobody", nil).problem(404, "not_found")
+	f.do("GET", "/v1/collections/shop/audiences/autumn/members/"+whole[3].ID, nil).problem(404, "not_found")
 	var of struct{ Audiences []string }
 	f.do("GET", "/v1/collections/shop/customers/"+whole[0].ID+"/audiences", nil).want(200).into(&of)
 	if !slices.Equal(of.Audiences, []string{"spring"}) {
