@@ -72,6 +72,7 @@ type build struct {
 	f        *features
 	progress func(stage string, done, total int)
 	res      *Result
+	held     *heldScores // nil: nothing was held out
 }
 
 func (b *build) run(ctx context.Context) (*Result, error) {
@@ -112,8 +113,16 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	background := span(m.seeds+m.negatives, len(m.rows))
-	b.res.Quality.Platt = c.calibrate(scores, background)
-	rows := b.choose(scores)
+	prevalence, err := b.prevalence()
+	if err != nil {
+		return nil, err
+	}
+	b.held = c.heldScores(scores, background, prevalence)
+	b.res.Quality.Platt = b.held.calibrate()
+	rows, err := b.choose(scores)
+	if err != nil {
+		return nil, err
+	}
 	null, err := b.null(ctx, len(b.r.seeds))
 	if err != nil {
 		return nil, err
@@ -124,11 +133,31 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if b.res.Quality, err = judge(ctx, b.pop, b.req, b.r, c, null, math.Min(asked, 1)); err != nil {
 		return nil, err
 	}
-	b.res.Quality.Platt = platt
+	b.res.Quality.Platt, b.res.Quality.Reliability = platt, b.held.reliability()
 	if b.res.Quality.Verdict == NoSignal {
 		b.res.Warnings = append(b.res.Warnings, b.res.Quality.Words)
 	}
 	return b.finish(ctx, scores, rows)
+}
+
+// prevalence is the asked one without the seeds, who are all of the kind; 0: not
+// asked.
+func (b *build) prevalence() (float64, error) {
+	if b.req.Prevalence == nil {
+		return 0, nil
+	}
+	everyone, seeds := b.r.everyone.Clone(), 0
+	for _, s := range b.r.seeds {
+		if everyone.CheckedRemove(s.row) {
+			seeds++
+		}
+	}
+	n := float64(everyone.GetCardinality())
+	rest := (*b.req.Prevalence*(n+float64(seeds)) - float64(seeds)) / n
+	if !(rest > 0) {
+		return 0, fmt.Errorf("prevalence %g: of %d customers that is no more than the %d seeds, so nobody would be left to find: %w", *b.req.Prevalence, int(n)+seeds, seeds, index.ErrInvalid)
+	}
+	return rest, nil
 }
 
 // model keeps the heads as a scan of this collection sees them.
@@ -159,7 +188,11 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("size.min_precision needs seeds to learn from: give a count, a ratio or a threshold: %w", index.ErrInvalid)
 	}
 	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}}
-	return b.finish(ctx, scores, b.choose(scores))
+	rows, err := b.choose(scores)
+	if err != nil {
+		return nil, err
+	}
+	return b.finish(ctx, scores, rows)
 }
 
 // material reads the rows of training. Seeds are dealt out to folds by the hash
@@ -265,7 +298,7 @@ func (b *build) scan(ctx context.Context) ([]float32, error) {
 }
 
 // choose resolves the size and selects, best first.
-func (b *build) choose(scores []float32) []uint32 {
+func (b *build) choose(scores []float32) ([]uint32, error) {
 	allowed := b.allowed(scores)
 	n := int(b.r.eligible.GetCardinality())
 	k := 0
@@ -277,11 +310,14 @@ func (b *build) choose(scores []float32) []uint32 {
 	case size.Threshold != nil:
 		k = selection.CountAbove(allowed, float32(*size.Threshold))
 	case size.MinPrecision != nil:
-		k = b.byPrecision(allowed, *size.MinPrecision)
+		var err error
+		if k, err = b.byPrecision(allowed, *size.MinPrecision); err != nil {
+			return nil, err
+		}
 	}
 	return selection.Select(allowed, min(k, n), selection.Options{Tie: func(x, y uint32) int {
 		return cmp.Compare(b.pop.Snap.ID(x), b.pop.Snap.ID(y))
-	}})
+	}}), nil
 }
 
 // allowed masks who cannot be a member.
@@ -292,26 +328,6 @@ func (b *build) allowed(scores []float32) []float32 {
 		out[row] = scores[row]
 	}
 	return out
-}
-
-// byPrecision is the largest size whose expected precision is enough.
-func (b *build) byPrecision(allowed []float32, least float64) int {
-	sorted := make([]float32, 0, len(allowed))
-	for _, s := range allowed {
-		if !math.IsInf(float64(s), -1) {
-			sorted = append(sorted, s)
-		}
-	}
-	slices.Sort(sorted)
-	slices.Reverse(sorted)
-	best, sum := 0, 0.0
-	for i, s := range sorted {
-		sum += b.res.Quality.Platt.Probability(s)
-		if sum/float64(i+1) >= least {
-			best = i + 1
-		}
-	}
-	return best
 }
 
 // finish writes members, reasons, curve, histograms and what the list means for
@@ -392,33 +408,15 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 	return res, nil
 }
 
-// curve is size against score, expected precision and expected recall.
+// curve is size against score, expected precision with its band and recall.
 func (b *build) curve(scores []float32) {
+	r := newReach(b.allowed(scores), b.res.Quality.Platt)
 	b.res.Curve = []Point{}
-	allowed := b.allowed(scores)
-	sorted := make([]float32, 0, len(allowed))
-	total := 0.0
-	for _, s := range allowed {
-		if !math.IsInf(float64(s), -1) {
-			sorted = append(sorted, s)
-		}
+	for _, size := range curveSizes(len(r.sorted)) {
+		b.res.Curve = append(b.res.Curve, r.at(size))
 	}
-	slices.Sort(sorted)
-	slices.Reverse(sorted)
-	for _, s := range sorted { // in this order: the sum must not depend on row numbers
-		total += b.res.Quality.Platt.Probability(s)
-	}
-	points := selection.Curve(allowed, 200)
-	sum, at := 0.0, 0
-	for _, p := range points {
-		for ; at < p.Size; at++ {
-			sum += b.res.Quality.Platt.Probability(sorted[at])
-		}
-		pt := Point{Size: p.Size, Score: p.Score}
-		if total > 0 {
-			pt.Precision, pt.Recall = sum/float64(p.Size), sum/total
-		}
-		b.res.Curve = append(b.res.Curve, pt)
+	if b.held != nil {
+		r.band(b.res.Curve, b.held.refits(refitted, b.req.Seed), b.res.Quality.HeldOut)
 	}
 }
 

@@ -61,7 +61,10 @@ type Request struct {
 	Holdout   Holdout       `json:"holdout,omitzero"`
 	Explain   Explain       `json:"explain,omitzero"`
 	Fairness  *Fairness     `json:"fairness,omitempty"` // how uneven the list may be; nil: as the scores have it
-	Seed      uint64        `json:"seed,omitempty"`     // of the random draws
+	// Prevalence is the share of customers who are of the seeds' kind, seeds included,
+	// where that is known: probabilities and expected precision then have its level.
+	Prevalence *float64 `json:"prevalence,omitempty"`
+	Seed       uint64   `json:"seed,omitempty"` // of the random draws
 }
 
 // Seeds says who the audience should be like. Ids, filter and audience add up to
@@ -257,16 +260,19 @@ type Quality struct {
 	Baselines []Measure   `json:"baselines"` // random, text only, columns only, centroid
 	Null      Measure     `json:"null"`      // the same pipeline on random seeds
 	Platt     Calibration `json:"calibration"`
+	// Reliability is how well the calibration agrees with held-out seeds.
+	Reliability Reliability `json:"reliability"`
 }
 
 // Calibration maps a score to an estimate of the probability of being of the
-// seeds' kind: min(1, exp(A + B score) / Norm). It assumes that the seeds are
-// drawn at random from their kind (Elkan and Noto, KDD 2008); where they are
-// not, it orders right but its level is too high or too low.
+// seeds' kind, whose odds are exp(A + B score) / Norm; Norm 0: there is none. It assumes
+// that the seeds are drawn at random from their kind. The level is that of the
+// request's prevalence; without it, of one that is estimated, and then the order is
+// surer than the level.
 type Calibration struct {
 	A    float64 `json:"a"`
 	B    float64 `json:"b"`
-	Norm float64 `json:"norm"` // mean of exp(A + B score) over held-out seeds
+	Norm float64 `json:"norm"`
 }
 
 // Doctor is what is to be said of the seeds.
@@ -287,7 +293,9 @@ type Point struct {
 	Size      int     `json:"size"`
 	Score     float32 `json:"score"`
 	Precision float64 `json:"precision"` // expected share of the seeds' kind, see Calibration
-	Recall    float64 `json:"recall"`    // expected share of that kind that is reached
+	Low       float64 `json:"low"`       // of Precision, its 95 % interval over the draw of seeds
+	High      float64 `json:"high"`
+	Recall    float64 `json:"recall"` // expected share of that kind that is reached
 }
 
 // Reason is a value that the audience has more of (or less) than everyone.
@@ -377,6 +385,9 @@ func (r *Request) Validate() error {
 	}
 	if r.Method == Description && r.Seeds.Text == "" {
 		bad("method %q: give the description in seeds.text", r.Method)
+	}
+	if p := r.Prevalence; p != nil && !(*p > 0 && *p < 1) {
+		bad("prevalence %v: want a share above 0 and below 1", *p)
 	}
 	if f := r.Fairness; f != nil && (f.Column == "" || !(f.MinRatio > 0 && f.MinRatio <= 1)) {
 		bad("fairness: column %q, min_ratio %v: want a column and a ratio above 0 and up to 1", f.Column, f.MinRatio)
