@@ -157,17 +157,7 @@ func (s *Server) audienceRoutes() {
 			}
 			return out, nil
 		})
-	type curve struct {
-		Curve []audience.Point `json:"curve"`
-	}
-	huma.Register(s.api, s.operation("get-curve", http.MethodGet, at+"/curve", "Size against score and expected precision", "audiences", RoleRead),
-		func(ctx context.Context, in *AtAudience) (*body[curve], error) {
-			info, err := s.finished(ctx, in)
-			if err != nil {
-				return nil, problemOf(err)
-			}
-			return &body[curve]{curve{info.Result.Curve}}, nil
-		})
+	s.curveRoute(at)
 	type checks struct {
 		Members []collection.Membership `json:"members"`
 	}

@@ -402,6 +402,9 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 	if err := b.phrases(ctx, rows); err != nil {
 		return nil, err
 	}
+	if err := b.draw(rows); err != nil {
+		return nil, err
+	}
 	b.curve(scores)
 	b.histograms(scores, rows)
 	b.progress("explaining", len(rows), len(rows))

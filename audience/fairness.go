@@ -1,7 +1,6 @@
 package audience
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -34,12 +33,17 @@ type GroupRate struct {
 	FourFifths bool `json:"below_four_fifths"`
 }
 
-// Proxy is a column of the heads that tells the groups apart.
+// Proxy is something the heads look at that tells the groups apart.
 type Proxy struct {
-	Column string `json:"column"`
-	// Strength is Cramer's V between the column's bins and the groups, corrected
-	// for chance (Bergsma 2013): 0 tells nothing, 1 everything.
+	Column string `json:"column"` // "text" for a direction of the text
+	// Value is the element of a set, or the group that the text tells from the others.
+	Value string `json:"value,omitempty"`
+	// Strength is 0 when it tells nothing and 1 when it tells everything: Cramer's V
+	// between the column's bins and the groups, corrected for chance (Bergsma 2013);
+	// of the text, 2 AUC - 1.
 	Strength float64 `json:"strength"`
+	// AUC is how well the text tells the group, on customers that it was not learned from.
+	AUC *Interval `json:"auc,omitempty"`
 }
 
 // Cost is what evenness takes: the expected share of the seeds' kind on the list
@@ -143,7 +147,11 @@ func (b *build) disparities(rows []uint32) ([]Disparity, error) {
 			continue
 		}
 		eligible, members := d.tally(b, rows)
-		out = append(out, Disparity{Column: field.Name, Groups: d.rates(eligible, members), Proxies: b.proxies(d)})
+		proxies, err := b.proxies(d)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Disparity{Column: field.Name, Groups: d.rates(eligible, members), Proxies: proxies})
 	}
 	return out, nil
 }
@@ -180,32 +188,6 @@ func ratio(k, n, bestK, bestN int) Interval {
 	half := 1.96 * math.Sqrt(1/a-1/(float64(n)+0.5)+1/b-1/(float64(bestN)+0.5))
 	value := float64(k) / float64(n) / (float64(bestK) / float64(bestN))
 	return Interval{Value: value, Low: math.Exp(at - half), High: math.Exp(at + half)}
-}
-
-// proxies ranks the heads' columns by how well they tell the groups apart.
-func (b *build) proxies(d *divided) []Proxy {
-	var out []Proxy
-	n := float64(b.r.eligible.GetCardinality())
-	for c := range b.f.bins {
-		if b.f.bins[c].Column == d.column || b.f.bins[c].Kind == index.Set {
-			continue
-		}
-		rows, cols := b.f.bins[c].Count(), len(d.groups)
-		table := make([]float64, rows*cols)
-		byRow, byCol := make([]float64, rows), make([]float64, cols)
-		for it := b.r.eligible.Iterator(); it.HasNext(); {
-			row := it.Next()
-			i, j := int(b.f.codes[c].Codes[row]), d.group(row)
-			table[i*cols+j]++
-			byRow[i]++
-			byCol[j]++
-		}
-		if v := cramer(table, byRow, byCol, n); v >= weakProxy {
-			out = append(out, Proxy{b.f.bins[c].Column, v})
-		}
-	}
-	slices.SortStableFunc(out, func(x, y Proxy) int { return cmp.Compare(y.Strength, x.Strength) })
-	return out[:min(len(out), maxProxies)]
 }
 
 // cramer is Bergsma's corrected V of a table of counts.

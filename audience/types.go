@@ -176,6 +176,7 @@ type Result struct {
 	Reasons    []Reason    `json:"reasons"` // what the audience has more of than everyone
 	Phrases    Phrases     `json:"phrases"` // what members and seeds write more than everyone
 	Histograms Histograms  `json:"histograms"`
+	Map        Map         `json:"map"`
 	Fairness   []Disparity `json:"fairness"` // on sensitive columns
 	Candidates []Candidate `json:"candidates"`
 	Warnings   []string    `json:"warnings"`

@@ -157,18 +157,40 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 }
 
 // Run builds an audience and returns it without storing it.
-func (s *Service) Run(ctx context.Context, coll string, req audience.Request, progress func(stage string, done, total int)) (*audience.Result, error) {
-	cfg, err := s.config(coll)
+func (s *Service) Run(ctx context.Context, coll string, req audience.Request, progress func(stage string, done, total int)) (res *audience.Result, err error) {
+	err = s.withPopulation(ctx, coll, func(pop audience.Population) error {
+		res, err = audience.Build(ctx, pop, req, progress)
+		return err
+	})
+	return res, err
+}
+
+// Reach tells what lists of some sizes of a stored audience would hold now.
+func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) (points []audience.Point, err error) {
+	info, err := s.finished(coll, name)
 	if err != nil {
 		return nil, err
+	}
+	err = s.withPopulation(ctx, coll, func(pop audience.Population) error {
+		points, err = audience.Reach(ctx, pop, info.Request, info.Result, sizes)
+		return err
+	})
+	return points, err
+}
+
+// withPopulation runs do on a snapshot of a collection.
+func (s *Service) withPopulation(ctx context.Context, coll string, do func(audience.Population) error) error {
+	cfg, err := s.config(coll)
+	if err != nil {
+		return err
 	}
 	eng, err := s.opt.Store.Open(ctx, coll)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	snap, err := eng.Snapshot(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer closeSnapshot(snap, s.log)
 	pop := audience.Population{
@@ -191,7 +213,7 @@ func (s *Service) Run(ctx context.Context, coll string, req audience.Request, pr
 			return res.Vectors, nil
 		}
 	}
-	return audience.Build(ctx, pop, req, progress)
+	return do(pop)
 }
 
 func (s *Service) info(coll, name string) (AudienceInfo, error) {

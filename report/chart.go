@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,6 +115,7 @@ func niceStep(v float64) float64 {
 type curve struct {
 	MineX             float64 // where the list of this report stands
 	Recall, Precision string  // SVG point lists
+	Band              string  // of the precision, a polygon
 	X, Y              []tick
 	Draw              bool
 }
@@ -131,12 +133,19 @@ func reachCurve(points []audience.Point, eligible, mine int) curve {
 	x := func(share float64) float64 { return curveLeft + (curveRight-curveLeft)*clamp(share) }
 	y := func(share float64) float64 { return curveBottom - (curveBottom-curveTop)*clamp(share) }
 	var recall, precision strings.Builder
+	var upper, lower []string
 	recall.WriteString(coordinate(x(0)) + "," + coordinate(y(0)))
 	for _, p := range points {
 		at := x(float64(p.Size) / float64(eligible))
 		recall.WriteString(" " + coordinate(at) + "," + coordinate(y(p.Recall)))
 		precision.WriteString(" " + coordinate(at) + "," + coordinate(y(p.Precision)))
+		if p.High > 0 {
+			upper = append(upper, coordinate(at)+","+coordinate(y(p.High)))
+			lower = append(lower, coordinate(at)+","+coordinate(y(p.Low)))
+		}
 	}
+	slices.Reverse(lower)
+	out.Band = strings.Join(slices.Concat(upper, lower), " ")
 	out.Recall, out.Precision, out.Draw = recall.String(), strings.TrimSpace(precision.String()), true
 	out.MineX = x(float64(mine) / float64(eligible))
 	step := max(niceStep(float64(eligible)/6), 1)

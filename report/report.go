@@ -3,8 +3,8 @@
 // opens from a disk, prints, and follows the reader's light or dark setting.
 //
 // Write takes the result of package audience and a Meta with what the result
-// does not know: where the customers came from, a truth to compare with, the
-// make-up of sensitive groups. Charts are computed here as coordinates
+// does not know: where the customers came from, a truth to compare with, some
+// members explained. Charts are computed here as coordinates
 // (chart.go) and drawn by the template as SVG, so that every word of a
 // customer's data passes html/template's escaping.
 package report
@@ -32,8 +32,8 @@ type Meta struct {
 	Tool    string // program and version
 	Created time.Time
 	Truth   *Truth
-	Groups  []Group // of sensitive and protected columns
-	Samples int     // members shown; 0 means 12
+	Why     []audience.Explanation // of some members
+	Samples int                    // members shown; 0 means 12
 }
 
 // Truth is the list judged by a known outcome.
@@ -44,15 +44,6 @@ type Truth struct {
 	Precision float64 // share of the list that has the outcome
 	Base      float64 // share of everyone (but the seeds) that has it
 	Size      int     // members
-}
-
-// Group is one value of a sensitive column: its share of the audience and of
-// everyone, 0 to 1.
-type Group struct {
-	Column     string
-	Value      string
-	Audience   float64
-	Population float64
 }
 
 //go:embed report.html.tmpl
@@ -83,7 +74,12 @@ type view struct {
 	Hist     histogram
 	Reasons  []reasonRow
 	Members  []memberRow
-	Groups   []groupRow
+	Fair     []fairRow
+	Why      []whyRow
+	Map      scatter
+	Reliable reliability
+	Phrases  []phraseRow
+	SeedsSay []phraseRow
 	More     int // members not shown
 }
 
@@ -112,12 +108,6 @@ type partBar struct {
 	audience.Part
 	Share float64 // of 100, of the largest addend on the page
 	Down  bool
-}
-
-type groupRow struct {
-	Group
-	Ratio float64 // selection rate against the group that is selected most
-	Flag  bool    // below four fifths
 }
 
 // Write renders the page. The result is not changed.
@@ -173,7 +163,9 @@ func build(r *audience.Result, meta Meta) view {
 	v.Reasons = reasonRows(r.Reasons)
 	v.Members = memberRows(r.Members, meta.Samples)
 	v.More = len(r.Members) - len(v.Members)
-	v.Groups = groupRows(meta.Groups)
+	v.Fair, v.Why = fairRows(r.Fairness), whyRows(meta.Why)
+	v.Map, v.Reliable = seedMap(r.Map), reliabilityChart(r.Quality.Reliability)
+	v.Phrases, v.SeedsSay = phraseRows(r.Phrases.Audience), phraseRows(r.Phrases.Seeds)
 	return v
 }
 
@@ -256,34 +248,6 @@ func memberRows(in []audience.Member, limit int) []memberRow {
 				bar.Share = 100 * math.Abs(float64(p.Value)) / top
 			}
 			out[i].Parts = append(out[i].Parts, bar)
-		}
-	}
-	return out
-}
-
-// minGroup is the smallest share of customers of which a ratio is flagged:
-// below it, chance alone moves the ratio.
-const minGroup = 0.02
-
-func groupRows(in []Group) []groupRow {
-	best := map[string]float64{}
-	rate := func(g Group) float64 {
-		if g.Population <= 0 {
-			return 0
-		}
-		return g.Audience / g.Population
-	}
-	for _, g := range in {
-		if g.Population >= minGroup {
-			best[g.Column] = max(best[g.Column], rate(g))
-		}
-	}
-	out := make([]groupRow, len(in))
-	for i, g := range in {
-		out[i] = groupRow{Group: g}
-		if b := best[g.Column]; b > 0 {
-			out[i].Ratio = rate(g) / b
-			out[i].Flag = out[i].Ratio < 0.8 && g.Population >= minGroup
 		}
 	}
 	return out

@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/phrases"
 )
 
 var update = flag.Bool("update", false, "write the golden page anew")
@@ -39,6 +41,25 @@ func sample() *audience.Result {
 		Candidates: []audience.Candidate{{Name: "classifier", AUC: 0.87, Weight: 0.6, Chosen: true}, {Name: "clusters", AUC: 0.84}},
 		Warnings:   []string{"2 of 203 seeds match no customer"},
 		Histograms: audience.Histograms{Low: -3, High: 4},
+		Phrases:    audience.Phrases{Audience: []phrases.Phrase{{Text: "marathon", Count: 60, Share: 0.3, Population: 0.05, Lift: 6, Z: 9}}, Seeds: []phrases.Phrase{{Text: "跑鞋", Count: 50, Share: 0.25, Population: 0.04, Lift: 6.2, Z: 8}}, Read: audience.Readers{Audience: 192, Seeds: 200, Everyone: 5000}},
+		Map:        audience.Map{Axes: []audience.Axis{{Share: 0.3, Toward: []string{"higher age"}}, {Share: 0.2, Toward: []string{}}}},
+		Fairness: []audience.Disparity{{Column: "gender", Groups: []audience.GroupRate{
+			{Label: "f", Eligible: 2400, Members: 60, Rate: iv(0.025, 0.006), Ratio: iv(0.45, 0.1), FourFifths: true},
+			{Label: "m", Eligible: 2300, Members: 130, Rate: iv(0.057, 0.01), Ratio: audience.Interval{Value: 1, Low: 0.8, High: 1.3}},
+		}, Proxies: []audience.Proxy{{Column: "interests", Value: "running", Strength: 0.4}, {Column: "text", Value: "m", Strength: 0.2}}, Cost: &audience.Cost{MinRatio: 0.4, Precision: 0.5, Without: 0.53, Changed: 12}}},
+	}
+	r.Quality.Reliability = audience.Reliability{Brier: 0.06, Climate: 0.09, Error: 0.02, Prevalence: 0.1}
+	for i := range 8 {
+		p := float64(i) / 10
+		r.Quality.Reliability.Bins = append(r.Quality.Reliability.Bins, audience.ReliabilityBin{Low: p, High: p + 0.1, Predicted: p + 0.05, Observed: iv(p+0.03, 0.03), Customers: 900 - 100*i, Seeds: 25})
+	}
+	for i := range 300 {
+		x, y := float32(math.Sin(float64(i)*12.9898)), float32(math.Cos(float64(i)*78.233))
+		r.Map.Population = append(r.Map.Population, [2]float32{x, y})
+		if i%6 == 0 {
+			r.Map.Audience = append(r.Map.Audience, [2]float32{0.5 + x/2, y / 2})
+			r.Map.Seeds = append(r.Map.Seeds, [2]float32{0.6 + y/3, x / 3})
+		}
 	}
 	for i := range 30 {
 		r.Histograms.Population = append(r.Histograms.Population, (30-i)*i)
@@ -47,7 +68,7 @@ func sample() *audience.Result {
 	}
 	for i := range 25 {
 		x := float64(i+1) / 25
-		r.Curve = append(r.Curve, audience.Point{Size: int(4800 * x), Score: float32(4 - 7*x), Precision: 0.7*(1-x) + 0.05, Recall: 1 - (1-x)*(1-x)*(1-x)})
+		r.Curve = append(r.Curve, audience.Point{Size: int(4800 * x), Score: float32(4 - 7*x), Precision: 0.7*(1-x) + 0.05, Low: 0.6*(1-x) + 0.04, High: 0.8*(1-x) + 0.07, Recall: 1 - (1-x)*(1-x)*(1-x)})
 	}
 	for i := range 40 {
 		r.Members = append(r.Members, audience.Member{ID: "c" + string(rune('a'+i%26)) + "7", Rank: i + 1, Score: 3 - float32(i)/20, Probability: 0.9, Parts: []audience.Part{{Of: "intercept", Value: -9}, {Of: "text", Value: 2}, {Of: "age", Value: -0.5}, {Of: "region", Value: 0.8}}})
@@ -60,7 +81,7 @@ func fullMeta() Meta {
 		Notice: "generated customers", Source: "customers.csv", Model: "all-MiniLM-L6-v2", Tool: "kindred dev",
 		Created: time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC),
 		Truth:   &Truth{What: "runners", AUC: 0.9, Lift5: 6, Precision: 0.55, Base: 0.09, Size: 192},
-		Groups:  []Group{{"gender", "f", 0.3, 0.5}, {"gender", "m", 0.69, 0.48}, {"gender", "x", 0.001, 0.01}},
+		Why:     []audience.Explanation{{ID: "ca7", In: true, Rank: 1, Score: 3, Probability: 0.9, Reasons: []audience.Part{{Of: "text", Value: 2}, {Of: "age", Value: -0.5}, {Of: "intercept", Value: 1.5}}, Passages: []audience.PassagePart{{Field: "review", Text: "my second marathon", Share: 0.5, Value: 1.9}, {Text: "the invoice", Share: 0.5, Value: -0.1}}, Nearest: []audience.Neighbour{{ID: "c9", Similarity: 0.8}}, Counterfactuals: []audience.Counterfactual{{Changes: []audience.Change{{Column: "age", From: 31.0, To: 64.0}}}}}},
 	}
 }
 
@@ -95,12 +116,12 @@ func TestGolden(t *testing.T) {
 
 func TestEveryPartIsThere(t *testing.T) {
 	got := render(t, sample(), fullMeta())
-	for _, id := range []string{"notice", "verdict", "warnings", "truth", "quality", "sizes", "reach", "histogram", "reasons", "members", "doctor", "fairness", "methods", "manifest"} {
+	for _, id := range []string{"notice", "verdict", "warnings", "truth", "quality", "sizes", "map", "reach", "reliability", "phrases", "why", "histogram", "reasons", "members", "doctor", "fairness", "methods", "manifest"} {
 		if !strings.Contains(got, `id="`+id+`"`) {
 			t.Errorf("section %s is missing", id)
 		}
 	}
-	for _, words := range []string{"5.99 (5.59 to 6.39)", "random seeds (null)", "28 more are in the list", "look closer", "prefers-color-scheme:dark", "@media print"} {
+	for _, words := range []string{"5.99 (5.59 to 6.39)", "random seeds (null)", "28 more are in the list", "look closer", "interests (running) 0.400", "跑鞋", "my second marathon", "age 31 becomes 64", "To the right: higher age", "prefers-color-scheme:dark", "@media print"} {
 		if !strings.Contains(got, words) {
 			t.Errorf("%q is missing", words)
 		}
@@ -130,14 +151,17 @@ func TestMarkupInDataStaysText(t *testing.T) {
 	r.Quality.Baselines[0].Name, r.Candidates[0].Name = evil, evil
 	r.Reasons[0].Column, r.Reasons[0].Label = evil, evil
 	r.Members[0].ID, r.Members[0].Parts[1].Of = evil, evil
-	m.Notice, m.Source, m.Tool, m.Truth.What, m.Groups[0].Value = evil, evil, evil, evil, evil
+	m.Notice, m.Source, m.Tool, m.Truth.What = evil, evil, evil, evil
+	r.Fairness[0].Column, r.Fairness[0].Groups[0].Label, r.Fairness[0].Proxies[0].Value = evil, evil, evil
+	r.Phrases.Audience[0].Text, r.Map.Axes[0].Toward[0] = evil, evil
+	m.Why[0].ID, m.Why[0].Passages[0].Text, m.Why[0].Nearest[0].ID, m.Why[0].Counterfactuals[0].Changes[0].Column = evil, evil, evil, evil
 	got := render(t, r, m)
 	for _, bad := range []string{"<script", "<img", `" onload=`} {
 		if strings.Contains(got, bad) {
 			t.Errorf("%q got through", bad)
 		}
 	}
-	if n := strings.Count(got, "&lt;script&gt;"); n < 15 {
+	if n := strings.Count(got, "&lt;script&gt;"); n < 24 {
 		t.Errorf("the data appears %d times as text, want every one of them", n)
 	}
 }

@@ -86,6 +86,7 @@ type audienceFlags struct {
 	segment                                    int
 	tag                                        string
 	columns                                    []string
+	fair                                       fairFlags
 	reasons, background                        bool
 }
 
@@ -115,6 +116,7 @@ func (a *app) audienceCreate() *cobra.Command {
 	flags.StringVar(&f.filter, "filter", "", `who may be a member, as JSON, such as '{"field":"age","gte":40}'`)
 	flags.StringSliceVar(&f.columns, "columns", nil, "score by these columns only (default: all that are not sensitive)")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
+	f.fair.add(flags)
 	flags.BoolVar(&f.background, "background", false, "with --server: do not wait, print the job's id")
 	return cmd
 }
@@ -133,6 +135,9 @@ func (f *audienceFlags) request(ctx context.Context, name string) (audience.Requ
 			return req, usagef("--seed-tag %q: want a tag and a label, such as mood=unhappy", f.tag)
 		}
 		req.Seeds.Tag = &audience.SeedTag{Name: name, Label: label}
+	}
+	if err := f.fair.apply(&req); err != nil {
+		return req, err
 	}
 	var err error
 	if req.Size, err = parseSize(f.size); err != nil {

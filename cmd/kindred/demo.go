@@ -269,7 +269,7 @@ func (a *app) demoAudience(ctx context.Context, svc *collection.Service, store *
 		return err
 	}
 	meta := report.Meta{Title: fmt.Sprintf("Demo: customers like %d %s", len(refs), demoSegment), Notice: demo.Notice, Source: d.coll, Model: d.model, Tool: tool(), Created: time.Now(), Truth: truth}
-	if meta.Groups, err = groups(ctx, store, d.coll, demo.Schema(), res); err != nil {
+	if meta.Why, err = a.examples(ctx, svc, d.coll, req, res); err != nil {
 		return err
 	}
 	return a.deliver(res, meta, lookalikeFlags{out: d.out, report: d.report})

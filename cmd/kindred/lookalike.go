@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
-	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/memory"
 	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/internal/buildinfo"
@@ -126,6 +124,7 @@ type lookalikeFlags struct {
 	minSeeds                  int
 	reasons, plan             bool
 	notice, title             string
+	fair                      fairFlags
 }
 
 func (a *app) lookalikeCommand() *cobra.Command {
@@ -148,6 +147,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output; a file that is there is replaced")
 	flags.StringVar(&f.report, "report", "", "HTML report")
 	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
+	f.fair.add(flags)
 	flags.IntVar(&f.minSeeds, "min-seeds", 20, "fewest seeds that must match")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
 	flags.BoolVar(&f.plan, "plan", false, "only show how the file would be read")
@@ -156,7 +156,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 
 // What help says of flags that lookalike and audience create share.
 const (
-	sizeHelp    = "5% of the customers, 500 of them, or threshold=SCORE"
+	sizeHelp    = "5% of the customers, 500 of them, threshold=SCORE, or precision=SHARE: the largest list that is expected to hold that share of the seeds' kind"
 	seedsIDHelp = "column of the seeds that holds the ids (default: the customers' id column, or looked for)"
 	methodHelp  = "auto, centroid, clusters, classifier, trees, knn, or text (needs a description)"
 )
@@ -171,6 +171,12 @@ func parseSize(s string) (audience.Size, error) {
 			return size, usagef("--size %q: want threshold=NUMBER", s)
 		}
 		size.Threshold = &v
+	case strings.HasPrefix(s, "precision="):
+		v, err := strconv.ParseFloat(strings.TrimPrefix(s, "precision="), 64)
+		if err != nil || !(v > 0 && v <= 1) {
+			return size, usagef("--size %q: want precision=SHARE with a share above 0 and up to 1", s)
+		}
+		size.MinPrecision = &v
 	case strings.HasSuffix(s, "%"):
 		v, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
 		if err != nil || !(v > 0 && v <= 100) {
@@ -181,7 +187,7 @@ func parseSize(s string) (audience.Size, error) {
 	default:
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {
-			return size, usagef("--size %q: want a share such as 5%%, a whole number of customers such as 500, or threshold=SCORE", s)
+			return size, usagef("--size %q: want a share such as 5%%, a whole number of customers such as 500, threshold=SCORE or precision=SHARE", s)
 		}
 		size.Count = &n
 	}
@@ -268,13 +274,18 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 		}
 	}
 	req := audience.Request{Seeds: audience.Seeds{IDs: refs}, Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
+	if err := f.fair.apply(&req); err != nil {
+		return err
+	}
 	res, err := a.build(ctx, in.svc, req)
 	if err != nil {
 		return err
 	}
 	meta := report.Meta{Title: f.title, Notice: f.notice, Source: source, Model: cfg.Model, Tool: tool(), Created: time.Now()}
-	if meta.Groups, err = groups(ctx, in.store, population, cfg.Schema, res); err != nil {
-		return err
+	if f.report != "" {
+		if meta.Why, err = a.examples(ctx, in.svc, population, req, res); err != nil {
+			return err
+		}
 	}
 	return a.deliver(res, meta, f)
 }
@@ -425,59 +436,13 @@ func (a *app) build(ctx context.Context, svc *collection.Service, req audience.R
 	return svc.Run(ctx, population, req, func(stage string, done, total int) { bar.show(stage, int64(done), int64(total)) })
 }
 
-// groups is the make-up of the sensitive columns that have few values.
-func groups(ctx context.Context, store index.Store, coll string, schema profile.Schema, res *audience.Result) (out []report.Group, err error) {
-	eng, err := store.Open(ctx, coll)
-	if err != nil {
-		return nil, err
+// examples explains the first members for the report.
+func (a *app) examples(ctx context.Context, svc *collection.Service, coll string, req audience.Request, res *audience.Result) ([]audience.Explanation, error) {
+	var ids []string
+	for _, m := range res.Members[:min(len(res.Members), 6)] {
+		ids = append(ids, m.ID)
 	}
-	snap, err := eng.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, snap.Close()) }()
-	for _, field := range schema.Fields {
-		if !field.Sensitive || field.Type != profile.TypeCategory && field.Type != profile.TypeBool {
-			continue
-		}
-		col, err := snap.Column(field.Name)
-		if err != nil {
-			return nil, err
-		}
-		value := func(row uint32) string {
-			if col.Kind == index.Category {
-				if col.Codes[row] < 0 {
-					return "(missing)"
-				}
-				return col.Dict[col.Codes[row]]
-			}
-			switch v := col.Numbers[row]; {
-			case math.IsNaN(v):
-				return "(missing)"
-			case v != 0:
-				return "yes"
-			}
-			return "no"
-		}
-		all, in := map[string]int{}, map[string]int{}
-		for it := snap.Live().Iterator(); it.HasNext(); {
-			all[value(it.Next())]++
-		}
-		for _, m := range res.Members {
-			if row, ok := snap.Find(m.ID); ok {
-				in[value(row)]++
-			}
-		}
-		var rows []report.Group
-		for v, n := range all {
-			rows = append(rows, report.Group{Column: field.Name, Value: v, Population: float64(n) / float64(snap.Live().GetCardinality()), Audience: float64(in[v]) / float64(max(len(res.Members), 1))})
-		}
-		slices.SortFunc(rows, func(x, y report.Group) int {
-			return cmp.Or(cmp.Compare(y.Population, x.Population), strings.Compare(x.Value, y.Value))
-		})
-		out = append(out, rows[:min(len(rows), 12)]...)
-	}
-	return out, nil
+	return svc.Explain(ctx, coll, req, res, ids)
 }
 
 // deliver prints the quality sheet and writes the files.
@@ -526,6 +491,21 @@ func (a *app) sheet(res *audience.Result, truth *report.Truth) {
 			line(b.Name, b)
 		}
 		line("null (random seeds)", q.Null)
+		if r := q.Reliability; len(r.Bins) > 0 {
+			known := "estimated"
+			if r.Known {
+				known = "as given"
+			}
+			a.say("  %-22s %.3f of customers are of the seeds' kind (%s); expected calibration error %.3f, Brier %.3f (%.3f without scores)", "probabilities", r.Prevalence, known, r.Error, r.Brier, r.Climate)
+		}
+	}
+	for _, d := range res.Fairness {
+		for _, g := range d.Groups {
+			a.say("  %-22s selected %.3f (%.3f to %.3f), %.2f of the highest (%.2f to %.2f)", inline(d.Column+" "+g.Label), g.Rate.Value, g.Rate.Low, g.Rate.High, g.Ratio.Value, g.Ratio.Low, g.Ratio.High)
+		}
+		if c := d.Cost; c != nil {
+			a.say("  %-22s expected precision %.3f instead of %.3f, %d members differ", "evenness costs", c.Precision, c.Without, c.Changed)
+		}
 	}
 	if truth != nil {
 		a.say("  %-22s AUC %.3f   lift at 5 %% %.2f   precision of the %d members %.2f (everyone: %.2f)", "planted truth", truth.AUC, truth.Lift5, truth.Size, truth.Precision, truth.Base)
