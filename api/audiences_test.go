@@ -59,6 +59,16 @@ func TestAudienceLife(t *testing.T) {
 	if len(curve.Curve) != len(info.Result.Curve) {
 		t.Errorf("%d points, the sheet has %d", len(curve.Curve), len(info.Result.Curve))
 	}
+	f.do("GET", "/v1/collections/shop/audiences/spring/curve?sizes=1,57,100", nil).want(200).into(&curve)
+	if c := curve.Curve; len(c) != 3 || c[1].Size != 57 || c[2].Score != info.Result.Threshold || c[1].Low > c[1].Precision || c[1].High < c[1].Precision {
+		t.Errorf("curve of three sizes %+v", curve.Curve)
+	}
+	for _, bad := range []string{"0", "1,99999", "x"} {
+		f.do("GET", "/v1/collections/shop/audiences/spring/curve?sizes="+bad, nil).problem(422, "invalid")
+	}
+	if res := info.Result; len(res.Quality.Reliability.Bins) < 2 || len(res.Map.Axes) != 2 || len(res.Map.Seeds) != 30 || len(res.Phrases.Audience) == 0 {
+		t.Errorf("the sheet lacks charts: %+v, %+v, %+v", res.Quality.Reliability, res.Map.Axes, res.Phrases)
+	}
 
 	// The list in pages is the list at once, whatever the size of a page and
 	// whatever is written meanwhile.

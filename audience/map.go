@@ -28,9 +28,9 @@ type Axis struct {
 }
 
 const (
-	mapPopulation = 2000
-	mapAudience   = 400
-	mapSeeds      = 300
+	mapPopulation = 1000
+	mapAudience   = 250
+	mapSeeds      = 200
 	// mapRounds of subspace iteration settle what an eye can see.
 	mapRounds = 40
 )
