@@ -61,11 +61,9 @@ func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 // the seeds do not.
 func (h *heldScores) fit(pos, neg []weighted) density {
 	if h.prevalence > 0 {
-		r, _ := fitAt(pos, neg, h.prevalence)
-		return r
+		return fitAt(pos, neg, h.prevalence)
 	}
-	r, _ := fitAt(pos, neg, 0.1)
-	return climb(pos, neg, r)
+	return climb(pos, neg, fitAt(pos, neg, 0.1))
 }
 
 const certainSeeds = 2
@@ -133,9 +131,8 @@ func climb(pos, neg []weighted, r density) density {
 	return r
 }
 
-// fitAt is the best probability whose mean over everyone is the prevalence, with its
-// log-likelihood.
-func fitAt(pos, neg []weighted, prevalence float64) (density, float64) {
+// fitAt is the best probability whose mean over everyone is the prevalence.
+func fitAt(pos, neg []weighted, prevalence float64) density {
 	a := logit(prevalence)
 	like := func(b float64) float64 {
 		a = intercept(neg, b, prevalence, a)
@@ -146,11 +143,10 @@ func fitAt(pos, neg []weighted, prevalence float64) (density, float64) {
 		return sum
 	}
 	b := math.Exp(golden(func(x float64) float64 { return like(math.Exp(x)) }, math.Log(0.01), math.Log(50), 24))
-	if flat := like(0); flat >= like(b) {
-		return density{a: logit(prevalence)}, flat
+	if like(0) >= like(b) { // like leaves its intercept in a
+		return density{a: logit(prevalence)}
 	}
-	l := like(b)
-	return density{a, b}, l
+	return density{a, b}
 }
 
 // intercept is the a for which everyone's mean probability is the prevalence, by

@@ -115,7 +115,7 @@ func (s *Service) explain(ctx context.Context, coll string, req *audience.Reques
 
 // counterfactuals fills them in, or the reason why there are none.
 func (j *judge) counterfactuals(e *audience.Explanation, s *audience.Subject, row *index.Row, columns []index.Column, schema profile.Schema) {
-	note := func(format string, args ...any) { e.Notes = append(e.Notes, fmt.Sprintf(format, args...)) }
+	note := func(why string) { e.Notes = append(e.Notes, why) }
 	if j.model == nil {
 		note("no change is proposed: the list has no one threshold that a score would have to pass")
 		return

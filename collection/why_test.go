@@ -1,7 +1,9 @@
 package collection
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -154,6 +156,15 @@ func TestWhy(t *testing.T) {
 	res, err := s.Run(t.Context(), "c", req, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	again, err := s.Run(t.Context(), "c", req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err1 := json.Marshal(res)
+	two, err2 := json.Marshal(again)
+	if err1 != nil || err2 != nil || !bytes.Equal(one, two) {
+		t.Errorf("the same request gives other bytes (%v, %v)", err1, err2)
 	}
 	got, err := s.Explain(t.Context(), "c", req, res, []string{res.Members[30].ID, "c0005"})
 	if err != nil || len(got) != 2 || !got[0].In || got[0].Rank != 31 || got[1].In || len(got[0].Passages) == 0 {

@@ -436,11 +436,16 @@ func (a *app) build(ctx context.Context, svc *collection.Service, req audience.R
 	return svc.Run(ctx, population, req, func(stage string, done, total int) { bar.show(stage, int64(done), int64(total)) })
 }
 
-// examples explains the first members for the report.
+// examples explains some members for the report, from the first to the last.
 func (a *app) examples(ctx context.Context, svc *collection.Service, coll string, req audience.Request, res *audience.Result) ([]audience.Explanation, error) {
+	const few = 6
 	var ids []string
-	for _, m := range res.Members[:min(len(res.Members), 6)] {
-		ids = append(ids, m.ID)
+	for i := range min(len(res.Members), few) {
+		at := i
+		if len(res.Members) > few {
+			at = i * (len(res.Members) - 1) / (few - 1)
+		}
+		ids = append(ids, res.Members[at].ID)
 	}
 	return svc.Explain(ctx, coll, req, res, ids)
 }
