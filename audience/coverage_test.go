@@ -74,10 +74,22 @@ func coverage(t *testing.T, w *world, method string, n int) {
 		slices.SortFunc(everyone, func(a, b float64) int { return int(math.Copysign(1, b-a)) })
 		for i, at := range res.Quality.Measure.Sizes {
 			least := everyone[max(1, int(math.Round(at.Share*float64(len(everyone)))))-1]
+			// Of customers at the last score so many fit on the list, whoever they are.
+			above, ties := 0, 0
+			for _, s := range everyone {
+				if s > least {
+					above++
+				} else if s == least {
+					ties++
+				}
+			}
+			fit := (at.Share*float64(len(everyone)) - float64(above)) / float64(ties)
 			hit := 0.0
 			for _, s := range kind {
-				if s >= least {
+				if s > least {
 					hit += 1 / float64(len(kind))
+				} else if s == least {
+					hit += fit / float64(len(kind))
 				}
 			}
 			name := fmt.Sprintf("recall of the best %g %%", 100*at.Share)
