@@ -121,8 +121,10 @@ func meanLess(m *material, s subset) []float64 {
 	return mean
 }
 
-// maxClusters is the most interests kept apart.
-const maxClusters = 8
+const (
+	maxClusters     = 8    // the most interests kept apart
+	leastSilhouette = 0.05 // of text, from which on they are
+)
 
 // fitClusters is spherical k-means on the seeds' deviations, k by the simplified
 // silhouette, a head each and the best counts. Each head gets the same weights
@@ -136,7 +138,7 @@ func fitClusters(ctx context.Context, m *material, s subset) (index.HeadSet, err
 		}
 		units[i] = normalised(v)
 	}
-	best, bestScore := [][]float32{fitCentroid(m, s, negativeWeight)}, 0.05
+	best, bestScore := [][]float32{fitCentroid(m, s, negativeWeight)}, leastSilhouette
 	for k := 2; k <= min(maxClusters, len(units)/5); k++ {
 		if err := ctx.Err(); err != nil {
 			return index.HeadSet{}, err
@@ -184,6 +186,12 @@ func kmeans(units [][]float32, k int) [][]float32 {
 			far[i] = math.Min(far[i], 1-dot(units[i], c))
 		}
 	}
+	return moved(units, centers)
+}
+
+// moved runs k-means from given centres until nothing moves, which it overwrites.
+func moved(units, centers [][]float32) [][]float32 {
+	k := len(centers)
 	of := make([]int, len(units))
 	for range 30 {
 		moved := false

@@ -73,11 +73,14 @@ type build struct {
 	progress func(stage string, done, total int)
 	res      *Result
 	held     *heldScores // nil: nothing was held out
+	m        *material
+	like     *likeness
+	centers  [][]float32 // of the seeds' interests; nil: not looked for
 }
 
 func (b *build) run(ctx context.Context) (*Result, error) {
 	b.res = &Result{
-		Doctor: b.r.doctor, Warnings: []string{}, Candidates: []Candidate{},
+		Doctor: b.r.doctor, Warnings: []string{}, Interests: []Interest{}, Candidates: []Candidate{},
 		Manifest: Manifest{
 			Name: b.req.Name, Asked: b.req.Method, Stamp: b.pop.Spec.Stamp, Version: b.pop.Snap.Version(),
 			SeedsHash: b.r.hash, Customers: int(b.pop.Snap.Live().GetCardinality()), Eligible: int(b.r.eligible.GetCardinality()),
@@ -98,9 +101,8 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if m.seeds < len(b.r.seeds) {
 		b.res.Doctor.note("%d of %d seeds, drawn at random, are learned from and judged by; none of the others is on the list", m.seeds, len(b.r.seeds))
 	}
-	if m.f.dim > 0 {
-		b.coherence(m)
-	}
+	b.m = m
+	b.examine(m)
 	c, err := compare(ctx, m, b.req.Method, b.r.text, b.req.Holdout.Folds, func(done, total int) { b.progress("comparing", done, total) })
 	if err != nil {
 		return nil, err
@@ -245,43 +247,6 @@ func (b *build) null(ctx context.Context, n int) (*comparison, error) {
 	return compare(ctx, m, b.req.Method, nil, b.req.Holdout.Folds, func(done, total int) { b.progress("measuring", done, 2*total) })
 }
 
-// coherence compares how near the seeds are to their centre with how near as
-// many random customers are to theirs.
-func (b *build) coherence(m *material) {
-	d := &b.res.Doctor
-	mean := func(which []int) float64 {
-		center := normalised(meanOf(m, which))
-		sum := 0.0
-		for _, i := range which {
-			v := make([]float64, m.f.dim)
-			for j, x := range m.vec(i) {
-				v[j] = float64(x)
-			}
-			sum += dot(normalised(v), center)
-		}
-		return sum / float64(len(which))
-	}
-	first := m.seeds + m.negatives
-	d.Coherence = mean(span(0, m.seeds))
-	d.Background = mean(span(first, min(first+m.seeds, len(m.rows))))
-	for i := range m.seeds {
-		v := m.vec(i)
-		cold := true
-		for j := range v {
-			if v[j] != -m.f.center[j] {
-				cold = false
-				break
-			}
-		}
-		if cold {
-			d.Cold++
-		}
-	}
-	if d.Cold*5 >= m.seeds {
-		d.warn("%d of %d seeds have no text: only their columns speak", d.Cold, m.seeds)
-	}
-}
-
 func (b *build) scan(ctx context.Context) ([]float32, error) {
 	everyone := b.r.everyone.Clone()
 	for _, s := range b.r.seeds {
@@ -399,6 +364,9 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 		}
 	}
 	res.Reasons = b.f.reasons(rows, b.r.everyone)
+	if res.Interests, err = b.interests(rows); err != nil {
+		return nil, err
+	}
 	if err := b.phrases(ctx, rows); err != nil {
 		return nil, err
 	}

@@ -37,22 +37,31 @@ type resolved struct {
 // maxUnmatched is how many unknown ids the doctor names.
 const maxUnmatched = 10
 
+// resolve finds the request's customers. With an error, the doctor has what was seen
+// until then.
 func resolve(ctx context.Context, pop Population, req *Request) (*resolved, error) {
 	r := &resolved{doctor: Doctor{Verdict: "go", Notes: []string{}}}
 	var err error
 	if r.everyone, err = pop.Snap.Match(req.Filter); err != nil {
-		return nil, fmt.Errorf("filter: %w", err)
+		return r, fmt.Errorf("filter: %w", err)
 	}
 	if r.everyone.IsEmpty() {
-		return nil, fmt.Errorf("nobody satisfies the filter, so there is nobody to choose from: %w", index.ErrInvalid)
+		return r, fmt.Errorf("nobody satisfies the filter, so there is nobody to choose from: %w", index.ErrInvalid)
 	}
 	if err := r.resolveSeeds(ctx, pop, req); err != nil {
-		return nil, err
+		return r, err
 	}
-	if err := r.resolveNegatives(pop, req); err != nil {
-		return nil, err
+	both, err := r.resolveNegatives(pop, req)
+	if err != nil {
+		return r, err
+	}
+	if err := r.settle(pop, req); err != nil {
+		return r, err
 	}
 	r.eligible = r.everyone.Clone()
+	for _, row := range both {
+		r.eligible.Remove(row)
+	}
 	if req.Exclude.Seeds == nil || *req.Exclude.Seeds {
 		for _, s := range r.seeds {
 			r.eligible.Remove(s.row)
@@ -75,7 +84,7 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 	for _, name := range req.Exclude.Audiences {
 		ids, err := membersOf(ctx, pop, name)
 		if err != nil {
-			return nil, fmt.Errorf("exclude.audiences: %w", err)
+			return r, fmt.Errorf("exclude.audiences: %w", err)
 		}
 		for _, id := range ids {
 			if row, ok := pop.Snap.Find(id); ok {
@@ -83,41 +92,89 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 			}
 		}
 	}
+	if err := r.suppress(ctx, pop, req); err != nil {
+		return r, fmt.Errorf("exclude.lists: %w", err)
+	}
 	if r.eligible.IsEmpty() {
-		return nil, fmt.Errorf("nobody is left to choose from: the filter, the exclusions and the seeds cover all %d customers: %w", pop.Snap.Live().GetCardinality(), index.ErrInvalid)
+		return r, fmt.Errorf("nobody is left to choose from: the filter, the exclusions and the seeds cover all %d customers: %w", pop.Snap.Live().GetCardinality(), index.ErrInvalid)
 	}
 	return r, nil
 }
 
-func (r *resolved) resolveNegatives(pop Population, req *Request) error {
+// suppress takes off the customers of suppression lists.
+func (r *resolved) suppress(ctx context.Context, pop Population, req *Request) error {
+	if pop.Suppressed == nil {
+		if len(req.Exclude.Lists) > 0 {
+			return fmt.Errorf("%q: no stored lists here: %w", req.Exclude.Lists, index.ErrInvalid)
+		}
+		return nil
+	}
+	on, err := pop.Suppressed(ctx, req.Exclude.Lists)
+	if err != nil || on == nil {
+		return err
+	}
+	var rows []uint32
+	for it := r.eligible.Iterator(); it.HasNext(); {
+		if row := it.Next(); on(pop.Snap.ID(row)) {
+			rows = append(rows, row)
+		}
+	}
+	for _, row := range rows {
+		r.eligible.Remove(row)
+	}
+	if len(rows) > 0 {
+		r.doctor.note("%d customers are on suppression lists and cannot be members", len(rows))
+	}
+	return nil
+}
+
+// resolveNegatives returns the rows that are seeds and negatives: they count as neither
+// and cannot be members, for nobody can say which was meant.
+func (r *resolved) resolveNegatives(pop Population, req *Request) (both []uint32, err error) {
 	isSeed := map[uint32]bool{}
 	for _, s := range r.seeds {
 		isSeed[s.row] = true
 	}
 	weights := map[uint32]float64{}
-	var unknown []string
-	for i, ref := range req.Negatives.IDs {
+	var unknown, contradict []string
+	given, twice := len(req.Negatives.IDs), 0
+	for _, ref := range req.Negatives.IDs {
 		row, ok := pop.Snap.Find(ref.ID)
 		if !ok {
 			unknown = append(unknown, ref.ID)
 			continue
 		}
-		if isSeed[row] {
-			return fmt.Errorf("negatives.ids[%d]: %q is a seed too: take it out of one of the lists: %w", i, ref.ID, index.ErrInvalid)
+		if _, had := weights[row]; had {
+			twice++
+		} else if isSeed[row] {
+			both, contradict = append(both, row), append(contradict, ref.ID)
 		}
 		weights[row] = math.Max(weights[row], weightOf(ref))
 	}
-	if len(req.Negatives.IDs) > 0 && len(weights) == 0 {
-		return fmt.Errorf("negatives.ids: none of %d match a customer%s: %w", len(unknown), sample(unknown), index.ErrInvalid)
+	if given > 0 && len(weights) == 0 {
+		return nil, fmt.Errorf("negatives.ids: none of %d match a customer%s: %w", given, sample(unknown), index.ErrInvalid)
+	}
+	r.doctor.Both = len(both)
+	if n := len(both); n > 0 && (2*n >= len(weights) || 2*n >= len(r.seeds)) {
+		return nil, fmt.Errorf("negatives.ids: %d of %d negatives are seeds too, such as %q: one of the lists is the wrong one: %w", n, len(weights), contradict[:min(3, n)], index.ErrInvalid)
+	} else if n > 0 {
+		r.doctor.warn("%d customers are seeds and negatives, such as %q: they count as neither and cannot be members", n, contradict[:min(3, n)])
 	}
 	if len(unknown) > 0 {
-		r.doctor.warn("%d of %d negatives match no customer%s", len(unknown), len(req.Negatives.IDs), sample(unknown))
+		r.doctor.warn("%d of %d negatives match no customer%s", len(unknown), given, sample(unknown))
 	}
+	if twice > 0 {
+		r.doctor.note("%d negatives were given more than once and count once", twice)
+	}
+	for _, row := range both {
+		delete(weights, row)
+	}
+	r.seeds = slices.DeleteFunc(r.seeds, func(s weightedRow) bool { return slices.Contains(both, s.row) })
 	for row, w := range weights {
 		r.negatives = append(r.negatives, weightedRow{row, w})
 	}
 	r.negatives = byID(pop.Snap, r.negatives)
-	return nil
+	return both, nil
 }
 
 func weightOf(ref SeedRef) float64 {
@@ -199,18 +256,35 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 		r.text = v
 	}
 	d.Matched = len(weights)
-	least := pop.Limits.MinSeeds
-	if least <= 0 {
-		least = 20
-	}
-	if len(weights) < least && (r.text == nil || d.Given > 0) {
-		return fmt.Errorf("%w: %d of %d given ids match customers, at least %d are needed%s: %w",
-			ErrTooFewSeeds, len(weights), d.Given, least, sample(d.Unmatched), index.ErrInvalid)
-	}
 	for row, w := range weights {
 		r.seeds = append(r.seeds, weightedRow{row, w})
 	}
 	r.seeds = byID(pop.Snap, r.seeds)
+	return r.enough(pop)
+}
+
+// enough refuses too few seeds.
+func (r *resolved) enough(pop Population) error {
+	least, d := pop.Limits.MinSeeds, &r.doctor
+	if least <= 0 {
+		least = 20
+	}
+	if len(r.seeds) >= least || r.text != nil && d.Given == 0 {
+		return nil
+	}
+	rest := ""
+	if d.Both > 0 {
+		rest = fmt.Sprintf(", %d of them negatives too", d.Both)
+	}
+	return fmt.Errorf("%w: %d of %d given ids match customers%s, at least %d are needed%s: %w",
+		ErrTooFewSeeds, d.Matched, d.Given, rest, least, sample(d.Unmatched), index.ErrInvalid)
+}
+
+// settle refuses what seeds and negatives leave nothing of, and names the seeds.
+func (r *resolved) settle(pop Population, req *Request) error {
+	if err := r.enough(pop); err != nil {
+		return err
+	}
 	if n := pop.Snap.Live().GetCardinality(); uint64(len(r.seeds)) >= n && n > 0 {
 		return fmt.Errorf("all %d customers are seeds: nobody is left to find: %w", n, index.ErrInvalid)
 	}
@@ -225,7 +299,7 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 	}
 	h.Write([]byte(req.Seeds.Text))
 	r.hash = hex.EncodeToString(h.Sum(nil))
-	r.diagnose(len(weights))
+	r.diagnose(len(r.seeds))
 	return nil
 }
 
@@ -247,7 +321,7 @@ func (d *Doctor) warn(format string, args ...any) {
 
 func (r *resolved) diagnose(matched int) {
 	d := &r.doctor
-	if lost := d.Given - matched - d.Duplicates; lost > 0 {
+	if lost := d.Given - d.Matched - d.Duplicates; lost > 0 {
 		note := fmt.Sprintf("%d of %d given ids match no customer", lost, d.Given)
 		if lost*10 >= d.Given {
 			d.warn("%s: check that they are ids of this collection", note)
@@ -256,7 +330,7 @@ func (r *resolved) diagnose(matched int) {
 		}
 	}
 	if d.Duplicates > 0 {
-		d.note("%d ids were given more than once and count once", d.Duplicates)
+		d.note("%d ids were given more than once and count once, with the largest weight", d.Duplicates)
 	}
 	if matched > 0 && matched < 50 {
 		d.warn("%d seeds are few: expect wide intervals; 200 and more are better", matched)

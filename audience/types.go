@@ -89,7 +89,7 @@ type SeedTag struct {
 // SeedRef is an id with a weight; in JSON also just the id.
 type SeedRef struct {
 	ID     string  `json:"id"`
-	Weight float64 `json:"weight,omitempty"` // 0 means 1
+	Weight float64 `json:"weight,omitempty"` // 0 means 1; JSON leaves it out for that
 }
 
 // UnmarshalJSON takes "id" or {"id", "weight"}.
@@ -98,10 +98,23 @@ func (r *SeedRef) UnmarshalJSON(raw []byte) error {
 		*r = SeedRef{}
 		return json.Unmarshal(raw, &r.ID)
 	}
-	type plain SeedRef
+	in := struct {
+		ID     string   `json:"id"`
+		Weight *float64 `json:"weight"`
+	}{}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
-	return dec.Decode((*plain)(r))
+	if err := dec.Decode(&in); err != nil {
+		return err
+	}
+	*r = SeedRef{ID: in.ID}
+	if in.Weight != nil {
+		if *in.Weight == 0 {
+			return fmt.Errorf("weight 0 of %q: want more than 0, or leave the customer out: %w", in.ID, index.ErrInvalid)
+		}
+		r.Weight = *in.Weight
+	}
+	return nil
 }
 
 // Negatives are customers the audience should not be like.
@@ -114,6 +127,7 @@ type Exclude struct {
 	IDs       []string `json:"ids,omitempty"`
 	Seeds     *bool    `json:"seeds,omitempty"` // default true
 	Audiences []string `json:"audiences,omitempty"`
+	Lists     []string `json:"lists,omitempty"` // stored suppression lists, by name; those that always apply need no naming
 }
 
 // Size is exactly one of its fields.
@@ -162,6 +176,9 @@ type Population struct {
 	// Texts reads what customers wrote, without personal and sensitive fields, in the
 	// order of the ids; an unknown customer has none. nil: phrases are not counted.
 	Texts func(ctx context.Context, ids []string) ([][]string, error)
+	// Suppressed tells of the stored suppression lists that apply to a request that
+	// names some whether a customer is on one; nil: there are none.
+	Suppressed func(ctx context.Context, names []string) (func(id string) bool, error)
 }
 
 // Result is a finished audience.
@@ -173,8 +190,9 @@ type Result struct {
 	Quality    Quality     `json:"quality"`
 	Doctor     Doctor      `json:"doctor"`
 	Curve      []Point     `json:"curve"`
-	Reasons    []Reason    `json:"reasons"` // what the audience has more of than everyone
-	Phrases    Phrases     `json:"phrases"` // what members and seeds write more than everyone
+	Reasons    []Reason    `json:"reasons"`   // what the audience has more of than everyone
+	Phrases    Phrases     `json:"phrases"`   // what members and seeds write more than everyone
+	Interests  []Interest  `json:"interests"` // the seeds' clusters, largest first
 	Histograms Histograms  `json:"histograms"`
 	Map        Map         `json:"map"`
 	Fairness   []Disparity `json:"fairness"` // on sensitive columns
@@ -278,15 +296,21 @@ type Calibration struct {
 
 // Doctor is what is to be said of the seeds.
 type Doctor struct {
-	Verdict    string   `json:"verdict"` // "go" or "warn"; refusals are errors
+	Verdict    string   `json:"verdict"` // "go", "warn" or, of Check, "refuse"; to Build, refusals are errors
 	Notes      []string `json:"notes"`
 	Given      int      `json:"given"`
 	Matched    int      `json:"matched"`
 	Duplicates int      `json:"duplicates"`
-	Unmatched  []string `json:"unmatched,omitempty"`  // the first ten
-	Cold       int      `json:"cold"`                 // seeds without text
-	Coherence  float64  `json:"coherence,omitempty"`  // mean cosine of seeds to their centre
-	Background float64  `json:"background,omitempty"` // the same of as many random customers
+	Both       int      `json:"contradictory,omitempty"` // seeds that are negatives too: they count as neither
+	Unmatched  []string `json:"unmatched,omitempty"`     // the first ten
+	Cold       int      `json:"cold"`                    // seeds without text
+	Coherence  float64  `json:"coherence,omitempty"`     // length of the mean of the seeds' unit vectors: 1 when all are alike
+	Background float64  `json:"background,omitempty"`    // the same of as many random customers, the mean of 20 sets
+
+	BackgroundLow  float64   `json:"background_low,omitempty"`  // the least of the sets
+	BackgroundHigh float64   `json:"background_high,omitempty"` // the most
+	OutlierCount   int       `json:"outlier_count,omitempty"`
+	Outliers       []Outlier `json:"outliers,omitempty"` // the first ten, farthest first
 }
 
 // Point is one point of the reach curve.
