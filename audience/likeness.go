@@ -108,12 +108,12 @@ const (
 	leastExcess  = 0.02 // of the seeds' silhouette over theirs
 	restarts     = 5    // of k-means, the best counts
 	mostToSplit  = 500  // units that the number of clusters is found by
-	leastCluster = 3    // units, fewer are outliers
+	leastCluster = 5    // units, fewer are outliers
 )
 
 // centers are one centre, or those of clusters where units fall apart into some: where
 // their silhouette is above that of points without clusters that spread the same way
-// (as in SigClust: Liu and others, JASA 2008). A cluster of fewer than 3 units or a
+// (as in SigClust: Liu and others, JASA 2008). A cluster of fewer than 5 units or a
 // fiftieth of them is no interest.
 func (l *likeness) centers(units [][]float32, seed uint64) [][]float32 {
 	sum := make([]float64, l.dim)
