@@ -24,7 +24,7 @@ type seedRef struct{}
 func (seedRef) Schema(huma.Registry) *huma.Schema {
 	zero := 0.0
 	object := &huma.Schema{Type: "object", AdditionalProperties: false, Required: []string{"id"}, Properties: map[string]*huma.Schema{
-		"id": {Type: "string"}, "weight": {Type: "number", Minimum: &zero},
+		"id": {Type: "string"}, "weight": {Type: "number", ExclusiveMinimum: &zero},
 	}}
 	object.PrecomputeMessages()
 	out := &huma.Schema{OneOf: []*huma.Schema{{Type: "string"}, object}}
@@ -147,6 +147,9 @@ func (s *Server) audienceRoutes() {
 			if _, err := s.finished(ctx, &in.AtAudience); err != nil {
 				return nil, problemOf(err)
 			}
+			if err := svc.Releasable(ctx, in.Collection, in.Audience); err != nil {
+				return nil, problemOf(err)
+			}
 			members, err := svc.Members(ctx, in.Collection, in.Audience, after, in.Limit)
 			if err != nil {
 				return nil, problemOf(err)
@@ -209,6 +212,9 @@ func (s *Server) exportRoute(at string) {
 	}}}
 	huma.Register(s.api, export, func(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
 		if _, err := s.finished(ctx, &in.AtAudience); err != nil {
+			return nil, problemOf(err)
+		}
+		if err := svc.Releasable(ctx, in.Collection, in.Audience); err != nil {
 			return nil, problemOf(err)
 		}
 		// The first page is read before the status is sent, so that what is wrong

@@ -89,6 +89,7 @@ var table = []struct {
 	{embed.ErrInput, http.StatusUnprocessableEntity, "invalid", ""},
 	{errNotReady, http.StatusConflict, "not_ready", "wait for its job: GET /v1/jobs/{job}/events says when"},
 	{errNoList, http.StatusConflict, "no_list", "delete the audience and build it anew"},
+	{collection.ErrTooSmall, http.StatusConflict, "audience_too_small", "a list that short can single people out: build a larger one, or start the server with a smaller --min-audience"},
 	{errChanged, http.StatusPreconditionFailed, "changed", "read it again and decide anew"},
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},

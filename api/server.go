@@ -167,6 +167,7 @@ func (s *Server) routes() {
 	s.segmentRoutes()
 	s.tagRoutes()
 	s.draftRoutes()
+	s.suppressionRoutes()
 	s.jobRoutes()
 	s.openaiRoutes()
 	s.teiRoutes()

@@ -195,12 +195,12 @@ func (b *build) outliers(m *material, seeds [][]float32, at []int) {
 	})
 	d.OutlierCount = len(out)
 	d.Outliers = out[:min(len(out), maxOutliers)]
-	switch {
+	switch { // ids are not for notes: an erased customer's would stay there
 	case len(out) == 0:
 	case len(out)*20 >= len(seeds):
-		d.warn("%d of %d seeds are unlike the others (%.1f deviations and more, by their %s): look at them, such as %q", len(out), len(seeds), outlierBeyond, b.like.by(), out[0].ID)
+		d.warn("%d of %d seeds are unlike the others (%.1f deviations and more, by their %s): look at them", len(out), len(seeds), outlierBeyond, b.like.by())
 	default:
-		d.note("%d of %d seeds are unlike the others, such as %q (%.1f deviations, by its %s)", len(out), len(seeds), out[0].ID, out[0].Deviations, b.like.by())
+		d.note("%d of %d seeds are unlike the others (up to %.1f deviations, by their %s)", len(out), len(seeds), out[0].Deviations, b.like.by())
 	}
 }
 

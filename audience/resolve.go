@@ -158,7 +158,7 @@ func (r *resolved) resolveNegatives(pop Population, req *Request) (both []uint32
 	if n := len(both); n > 0 && (2*n >= len(weights) || 2*n >= len(r.seeds)) {
 		return nil, fmt.Errorf("negatives.ids: %d of %d negatives are seeds too, such as %q: one of the lists is the wrong one: %w", n, len(weights), contradict[:min(3, n)], index.ErrInvalid)
 	} else if n > 0 {
-		r.doctor.warn("%d customers are seeds and negatives, such as %q: they count as neither and cannot be members", n, contradict[:min(3, n)])
+		r.doctor.warn("%d customers are seeds and negatives: they count as neither and cannot be members", n)
 	}
 	if len(unknown) > 0 {
 		r.doctor.warn("%d of %d negatives match no customer%s", len(unknown), given, sample(unknown))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,43 +158,44 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 }
 
 // Run builds an audience and returns it without storing it.
-func (s *Service) Run(ctx context.Context, coll string, req audience.Request, progress func(stage string, done, total int)) (res *audience.Result, err error) {
-	err = s.withPopulation(ctx, coll, func(pop audience.Population) error {
-		res, err = audience.Build(ctx, pop, req, progress)
-		return err
-	})
-	return res, err
+func (s *Service) Run(ctx context.Context, coll string, req audience.Request, progress func(stage string, done, total int)) (*audience.Result, error) {
+	pop, done, err := s.population(ctx, coll)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return audience.Build(ctx, pop, req, progress)
 }
 
 // Reach tells what lists of some sizes of a stored audience would hold now.
-func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) (points []audience.Point, err error) {
+func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) ([]audience.Point, error) {
 	info, err := s.finished(coll, name)
 	if err != nil {
 		return nil, err
 	}
-	err = s.withPopulation(ctx, coll, func(pop audience.Population) error {
-		points, err = audience.Reach(ctx, pop, info.Request, info.Result, sizes)
-		return err
-	})
-	return points, err
+	pop, done, err := s.population(ctx, coll)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return audience.Reach(ctx, pop, info.Request, info.Result, sizes)
 }
 
-// withPopulation runs do on a snapshot of a collection.
-func (s *Service) withPopulation(ctx context.Context, coll string, do func(audience.Population) error) error {
+// population is a collection as package audience sees it, until done is called.
+func (s *Service) population(ctx context.Context, coll string) (pop audience.Population, done func(), err error) {
 	cfg, err := s.config(coll)
 	if err != nil {
-		return err
+		return pop, nil, err
 	}
 	eng, err := s.opt.Store.Open(ctx, coll)
 	if err != nil {
-		return err
+		return pop, nil, err
 	}
 	snap, err := eng.Snapshot(ctx)
 	if err != nil {
-		return err
+		return pop, nil, err
 	}
-	defer closeSnapshot(snap, s.log)
-	pop := audience.Population{
+	pop = audience.Population{
 		Snap: snap, Spec: eng.Spec(), Schema: cfg.Schema,
 		Limits: audience.Limits{MinSeeds: s.opt.Limits.MinSeeds, MinAudience: s.opt.Limits.MinAudience},
 		MembersOf: func(ctx context.Context, name string) ([]string, error) {
@@ -203,6 +205,9 @@ func (s *Service) withPopulation(ctx context.Context, coll string, do func(audie
 			return s.grouped(ctx, coll, snap, seeds)
 		},
 		Texts: readTexts(eng, cfg.Schema),
+		Suppressed: func(_ context.Context, names []string) (func(string) bool, error) {
+			return s.suppressedBy(coll, names, false)
+		},
 	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {
@@ -213,7 +218,7 @@ func (s *Service) withPopulation(ctx context.Context, coll string, do func(audie
 			return res.Vectors, nil
 		}
 	}
-	return do(pop)
+	return pop, func() { closeSnapshot(snap, s.log) }, nil
 }
 
 func (s *Service) info(coll, name string) (AudienceInfo, error) {
@@ -352,6 +357,23 @@ func (s *Service) eraseSeed(ctx context.Context, coll, name, id string) error {
 	}
 	info.Request.Seeds.IDs = drop(info.Request.Seeds.IDs)
 	info.Request.Negatives.IDs = drop(info.Request.Negatives.IDs)
+	if res := info.Result; res != nil {
+		// What the sheet names customers by.
+		strike := func(list []string) []string {
+			n := len(list)
+			list = slices.DeleteFunc(list, func(x string) bool { return x == id })
+			changed = changed || len(list) < n
+			return list
+		}
+		for i := range res.Interests {
+			in := &res.Interests[i]
+			in.Seed, in.Member = strike(in.Seed), strike(in.Member)
+		}
+		res.Doctor.Unmatched = strike(res.Doctor.Unmatched)
+		n := len(res.Doctor.Outliers)
+		res.Doctor.Outliers = slices.DeleteFunc(res.Doctor.Outliers, func(o audience.Outlier) bool { return o.ID == id })
+		changed = changed || len(res.Doctor.Outliers) < n
+	}
 	if !changed {
 		return nil
 	}

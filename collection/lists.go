@@ -131,6 +131,10 @@ func (s *Service) Members(_ context.Context, coll, name string, after, limit int
 	if after < 0 || limit < 1 {
 		return nil, faultf("limit", "want a limit of 1 or more and a rank of 0 or more")
 	}
+	off, err := s.suppressedBy(coll, info.Request.Exclude.Lists, true)
+	if err != nil {
+		return nil, err
+	}
 	out := []audience.Member{}
 	for page := after / pageSize; page*pageSize < info.Size && len(out) < limit; page++ {
 		members, err := s.membersPage(coll, &info, page)
@@ -138,7 +142,7 @@ func (s *Service) Members(_ context.Context, coll, name string, after, limit int
 			return nil, err
 		}
 		for _, m := range members {
-			if m.Rank > after && len(out) < limit {
+			if m.Rank > after && len(out) < limit && (off == nil || !off(m.ID)) {
 				out = append(out, m)
 			}
 		}

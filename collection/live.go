@@ -32,6 +32,8 @@ type judge struct {
 	group     func(row *index.Row) bool // who is a seed by a segment or a tag, nil: nobody
 	out       map[string]bool           // ids that cannot be members
 	not       []string                  // audiences whose members cannot be
+
+	suppressed func(id string) bool // by lists; nil: none apply
 }
 
 // judges are a collection's finished audiences.
@@ -104,6 +106,10 @@ func (s *Service) forgetJudges(coll string) {
 
 func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 	j := &judge{name: info.Name, job: info.Job, built: info.Built, threshold: info.Result.Threshold}
+	var err error
+	if j.suppressed, err = s.suppressedBy(coll, info.Request.Exclude.Lists, true); err != nil {
+		return nil, err
+	}
 	if info.Built.IsZero() || info.Request.Fairness != nil || len(info.Result.Model.Set.Heads) == 0 || info.Size == 0 {
 		return j, nil // no model, or no one threshold: the list alone decides
 	}
@@ -171,6 +177,9 @@ func (s *Service) standing(coll, id string, row *index.Row, columns []index.Colu
 // in says whether the customer is in the judge's audience now.
 func (j *judge) in(c *standing, all *judges) bool {
 	_, was := c.listed[j.name]
+	if c.row != nil && j.suppressed != nil && j.suppressed(c.row.ID) {
+		return false
+	}
 	if c.row == nil || j.model == nil || c.updated.Before(j.built) {
 		return was && c.row != nil
 	}

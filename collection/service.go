@@ -38,6 +38,7 @@ type Service struct {
 	judged        map[string]*judges
 	judgedVersion map[string]int
 	changes       watchers
+	suppress      suppressions
 }
 
 // modelSlot lets the first caller open a model while the others wait for it
@@ -68,7 +69,8 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		models:  map[string]*modelSlot{},
 		writing: map[string]*sync.Mutex{},
 		judged:  map[string]*judges{}, judgedVersion: map[string]int{},
-		changes: watchers{list: map[string][]chan Change{}},
+		changes:  watchers{list: map[string][]chan Change{}},
+		suppress: suppressions{list: map[string][]*suppression{}},
 	}
 	j, err := newJobs(s)
 	if err != nil {
@@ -289,7 +291,8 @@ func (s *Service) Drop(ctx context.Context, name string) error {
 		return err
 	}
 	defer s.forgetJudges(name)
-	for _, prefix := range []string{audienceKey(name, ""), "in/" + name + "/"} {
+	defer s.forgetSuppressions(name)
+	for _, prefix := range []string{audienceKey(name, ""), "in/" + name + "/", suppressPrefix(name)} {
 		if err := s.opt.KV.DeletePrefix(ctx, prefix); err != nil {
 			return err
 		}
