@@ -4,11 +4,11 @@ import (
 	"encoding/csv"
 	"io"
 	"strconv"
-	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/export"
 )
 
 // memberWriter writes members as one format.
@@ -50,9 +50,9 @@ func (c *csvMembers) write(m audience.Member) error {
 	if err := c.head(); err != nil {
 		return err
 	}
-	row := []string{strconv.Itoa(m.Rank), safeCell(m.ID), number(m.Score), number(m.Probability)}
+	row := []string{strconv.Itoa(m.Rank), export.Cell(m.ID), number(m.Score), number(m.Probability)}
 	if c.reasons {
-		row = append(row, safeCell(reasonsText(m.Parts)))
+		row = append(row, export.Cell(reasonsText(m.Parts)))
 	}
 	return c.w.Write(row)
 }
@@ -63,14 +63,6 @@ func (c *csvMembers) close() error {
 	}
 	c.w.Flush()
 	return c.w.Error()
-}
-
-// safeCell keeps a spreadsheet from running a cell as a formula.
-func safeCell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
 }
 
 func number(x float32) string { return strconv.FormatFloat(float64(x), 'g', -1, 32) }

@@ -79,7 +79,7 @@ type seedsBody struct {
 }
 
 func (s *Server) checkSeedsRoute() {
-	check := s.operation("check-seeds", http.MethodPost, collectionPath+"/seeds:check", "Look at seeds before an audience is built", "audiences", RoleRead)
+	check := s.operation("check-seeds", http.MethodPost, collectionPath+"/seeds/check", "Look at seeds before an audience is built", "audiences", RoleRead)
 	check.Description = "Counts of unknown, repeated and contradictory ids, how alike the seeds are against random customers, outliers, interests, and what more seeds would add. " +
 		"What building would refuse is the verdict \"refuse\", with the reason among the notes."
 	huma.Register(s.api, check, func(ctx context.Context, in *struct {

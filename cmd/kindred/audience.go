@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -82,12 +81,11 @@ func (a *app) audienceCommand() *cobra.Command {
 
 // audienceFlags are the settings of a stored audience.
 type audienceFlags struct {
-	seeds, seedsID, text, size, method, filter string
-	segment                                    int
-	tag                                        string
-	columns                                    []string
-	fair                                       fairFlags
-	reasons, background                        bool
+	who                  seedFlags
+	size, method, filter string
+	columns              []string
+	fair                 fairFlags
+	reasons, background  bool
 }
 
 func (a *app) audienceCreate() *cobra.Command {
@@ -95,10 +93,10 @@ func (a *app) audienceCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create COLLECTION AUDIENCE", Short: "Build an audience from seeds and keep it",
 		Long:    "create builds the audience where the customers are, on the data directory or on --server, and shows how good it is.",
-		Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience create shop sailors --text 'sails every weekend' --size 500 --server http://127.0.0.1:7878\n  kindred audience create shop at-risk --seed-tag mood=unhappy --size 10%",
+		Example: "  kindred audience create shop spring --seeds seeds.csv --size 5%\n  kindred audience create shop sailors --text 'sails every weekend' --size 500 --server http://127.0.0.1:7878\n  kindred audience create shop at-risk --seeds-tag mood=unhappy --size 10%",
 		Args:    arguments(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := f.request(cmd.Context(), args[1])
+			req, err := f.request(cmd.Context(), a, args[1])
 			if err != nil {
 				return err
 			}
@@ -106,11 +104,7 @@ func (a *app) audienceCreate() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
-	flags.StringVar(&f.seedsID, "seeds-id", "", "column of the seeds that holds the ids (default: looked for)")
-	flags.StringVar(&f.text, "text", "", "a description of who is wanted, beside or instead of --seeds")
-	flags.IntVar(&f.segment, "seed-segment", 0, "number of a segment whose customers are seeds")
-	flags.StringVar(&f.tag, "seed-tag", "", "a tag and label, such as mood=unhappy, whose customers are seeds")
+	f.who.add(flags, true)
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
 	flags.StringVar(&f.filter, "filter", "", `who may be a member, as JSON, such as '{"field":"age","gte":40}'`)
@@ -121,20 +115,10 @@ func (a *app) audienceCreate() *cobra.Command {
 	return cmd
 }
 
-func (f *audienceFlags) request(ctx context.Context, name string) (audience.Request, error) {
-	req := audience.Request{Name: name, Method: f.method, Explain: audience.Explain{Members: &f.reasons}, Seeds: audience.Seeds{Text: f.text, Segment: f.segment}, Features: audience.Features{Columns: f.columns}}
-	if f.seeds == "" && f.text == "" && f.segment == 0 && f.tag == "" {
-		return req, usagef("--seeds or --text is missing: name a file with the ids of the customers to look like, or describe them; --seed-segment and --seed-tag take a group that is there")
-	}
-	if f.segment < 0 {
-		return req, usagef("--seed-segment %d: want a number from 1 up", f.segment)
-	}
-	if f.tag != "" {
-		name, label, ok := strings.Cut(f.tag, "=")
-		if !ok || name == "" || label == "" {
-			return req, usagef("--seed-tag %q: want a tag and a label, such as mood=unhappy", f.tag)
-		}
-		req.Seeds.Tag = &audience.SeedTag{Name: name, Label: label}
+func (f *audienceFlags) request(ctx context.Context, a *app, name string) (audience.Request, error) {
+	req := audience.Request{Name: name, Method: f.method, Explain: audience.Explain{Members: &f.reasons}, Features: audience.Features{Columns: f.columns}}
+	if !f.who.given() {
+		return req, usagef("--seeds or --text is missing: name a file with the ids of the customers to look like, or describe them; --seeds-segment and --seeds-tag take a group that is there")
 	}
 	if err := f.fair.apply(&req); err != nil {
 		return req, err
@@ -143,13 +127,10 @@ func (f *audienceFlags) request(ctx context.Context, name string) (audience.Requ
 	if req.Size, err = parseSize(f.size); err != nil {
 		return req, err
 	}
-	if req.Filter, err = (&pageFlags{filter: f.filter}).tree(); err != nil {
+	if req.Filter, err = filterOf("--filter", f.filter); err != nil {
 		return req, err
 	}
-	if f.seeds != "" {
-		req.Seeds.IDs, err = readSeeds(ctx, f.seeds, f.seedsID)
-	}
-	return req, err
+	return req, a.fill(ctx, &f.who, &req)
 }
 
 // createAudience builds and stores an audience and shows its sheet. One that

@@ -25,6 +25,11 @@ type backend interface {
 	Why(ctx context.Context, coll, name, id string) (*audience.Explanation, error)
 	CreateAudience(ctx context.Context, coll string, req audience.Request) (collection.Job, error)
 	DropAudience(ctx context.Context, coll, name string) error
+	CheckSeeds(ctx context.Context, coll string, req audience.Request) (*audience.SeedCheck, error)
+	Suppressions(ctx context.Context, coll string) ([]collection.SuppressionList, error)
+	PutSuppression(ctx context.Context, coll, name string, ids []string, always bool) (collection.SuppressionList, error)
+	ChangeSuppression(ctx context.Context, coll, name string, add, remove []string) (collection.SuppressionList, error)
+	DropSuppression(ctx context.Context, coll, name string) error
 	Jobs(ctx context.Context) ([]collection.Job, error)
 	Job(ctx context.Context, id string) (collection.Job, error)
 	Cancel(ctx context.Context, id string) (collection.Job, error)

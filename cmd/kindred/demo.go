@@ -58,7 +58,7 @@ func (a *app) demoCommand() *cobra.Command {
 	flags.StringVar(&f.dir, "out", "", "folder for data, audience and report (default: a new one in the system's temporary folder)")
 	// Here --data is a file of customers: the demo keeps its own data under --out.
 	flags.StringVar(&f.file, "data", "", "your own customers instead of generated ones")
-	flags.StringVar(&f.look.seeds, "seeds", "", "seeds for --data")
+	flags.StringVar(&f.look.who.seeds, "seeds", "", "seeds for --data")
 	flags.BoolVar(&f.keep, "keep", false, "leave a server running on the generated customers, at --listen")
 	flags.BoolVar(&f.zh, "zh", false, "fetch the Chinese model too and make the Chinese collection")
 	flags.Uint64Var(&f.seed, "seed", 1, "of the generator")
@@ -70,7 +70,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	if err := opt.Validate(); err != nil {
 		return usagef("--customers: %w", err)
 	}
-	if (f.file == "") != (f.look.seeds == "") {
+	if (f.file == "") != (f.look.who.seeds == "") {
 		return usagef("--data and --seeds go together: your customers and the ones to look like")
 	}
 	if f.keep && f.file != "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/export"
 )
 
 // export writes an audience by the extension of its path; - is standard output.
@@ -135,7 +136,7 @@ func writeCSV(w io.Writer, members []audience.Member) error {
 		return err
 	}
 	for _, m := range members {
-		row := []string{inert(m.ID), strconv.Itoa(m.Rank), decimal(m.Score), decimal(m.Probability), inert(words(m.Parts))}
+		row := []string{export.Cell(m.ID), strconv.Itoa(m.Rank), decimal(m.Score), decimal(m.Probability), export.Cell(words(m.Parts))}
 		if err := out.Write(row); err != nil {
 			return err
 		}
@@ -153,18 +154,6 @@ func words(parts []audience.Part) string {
 		list[i] = fmt.Sprintf("%s %+.3f", p.Of, p.Value)
 	}
 	return strings.Join(list, "; ")
-}
-
-// inert keeps a spreadsheet from running a cell as a formula: a quote is set
-// before what begins like one, unless it is a number.
-func inert(s string) string {
-	if s == "" || !strings.ContainsRune("=+-@\t\r\n", rune(s[0])) {
-		return s
-	}
-	if _, err := strconv.ParseFloat(s, 64); err == nil {
-		return s
-	}
-	return "'" + s
 }
 
 func writeNDJSON(w io.Writer, members []audience.Member) error {

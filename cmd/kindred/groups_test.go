@@ -87,7 +87,7 @@ func TestTagCommands(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	// Customers with a label are seeds; their like are not among them.
-	if out := do("audience", "create", "shop", "at-risk", "--seed-tag", "mood=unhappy", "--size", "20", "--method", "centroid"); !strings.Contains(out, "at-risk: done, 20 members") {
+	if out := do("audience", "create", "shop", "at-risk", "--seeds-tag", "mood=unhappy", "--size", "20", "--method", "centroid"); !strings.Contains(out, "at-risk: done, 20 members") {
 		t.Errorf("%s", out)
 	}
 	if out := do("segments", "shop", "--k", "2"); !strings.Contains(out, "service") && !strings.Contains(out, "staff") && !strings.Contains(out, "purchase") {

@@ -119,10 +119,10 @@ func (f *fileFlags) configure(plan *ingest.Plan) (collection.Config, error) {
 
 type lookalikeFlags struct {
 	file                      fileFlags
-	seeds, seedsID            string
+	who                       seedFlags
 	size, out, report, method string
 	minSeeds                  int
-	reasons, plan             bool
+	reasons, plan, checkSeeds bool
 	notice, title             string
 	fair                      fairFlags
 }
@@ -141,8 +141,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.file.add(flags)
-	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
-	flags.StringVar(&f.seedsID, "seeds-id", "", seedsIDHelp)
+	f.who.add(flags, false)
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVarP(&f.out, "out", "o", "", "the audience: .csv, .ndjson or .parquet, or - for CSV on standard output; a file that is there is replaced")
 	flags.StringVar(&f.report, "report", "", "HTML report")
@@ -150,6 +149,7 @@ func (a *app) lookalikeCommand() *cobra.Command {
 	f.fair.add(flags)
 	flags.IntVar(&f.minSeeds, "min-seeds", 20, "fewest seeds that must match")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
+	flags.BoolVar(&f.checkSeeds, "check-seeds", false, "only look at the seeds, build nothing")
 	flags.BoolVar(&f.plan, "plan", false, "only show how the file would be read")
 	return cmd
 }
@@ -207,7 +207,7 @@ func (f *lookalikeFlags) check(path string) error {
 			return err
 		}
 	}
-	return checkOutputs([]string{path, f.seeds}, []string{f.out, f.report})
+	return checkOutputs(append(f.who.inputs(), path), []string{f.out, f.report})
 }
 
 func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err error) {
@@ -219,7 +219,7 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err != nil {
 		return err
 	}
-	if f.seeds == "" && !f.plan {
+	if !f.who.given() && !f.plan {
 		return usagef("--seeds is missing: name a file with the ids of the customers to look like")
 	}
 	if err := f.check(path); err != nil {
@@ -249,13 +249,16 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err != nil {
 		return err
 	}
-	refs, err := readSeeds(ctx, f.seeds, f.seedsID, plan.IDColumn, plan.GroupBy)
-	if err != nil {
+	req := audience.Request{Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
+	if err := f.fair.apply(&req); err != nil {
 		return err
 	}
-	if cfg.Model != "" || plan.GroupBy == "" {
+	if err := a.fill(ctx, &f.who, &req, plan.IDColumn, plan.GroupBy); err != nil {
+		return err
+	}
+	if only := f.who.filter == "" && f.who.text == ""; only && (cfg.Model != "" || plan.GroupBy == "") {
 		// Encoding takes minutes: whether the seeds are in the file is seen first.
-		if err := enoughSeeds(ctx, plan, refs, f.minSeeds); err != nil {
+		if err := enoughSeeds(ctx, plan, req.Seeds.IDs, f.minSeeds); err != nil {
 			return err
 		}
 	}
@@ -273,9 +276,12 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 			return fmt.Errorf("--size %d: there are only %d customers", *size.Count, now.Customers)
 		}
 	}
-	req := audience.Request{Seeds: audience.Seeds{IDs: refs}, Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
-	if err := f.fair.apply(&req); err != nil {
-		return err
+	if f.checkSeeds {
+		got, err := in.svc.CheckSeeds(ctx, population, req)
+		if err != nil {
+			return err
+		}
+		return a.showSeeds(got)
 	}
 	res, err := a.build(ctx, in.svc, req)
 	if err != nil {
@@ -481,6 +487,7 @@ func (a *app) sheet(res *audience.Result, truth *report.Truth) {
 	for _, n := range slices.Concat(d.Notes, res.Warnings) {
 		a.say("note: %s", n)
 	}
+	a.interests(res.Interests, true)
 	a.say("audience: %d of %d customers, method %s", res.Manifest.Size, res.Manifest.Customers, res.Manifest.Method)
 	a.say("verdict: %s. %s", q.Verdict, q.Words)
 	line := func(name string, m audience.Measure) {

@@ -56,6 +56,8 @@ func TestSessions(t *testing.T) {
 			"convert":   convert,
 			"code":      exitCode,
 			"contacts":  makeContacts,
+			"lists":     makeLists,
+			"lacks":     lacks,
 			"checksum":  checksum,
 			"hold":      hold,
 			"serving":   running.serving,
@@ -248,13 +250,5 @@ func TestEveryCommandShowsAnExample(t *testing.T) {
 	walk((&app{out: io.Discard, err: io.Discard}).root())
 	if seen < 15 {
 		t.Fatalf("only %d commands seen", seen)
-	}
-}
-
-func TestInert(t *testing.T) {
-	for in, want := range map[string]string{"c1": "c1", "=1+1": "'=1+1", "+x": "'+x", "-5": "-5", "-5+cmd": "'-5+cmd", "@a": "'@a", "": "", "\tx": "'\tx"} {
-		if got := inert(in); got != want {
-			t.Errorf("inert(%q) = %q, want %q", in, got, want)
-		}
 	}
 }

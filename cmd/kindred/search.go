@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -32,16 +31,7 @@ func (p *pageFlags) tree() (*index.Filter, error) {
 	if p.limit < 0 || p.offset < 0 {
 		return nil, usagef("--limit %d --offset %d: want 1 or more, and 0 or more", p.limit, p.offset)
 	}
-	if p.filter == "" {
-		return nil, nil
-	}
-	dec := json.NewDecoder(strings.NewReader(p.filter))
-	dec.DisallowUnknownFields()
-	var f index.Filter
-	if err := dec.Decode(&f); err != nil {
-		return nil, usagef("--filter: %w", err)
-	}
-	return &f, nil
+	return filterOf("--filter", p.filter)
 }
 
 func (a *app) searchCommand() *cobra.Command {

@@ -31,6 +31,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Example: "  kindred serve --data ./kindred-data\n  kindred serve --listen 0.0.0.0:7878   # after kindred keys add",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if a.limits.MinSeeds < 1 || a.limits.MinAudience < 1 {
+				return usagef("--min-seeds %d, --min-audience %d: want 1 or more", a.limits.MinSeeds, a.limits.MinAudience)
+			}
 			end, err := a.profiler(cmd.Context(), pprofAddr)
 			if err != nil {
 				return err
@@ -41,6 +44,8 @@ func (a *app) serveCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&importRoot, "import-root", "", "folder from which files may be imported by path (default: none may)")
 	cmd.Flags().StringVar(&pprofAddr, "pprof", "", "host:port of this machine to serve Go's profiles on (default: none)")
+	cmd.Flags().IntVar(&a.limits.MinSeeds, "min-seeds", 20, "fewest seeds that must match")
+	cmd.Flags().IntVar(&a.limits.MinAudience, "min-audience", 100, "fewest members of an audience whose list may be read or exported")
 	vectors.add(cmd.Flags())
 	return cmd
 }
@@ -83,7 +88,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFl
 	if known != nil {
 		defer func() { err = errors.Join(err, known.Close()) }()
 	}
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openQueue(known), ImportRoot: importRoot, MaxMemory: a.cfg.customerMemory(), Logger: log})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openQueue(known), ImportRoot: importRoot, MaxMemory: a.cfg.customerMemory(), Logger: log, Limits: a.limits})
 	if err != nil {
 		return err
 	}

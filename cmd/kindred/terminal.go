@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"golang.org/x/term"
+
+	"github.com/kindred-search/kindred/collection"
 )
 
 // app is what commands share: where they write and the settings. It is the one
@@ -17,6 +19,7 @@ import (
 type app struct {
 	out, err io.Writer
 	cfg      Config
+	limits   collection.Limits // of serve
 }
 
 // say writes a line for people. A terminal that is gone is no reason to fail.
