@@ -31,7 +31,11 @@ func (f *seedFlags) add(flags *pflag.FlagSet, stored bool) {
 	flags.StringVar(&f.seeds, "seeds", "", "file with the seeds' ids, and weights in a column named weight")
 	flags.StringVar(&f.seedsID, "seeds-id", "", seedsIDHelp)
 	flags.StringVar(&f.filter, "seeds-filter", "", `customers who are seeds, as JSON, such as '{"field":"plan","eq":"gold"}', beside or instead of --seeds`)
-	flags.StringVar(&f.text, "text", "", "a description of who is wanted, beside or instead of --seeds")
+	text := "text"
+	if !stored { // where --text names columns of a file
+		text = "seeds-text"
+	}
+	flags.StringVar(&f.text, text, "", "a description of who is wanted, beside or instead of --seeds")
 	flags.StringVar(&f.negatives, "negatives", "", "file with the ids of customers to be unlike, and weights in a column named weight")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "file with ids to keep off the list; may be given again")
 	flags.BoolVar(&f.keepSeeds, "include-seeds", false, "seeds may be members too")
