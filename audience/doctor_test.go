@@ -2,6 +2,7 @@ package audience
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -243,5 +244,29 @@ func TestExplicitZeroWeightIsRefused(t *testing.T) {
 	}
 	if err := r.UnmarshalJSON([]byte(`{"id":"a","wieght":2}`)); err == nil {
 		t.Error("an unknown name is taken")
+	}
+}
+
+// Lists from spreadsheets spell ids in their own way: the doctor says which.
+func TestOtherSpellingsAreFound(t *testing.T) {
+	var rows []index.Row
+	for i := range 200 {
+		rows = append(rows, index.Row{ID: fmt.Sprintf("%d", 1000+i), Values: map[string]index.Value{"age": {Kind: index.Number, Num: float64(i % 50)}}})
+	}
+	rows = append(rows, index.Row{ID: "caf\u00e9"}, index.Row{ID: "ab"})
+	w := worldOf(t, index.Spec{Name: "w", Columns: []index.Column{{Name: "age", Kind: index.Number}}}, rows)
+	given := []string{"1000.0", "01001", " 1002 ", "cafe\u0301", "AB", "nobody"}
+	for i := range 30 {
+		given = append(given, fmt.Sprintf("%d", 1010+i))
+	}
+	got, err := Check(t.Context(), w.pop, Request{Seeds: Seeds{IDs: refs(given)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes := strings.Join(got.Doctor.Notes, "\n")
+	for _, want := range []string{"6 of 36 given ids", "1 of the unknown ids would match without the white space", "another Unicode form (NFC)", `without ".0"`, "without zeros in front", "in lower case"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("%q is not among the notes:\n%s", want, notes)
+		}
 	}
 }

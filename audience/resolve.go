@@ -34,9 +34,6 @@ type resolved struct {
 	doctor    Doctor
 }
 
-// maxUnmatched is how many unknown ids the doctor names.
-const maxUnmatched = 10
-
 // resolve finds the request's customers. With an error, the doctor has what was seen
 // until then.
 func resolve(ctx context.Context, pop Population, req *Request) (*resolved, error) {
@@ -141,13 +138,13 @@ func (r *resolved) resolveNegatives(pop Population, req *Request) (both []uint32
 	for _, ref := range req.Negatives.IDs {
 		row, ok := pop.Snap.Find(ref.ID)
 		if !ok {
-			unknown = append(unknown, ref.ID)
+			unknown = append(unknown, clipped(ref.ID))
 			continue
 		}
 		if _, had := weights[row]; had {
 			twice++
 		} else if isSeed[row] {
-			both, contradict = append(both, row), append(contradict, ref.ID)
+			both, contradict = append(both, row), append(contradict, clipped(ref.ID))
 		}
 		weights[row] = math.Max(weights[row], weightOf(ref))
 	}
@@ -194,13 +191,12 @@ func membersOf(ctx context.Context, pop Population, name string) ([]string, erro
 func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Request) error {
 	weights := map[uint32]float64{}
 	d := &r.doctor
+	var strangers unknown
 	add := func(id string, weight float64) {
 		d.Given++
 		row, ok := pop.Snap.Find(id)
 		if !ok {
-			if len(d.Unmatched) < maxUnmatched {
-				d.Unmatched = append(d.Unmatched, id)
-			}
+			strangers.add(pop.Snap, id)
 			return
 		}
 		if had, twice := weights[row]; twice {
@@ -255,7 +251,8 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 		}
 		r.text = v
 	}
-	d.Matched = len(weights)
+	d.Matched, d.Unmatched = len(weights), strangers.named
+	strangers.advise(d)
 	for row, w := range weights {
 		r.seeds = append(r.seeds, weightedRow{row, w})
 	}
