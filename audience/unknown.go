@@ -4,7 +4,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
+	unicodenorm "golang.org/x/text/unicode/norm"
 
 	"github.com/kindred-search/kindred/index"
 )
@@ -28,8 +28,8 @@ var spellings = [...]struct {
 	of    func(string) string
 }{
 	{"without the white space around them", strings.TrimSpace},
-	{"in another Unicode form (NFC)", norm.NFC.String},
-	{"in another Unicode form (NFD)", norm.NFD.String},
+	{"in another Unicode form (NFC)", unicodenorm.NFC.String},
+	{"in another Unicode form (NFD)", unicodenorm.NFD.String},
 	{"without \".0\" at the end", func(id string) string { return strings.TrimSuffix(id, ".0") }},
 	{"without zeros in front", func(id string) string { return strings.TrimLeft(id, "0") }},
 	{"in lower case", strings.ToLower},
