@@ -51,6 +51,8 @@ type fieldBody struct {
 	PII       bool    `json:"pii,omitempty"`
 	Immutable bool    `json:"immutable,omitempty" doc:"never proposed as a change, such as a year of birth"`
 	Weight    float64 `json:"weight,omitempty" minimum:"0"`
+
+	Decay *profile.Decay `json:"decay,omitempty" doc:"of a text's or set's dated events: half of the weight goes every half_life_days before reference"`
 }
 
 type collectionAnswer struct {
@@ -78,7 +80,7 @@ func (s *Server) collectionRoutes() {
 		cfg := collection.Config{Name: in.Collection, Model: in.Body.Model, Dim: in.Body.Dim, Precision: in.Body.Precision}
 		cfg.Schema.Template = in.Body.Template
 		for _, f := range in.Body.Fields {
-			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Immutable: f.Immutable, Weight: f.Weight})
+			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Immutable: f.Immutable, Weight: f.Weight, Decay: f.Decay})
 		}
 		var out *collectionAnswer
 		err := s.unchanged(ctx, in.Collection, in.Preconditions, func() error {
@@ -140,6 +142,20 @@ type upsertInput struct {
 	Stream
 }
 
+// textSchema is a text, or one with its field, time and weight.
+func textSchema() *huma.Schema {
+	zero := 0.0
+	object := &huma.Schema{Type: "object", AdditionalProperties: false, Required: []string{"body"}, Properties: map[string]*huma.Schema{
+		"field": {Type: "string"}, "body": {Type: "string"},
+		"at":     {OneOf: []*huma.Schema{{Type: "string", Format: "date-time"}, {Type: "number"}}, Description: "when: text such as 2026-03-01T12:00:00Z, or seconds since 1970"},
+		"weight": {Type: "number", ExclusiveMinimum: &zero},
+	}}
+	object.PrecomputeMessages()
+	out := &huma.Schema{OneOf: []*huma.Schema{{Type: "string"}, object}}
+	out.PrecomputeMessages()
+	return out
+}
+
 type customerPatch struct {
 	Fields map[string]any `json:"fields,omitempty" doc:"null removes a field"`
 	Texts  []string       `json:"texts,omitempty" doc:"replaces the free texts"`
@@ -169,8 +185,8 @@ func (s *Server) customerRoutes() {
 	up := s.operation("upsert-customers", http.MethodPost, collectionPath+"/customers", "Take customers in: valid ones are kept, the others are named", "customers", RoleWrite)
 	customer := &huma.Schema{Type: "object", Required: []string{"id"}, Properties: map[string]*huma.Schema{
 		"id":     {Type: "string", Description: "1 to 256 bytes of UTF-8"},
-		"fields": {Type: "object", AdditionalProperties: true, Description: "by the collection's schema"},
-		"texts":  {Type: "array", Items: &huma.Schema{Type: "string"}},
+		"fields": {Type: "object", AdditionalProperties: true, Description: "by the collection's schema; elements of a set may be {item, at, weight}, of a text {text, at, weight}"},
+		"texts":  {Type: "array", Items: textSchema()},
 		"vector": {Type: "array", Items: &huma.Schema{Type: "number"}},
 	}}
 	huma.Register(s.api, up, func(ctx context.Context, in *upsertInput) (*body[collection.Outcome], error) {

@@ -152,8 +152,9 @@ func (s *Service) ParseRecord(schema profile.Schema, raw []byte) (profile.Record
 	for i, t := range in.Texts {
 		var text profile.Text
 		if err := json.Unmarshal(t, &text.Body); err != nil || string(t) == "null" {
-			if err := json.Unmarshal(t, &text); err != nil || string(t) == "null" {
-				faults = append(faults, faultf(fmt.Sprintf("texts[%d]", i), "neither a string nor {\"field\", \"body\"}"))
+			var err error
+			if text, err = parseText(t); err != nil {
+				faults = append(faults, faultf(fmt.Sprintf("texts[%d]", i), "%v", err))
 				continue
 			}
 		}
@@ -232,9 +233,9 @@ func loneSurrogate(raw []byte) bool {
 // DecodeFields types the values of a JSON object by a schema, in order of name.
 // null means missing. Text fields come back as texts, in the schema's order.
 func DecodeFields(schema profile.Schema, fields map[string]any) (map[string]index.Value, []profile.Text, error) {
-	types := make(map[string]profile.FieldType, len(schema.Fields))
+	types := make(map[string]profile.Field, len(schema.Fields))
 	for _, f := range schema.Fields {
-		types[f.Name] = f.Type
+		types[f.Name] = f
 	}
 	var faults []error
 	values := map[string]index.Value{}
@@ -245,11 +246,16 @@ func DecodeFields(schema profile.Schema, fields map[string]any) (map[string]inde
 	slices.Sort(names)
 	for _, name := range names {
 		v := fields[name]
-		typ, known := types[name]
+		field, known := types[name]
+		typ := field.Type
 		switch {
 		case !known:
 			faults = append(faults, faultf("fields."+name, "not in the collection's schema: add the field to it or leave it out"))
 		case v == nil, typ == profile.TypeText:
+		case typ == profile.TypeSet:
+			val, errs := decodeSet(field, v)
+			faults = append(faults, errs...)
+			values[name] = val
 		default:
 			val, err := decodeValue(typ, v)
 			if err != nil {
@@ -270,12 +276,12 @@ func DecodeFields(schema profile.Schema, fields map[string]any) (map[string]inde
 			texts = append(texts, profile.Text{Field: f.Name, Body: t})
 		case []any:
 			for i, e := range t {
-				body, ok := e.(string)
-				if !ok {
-					faults = append(faults, faultf(fmt.Sprintf("fields.%s[%d]", f.Name, i), "want a string, have %s", jsonType(e)))
+				body, at, weight, err := decodeEvent("text", e)
+				if err != nil {
+					faults = append(faults, faultf(fmt.Sprintf("fields.%s[%d]", f.Name, i), "%v", err))
 					continue
 				}
-				texts = append(texts, profile.Text{Field: f.Name, Body: body})
+				texts = append(texts, profile.Text{Field: f.Name, Body: body, At: at, Weight: weight})
 			}
 		default:
 			faults = append(faults, faultf("fields."+f.Name, "want a string or a list of strings, have %s", jsonType(v)))
@@ -311,31 +317,8 @@ func decodeValue(typ profile.FieldType, v any) (index.Value, error) {
 		}
 		return val, nil
 	case profile.TypeTime:
-		if n, ok := asNumber(v); ok {
-			return index.Value{Kind: index.Time, Num: n}, nil
-		}
-		str, _ := v.(string)
-		for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05", time.DateOnly} {
-			if t, err := time.Parse(layout, str); err == nil {
-				return index.Value{Kind: index.Time, Num: float64(t.UnixNano()) / 1e9}, nil
-			}
-		}
-		return index.Value{}, fmt.Errorf("want a time such as 2026-03-01T12:00:00Z or seconds since 1970, have %s", jsonType(v))
-	case profile.TypeSet:
-		list, ok := v.([]any)
-		if !ok {
-			return index.Value{}, fmt.Errorf("want a list of strings, have %s", jsonType(v))
-		}
-		set := make([]string, 0, len(list))
-		for _, e := range list {
-			str, ok := e.(string)
-			if !ok {
-				return index.Value{}, fmt.Errorf("want a list of strings, have %s in it", jsonType(e))
-			}
-			set = append(set, str)
-		}
-		slices.Sort(set)
-		return index.Value{Kind: index.Set, Set: slices.Compact(set)}, nil
+		at, err := decodeTime(v)
+		return index.Value{Kind: index.Time, Num: at}, err
 	}
 	return index.Value{}, fmt.Errorf("the field has the unknown type %q", typ)
 }

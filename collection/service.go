@@ -230,6 +230,9 @@ func (s *Service) extend(ctx context.Context, old, cfg Config) (Config, bool, er
 		if was.Type != f.Type {
 			conflict("field "+f.Name, was.Type, f.Type)
 		}
+		if before, now := decayText(was.Decay), decayText(f.Decay); before != now {
+			conflict("decay of field "+f.Name, before, now)
+		}
 		for i := range merged.Schema.Fields {
 			if merged.Schema.Fields[i].Name == f.Name {
 				merged.Schema.Fields[i] = f
@@ -249,6 +252,14 @@ func (s *Service) extend(ctx context.Context, old, cfg Config) (Config, bool, er
 		return Config{}, false, err
 	}
 	return merged, false, s.fillCount(ctx, &merged)
+}
+
+// decayText is a decay in words.
+func decayText(d *profile.Decay) string {
+	if d == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%g days before %s", d.HalfLife, d.Reference.UTC().Format(time.RFC3339Nano))
 }
 
 func quoted(s string) string { return fmt.Sprintf("%q", s) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/profile"
@@ -31,6 +32,9 @@ func foldedFields(p *Plan) []profile.Field {
 		out = append(out, profile.Field{Name: name, Type: typ})
 	}
 	add("lines", profile.TypeNumber)
+	if p.Decay != nil {
+		add("lines_decayed", profile.TypeNumber)
+	}
 	for _, c := range p.Columns {
 		switch {
 		case c.Use == UseCount:
@@ -60,12 +64,13 @@ func foldedFields(p *Plan) []profile.Field {
 type fold struct {
 	n              int
 	sum, low, high float64
-	counts         map[string]int
+	counts         map[string]float64 // how often each value, less what age took
 }
 
 type customer struct {
 	id    string
 	lines int
+	aged  float64 // lines, less what age took
 	cols  []fold
 }
 
@@ -78,6 +83,7 @@ type folder struct {
 	limit  int64
 	errs   []error // bad rows, handed out before the records
 	at     int
+	later  int // rows after the time that ages are counted from
 	read   bool
 	names  []string
 }
@@ -165,6 +171,9 @@ func (r *Reader) readAll() error {
 	if empty > 0 {
 		f.errs = append(f.errs, &RowError{Line: emptyLine, Reason: fmt.Sprintf("%s is empty in %d rows, from this line on: they belong to no customer and were passed over", r.plan.GroupBy, empty)})
 	}
+	if f.later > 0 {
+		f.errs = append(f.errs, &RowError{Reason: fmt.Sprintf("%d rows are later than %s and were left out", f.later, r.plan.Decay.Reference.UTC().Format(time.RFC3339))})
+	}
 	if more > 0 {
 		f.errs = append(f.errs, &RowError{Reason: fmt.Sprintf("%d more bad rows", more)})
 	}
@@ -185,6 +194,11 @@ func (r *Reader) take(id string, row *row) string {
 		}
 		values[i] = v
 	}
+	weight, counts := r.plan.aged(values)
+	if !counts {
+		f.later++
+		return ""
+	}
 	at, ok := f.byID[id]
 	if !ok {
 		at = len(f.people)
@@ -194,6 +208,7 @@ func (r *Reader) take(id string, row *row) string {
 	}
 	p := &f.people[at]
 	p.lines++
+	p.aged += weight
 	for i := range row.cells {
 		c := &row.cells[i]
 		d := &p.cols[i]
@@ -201,18 +216,18 @@ func (r *Reader) take(id string, row *row) string {
 		case UseCount, UseText:
 			if c.kind == cellList {
 				for _, e := range c.list {
-					f.count(d, e)
+					f.count(d, e, weight)
 				}
 			} else if c.kind != cellAbsent && !missing(c.raw) {
-				f.count(d, r.word(i, c.raw))
+				f.count(d, r.word(i, c.raw), weight)
 			}
 		case UseField:
 			switch v := values[i]; v.Kind {
 			case index.Category:
-				f.count(d, v.Str)
+				f.count(d, v.Str, weight)
 			case index.Set:
 				for _, e := range v.Set {
-					f.count(d, e)
+					f.count(d, e, weight)
 				}
 			case index.Number, index.Bool, index.Time:
 				if d.n == 0 {
@@ -227,9 +242,9 @@ func (r *Reader) take(id string, row *row) string {
 	return ""
 }
 
-func (f *folder) count(d *fold, value string) {
+func (f *folder) count(d *fold, value string, weight float64) {
 	if d.counts == nil {
-		d.counts = map[string]int{}
+		d.counts = map[string]float64{}
 		f.bytes += 256
 	}
 	if _, ok := d.counts[value]; !ok {
@@ -238,11 +253,11 @@ func (f *folder) count(d *fold, value string) {
 		}
 		f.bytes += int64(len(value) + 48)
 	}
-	d.counts[value]++
+	d.counts[value] += weight
 }
 
-// frequent are the n most frequent values, ties by value.
-func frequent(counts map[string]int, n int) []string {
+// frequent are the n most frequent values (by weight), ties by value.
+func frequent(counts map[string]float64, n int) []string {
 	keys := make([]string, 0, len(counts))
 	for k := range counts {
 		keys = append(keys, k)
@@ -263,6 +278,9 @@ func (f *folder) record(p *customer) profile.Record {
 	}
 	number := func(x float64) index.Value { return index.Value{Kind: index.Number, Num: x} }
 	put(number(float64(p.lines)), true)
+	if f.plan.Decay != nil {
+		put(number(p.aged), true)
+	}
 	for i, c := range f.plan.Columns {
 		d := &p.cols[i]
 		switch {
@@ -270,7 +288,11 @@ func (f *folder) record(p *customer) profile.Record {
 			put(number(float64(len(d.counts))), true)
 		case c.Use == UseText:
 			for _, t := range frequent(d.counts, maxFoldedTexts) {
-				rec.Texts = append(rec.Texts, profile.Text{Field: c.Name, Body: t})
+				text := profile.Text{Field: c.Name, Body: t}
+				if f.plan.Decay != nil {
+					text.Weight = min(1, d.counts[t]) // said twice is not more, as without a decay
+				}
+				rec.Texts = append(rec.Texts, text)
 			}
 			next++
 		case c.Use != UseField:
@@ -286,6 +308,13 @@ func (f *folder) record(p *customer) profile.Record {
 			put(number((d.high-d.low)/86400), d.n > 0)
 		default:
 			set := frequent(d.counts, maxFoldedValues)
+			if f.plan.Decay != nil {
+				kept := make(map[string]float64, len(set))
+				for _, e := range set {
+					kept[e] = d.counts[e]
+				}
+				set = f.plan.Decay.Marked(kept)
+			}
 			slices.Sort(set)
 			put(index.Value{Kind: index.Set, Set: set}, len(set) > 0)
 			put(number(float64(len(d.counts))), true)

@@ -16,6 +16,7 @@ package ingest
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -41,7 +42,13 @@ type Options struct {
 	TextColumns []string                     `json:"text_columns,omitempty"` // columns that go to the encoder
 	Ignore      []string                     `json:"ignore,omitempty"`       // columns to leave out
 	GroupBy     string                       `json:"group_by,omitempty"`     // fold rows with the same value here into one customer
-	SampleRows  int                          `json:"sample_rows,omitempty"`  // rows that guesses are made from; 0 means 100000
+	// With GroupBy: rows lose half of their weight every HalfLife days before AsOf, by
+	// TimeColumn ("": the only time), and rows after AsOf are left out. HalfLife and
+	// AsOf go together, or neither is set.
+	HalfLife   float64   `json:"half_life_days,omitempty"`
+	AsOf       time.Time `json:"as_of,omitzero"`
+	TimeColumn string    `json:"time_column,omitempty"`
+	SampleRows int       `json:"sample_rows,omitempty"` // rows that guesses are made from; 0 means 100000
 	// MaxLine is the longest row in bytes; 0 means 16 MiB.
 	MaxLine int `json:"max_line,omitempty"`
 	// MaxGroupBytes bounds about what GroupBy may hold; 0 means 4 GiB.
@@ -102,20 +109,23 @@ type ColumnPlan struct {
 
 // Plan is how a file will be read. Print it with String.
 type Plan struct {
-	Path        string       `json:"path"`
-	Format      string       `json:"format"`
-	Compression string       `json:"compression,omitempty"` // gzip or zstd
-	Encoding    string       `json:"encoding"`
-	Delimiter   rune         `json:"delimiter,omitempty"`
-	Header      bool         `json:"header"`
-	IDColumn    string       `json:"id_column,omitempty"` // "": rows are numbered from 1
-	GroupBy     string       `json:"group_by,omitempty"`
-	Columns     []ColumnPlan `json:"columns"`
-	Sampled     int          `json:"sampled"` // rows looked at
-	Refused     int          `json:"refused"` // bad rows among them
-	Whole       bool         `json:"whole"`   // the sample was the whole file
-	Chinese     bool         `json:"chinese"` // most of its text is Chinese
-	Notes       []string     `json:"notes,omitempty"`
+	Path        string `json:"path"`
+	Format      string `json:"format"`
+	Compression string `json:"compression,omitempty"` // gzip or zstd
+	Encoding    string `json:"encoding"`
+	Delimiter   rune   `json:"delimiter,omitempty"`
+	Header      bool   `json:"header"`
+	IDColumn    string `json:"id_column,omitempty"` // "": rows are numbered from 1
+	GroupBy     string `json:"group_by,omitempty"`
+	// When rows are events that lose weight: how, and by which column.
+	Decay      *profile.Decay `json:"decay,omitempty"`
+	TimeColumn string         `json:"time_column,omitempty"`
+	Columns    []ColumnPlan   `json:"columns"`
+	Sampled    int            `json:"sampled"` // rows looked at
+	Refused    int            `json:"refused"` // bad rows among them
+	Whole      bool           `json:"whole"`   // the sample was the whole file
+	Chinese    bool           `json:"chinese"` // most of its text is Chinese
+	Notes      []string       `json:"notes,omitempty"`
 
 	opt     Options
 	returns bool // lines end with a carriage return alone
@@ -172,6 +182,9 @@ func (p *Plan) String() string {
 	switch {
 	case p.GroupBy != "":
 		fmt.Fprintf(&b, "\none customer per %s\n", p.GroupBy)
+		if p.Decay != nil {
+			fmt.Fprintf(&b, "half of a row's weight goes every %g days before %s, by %s; later rows are left out\n", p.Decay.HalfLife, p.Decay.Reference.UTC().Format(time.RFC3339), p.TimeColumn)
+		}
 	case p.IDColumn != "":
 		fmt.Fprintf(&b, "\nid: %s\n", p.IDColumn)
 	default:

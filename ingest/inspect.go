@@ -390,7 +390,7 @@ func (p *Plan) settle(cols []*stats) error {
 			c.Use, c.Type, c.Why = UseIgnore, "", "a field cannot be called id: rename the column to use it"
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, p.decays())...)
 }
 
 // guessID takes the most id-like column that has a different value in every

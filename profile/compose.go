@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -27,7 +28,8 @@ type ComposeOptions struct {
 	// Hangul or Kana character counts as four. 0 means 1000, which is about
 	// 250 tokens of an English model: most models were trained below 512.
 	MaxChars int
-	// MaxPassages is how many are kept, sampled evenly from first to last.
+	// MaxPassages is how many are kept, sampled evenly from first to last, or, where
+	// texts have weights or decay, the heaviest.
 	// 0 means 32: the mean of more moves little.
 	MaxPassages int
 	// Omitted, if not nil, receives how many passages MaxPassages left out.
@@ -64,24 +66,32 @@ func (s Schema) Compose(r Record, opt ComposeOptions) []Passage {
 	if len(parts) > 0 {
 		add(fill(parts, r), "", 1)
 	}
-	weights := make(map[string]float64, 4)
+	fields := make(map[string]Field, 4)
 	for _, f := range s.Fields {
 		if f.Type == TypeText {
-			weights[f.Name] = weightOf(f)
+			fields[f.Name] = f
 		}
 	}
+	weighed := false
 	for _, t := range r.Texts {
 		if len(parts) > 0 && t.Field != "" {
 			continue
 		}
-		w, ok := weights[t.Field]
-		if !ok {
-			w = 1
+		w := 1.0
+		if f, ok := fields[t.Field]; ok {
+			w = weightOf(f) * f.Decay.Weight(t.At)
+			weighed = weighed || f.Decay != nil
+		}
+		if t.Weight != 0 {
+			w *= t.Weight
+			weighed = true
 		}
 		add(t.Body, t.Field, w)
 	}
 	kept := out
-	if n := len(out); n > opt.MaxPassages {
+	if n := len(out); n > opt.MaxPassages && weighed {
+		kept = heaviest(out, opt.MaxPassages)
+	} else if n := len(out); n > opt.MaxPassages {
 		kept = make([]Passage, opt.MaxPassages)
 		for i := range kept {
 			at := 0
@@ -110,6 +120,23 @@ func (s Schema) TemplateFields() []string {
 		}
 	}
 	return names
+}
+
+// heaviest are the n passages of the most weight, in the order given; of the same
+// weight, the earlier.
+func heaviest(all []Passage, n int) []Passage {
+	at := make([]int, len(all))
+	for i := range at {
+		at[i] = i
+	}
+	slices.SortStableFunc(at, func(i, j int) int { return cmp.Compare(all[j].Weight, all[i].Weight) })
+	at = at[:n]
+	slices.Sort(at)
+	out := make([]Passage, n)
+	for i, k := range at {
+		out[i] = all[k]
+	}
+	return out
 }
 
 // part is either literal text or a field's placeholder.

@@ -29,7 +29,7 @@ func TestValidateReportsAll(t *testing.T) {
 
 func TestCompose(t *testing.T) {
 	s := Schema{Fields: []Field{{Name: "title", Type: TypeText}, {Name: "review", Type: TypeText, Weight: 3}, {Name: "age", Type: TypeNumber}}}
-	r := Record{Texts: []Text{{"title", " a\u0000\tb\n"}, {"review", "\ufeff"}, {"review", strings.Repeat("很好。", 10)}}}
+	r := Record{Texts: []Text{{Field: "title", Body: " a\u0000\tb\n"}, {Field: "review", Body: "\ufeff"}, {Field: "review", Body: strings.Repeat("很好。", 10)}}}
 	got := s.Compose(r, ComposeOptions{MaxChars: 40})
 	if len(got) != 4 || got[0].Body != "a b" || got[1].Body != "很好。很好。很好。很好。" || got[1].Weight != 3 || got[0].Weight != 1 {
 		t.Fatalf("%v", got)
@@ -43,7 +43,7 @@ func TestCompose(t *testing.T) {
 	if CompositionStamp(s) == plain {
 		t.Error("the template is not in the stamp")
 	}
-	r = Record{Fields: map[string]index.Value{"age": {Kind: index.Number, Num: 3}}, Texts: []Text{{"review", "ok"}}}
+	r = Record{Fields: map[string]index.Value{"age": {Kind: index.Number, Num: 3}}, Texts: []Text{{Field: "review", Body: "ok"}}}
 	if got := s.Compose(r, ComposeOptions{}); len(got) != 1 || got[0].Body != "ok (3)" {
 		t.Fatalf("%v", got)
 	}

@@ -20,8 +20,10 @@ type Record struct {
 
 // Text is one passage source: a review, a note, an order line.
 type Text struct {
-	Field string `json:"field,omitempty"` // the column it came from, if any
-	Body  string `json:"body"`
+	Field  string  `json:"field,omitempty"` // the column it came from, if any
+	Body   string  `json:"body"`
+	At     float64 `json:"at,omitempty"`     // when, in seconds since 1970, for Field.Decay; 0: not dated
+	Weight float64 `json:"weight,omitempty"` // in the mean of the customer's passages, times the field's; 0 means 1
 }
 
 // FieldType is the type of a field of a schema.
@@ -45,6 +47,7 @@ type Field struct {
 	PII       bool      `json:"pii,omitempty"`       // never in a report or a reason
 	Immutable bool      `json:"immutable,omitempty"` // never proposed as a change, such as a year of birth
 	Weight    float64   `json:"weight,omitempty"`    // of a text field's passages in the mean; 0 means 1
+	Decay     *Decay    `json:"decay,omitempty"`     // of a text's or set's dated events; nil: age does not matter
 }
 
 // Schema is the fields of a collection and how its text is composed.

@@ -87,6 +87,14 @@ func (s Schema) Validate() error {
 		if f.Weight != 0 && f.Type != TypeText {
 			fault(at, "field %q: only text has a weight, this is %q: remove the weight", f.Name, f.Type)
 		}
+		if f.Decay != nil {
+			if f.Type != TypeText && f.Type != TypeSet {
+				fault(at, "field %q: only texts and sets decay, this is %q: remove the decay", f.Name, f.Type)
+			}
+			if err := f.Decay.validate(); err != nil {
+				faults = append(faults, fmt.Errorf("%s: field %q: decay.%w", at, f.Name, err))
+			}
+		}
 		seen[f.Name] = f.Type
 	}
 	parts, err := parseTemplate(s.Template)
@@ -128,6 +136,7 @@ func CompositionStamp(s Schema) string {
 	type textField struct {
 		Name   string
 		Weight float64
+		Decay  *Decay `json:",omitempty"`
 	}
 	in := struct {
 		Rule     int // raised when Compose changes what it makes
@@ -136,7 +145,7 @@ func CompositionStamp(s Schema) string {
 	}{Rule: 1, Template: s.Template}
 	for _, f := range s.Fields {
 		if f.Type == TypeText {
-			in.Texts = append(in.Texts, textField{f.Name, weightOf(f)})
+			in.Texts = append(in.Texts, textField{f.Name, weightOf(f), f.Decay})
 		}
 	}
 	slices.SortFunc(in.Texts, func(a, b textField) int { return strings.Compare(a.Name, b.Name) })

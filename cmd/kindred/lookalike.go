@@ -32,6 +32,7 @@ const population = "population"
 // fileFlags say how a file of customers is read.
 type fileFlags struct {
 	id, groupBy, delimiter, encoding, model string
+	halfLife, asOf, timeColumn              string
 	text, ignore, exclude, sensitive, types []string
 	immutable                               []string
 	noHeader                                bool
@@ -40,6 +41,9 @@ type fileFlags struct {
 func (f *fileFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.id, "id", "", "column that holds the customer's id (default: looked for)")
 	flags.StringVar(&f.groupBy, "group-by", "", "fold rows with the same value of this column into one customer")
+	flags.StringVar(&f.halfLife, "half-life", "", "with --group-by and --as-of: days after which a row counts half, such as 90d")
+	flags.StringVar(&f.asOf, "as-of", "", "time that ages are counted from, such as 2011-12-01; later rows are left out")
+	flags.StringVar(&f.timeColumn, "time-column", "", "column with the rows' times for --half-life (default: the only one)")
 	flags.StringVar(&f.delimiter, "delimiter", "", "one character between cells (default: looked for)")
 	flags.StringVar(&f.encoding, "encoding", "", "utf-8, gb18030, utf-16le, utf-16be or windows-1252 (default: looked for)")
 	flags.BoolVar(&f.noHeader, "no-header", false, "the first line is a customer; columns are c1, c2, ...")
@@ -69,6 +73,7 @@ func (f *fileFlags) options() (ingest.Options, error) {
 		}
 		opt.Delimiter, _ = utf8.DecodeRuneInString(f.delimiter)
 	}
+	faults = append(faults, f.decay(&opt))
 	for _, pair := range f.types {
 		at := strings.LastIndexByte(pair, '=')
 		if at < 1 || !profile.FieldType(pair[at+1:]).Valid() {
