@@ -79,14 +79,22 @@ func basesOf(method string, m *material, w *whitener, described []float32) ([]ba
 			logit("classifier on both", use{true, true}, penalty{text: 300, columns: 2}, false)
 		}
 	}
-	if columns && (method == Auto || method == Trees) {
-		for _, b := range []struct {
+	if columns && (method == Auto || method == Trees || method == Classifier) {
+		boosts := []struct {
 			name string
 			boost
 		}{
 			{"boosted trees of depth 2", boost{trees: 100, depth: 2, rate: 0.1, lambda: 10, share: 0.5}},
 			{"boosted trees of depth 4", boost{trees: 160, depth: 4, rate: 0.1, lambda: 10, share: 0.5}},
-		} {
+		}
+		if method == Classifier {
+			// A tree of depth 2 is a function of two columns: beside the additive bases this
+			// one brings their interactions, of the pairs that tell most, and weighs what
+			// hold-out gives it.
+			boosts = boosts[:1]
+			boosts[0].name = "pairs of columns"
+		}
+		for _, b := range boosts {
 			out = append(out, base{name: b.name, use: use{columns: true}, fit: func(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
 				h, err := b.fit(ctx, m, s)
 				return index.HeadSet{Heads: []index.Head{h}}, err

@@ -54,7 +54,7 @@ var pageText string
 func page() (*template.Template, error) {
 	return template.New("report").Funcs(template.FuncMap{
 		"num": num, "pct": pct, "int": grouped, "ci": interval, "f": coordinate, "cicon": ciPercent,
-		"join": strings.Join, "min": math.Min,
+		"join": strings.Join, "nth": func(i int) int { return i + 1 }, "min": math.Min,
 	}).Parse(pageText)
 }
 
