@@ -129,10 +129,7 @@ func (g *grower) grow(seeds int) (index.Tree, bool) {
 	for level := range g.depth {
 		best := question{gain: 1e-6}
 		all := g.totals(1 << level)
-		for c := range g.columns {
-			if g.rng.Float64() >= g.share {
-				continue
-			}
+		for _, c := range g.drawn() {
 			if q := g.ask(c, all); q.gain > best.gain {
 				best = q
 			}
@@ -164,6 +161,21 @@ func (g *grower) grow(seeds int) (index.Tree, bool) {
 		g.score[k] += float64(t.Leaves[leaf])
 	}
 	return t, true
+}
+
+// drawn are the columns that a level may ask about. When none was drawn, which of few
+// columns is often, it may ask about all: a tree without a question would end the fit.
+func (g *grower) drawn() []int {
+	var out []int
+	for c := range g.columns {
+		if g.rng.Float64() < g.share {
+			out = append(out, c)
+		}
+	}
+	if len(out) == 0 {
+		return span(0, len(g.columns))
+	}
+	return out
 }
 
 func (g *grower) divide(q question, level int) {

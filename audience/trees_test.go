@@ -74,11 +74,23 @@ func TestTreesFindAnInteraction(t *testing.T) {
 	w := worldOf(t, index.Spec{Name: "w", Columns: []index.Column{{Name: "a", Kind: index.Number}, {Name: "b", Kind: index.Number}}}, rows)
 	w.truth = truth
 	auc := map[string]float64{}
-	for _, method := range []string{Classifier, Trees, Auto} {
+	for _, method := range []string{Centroid, Classifier, Trees, Auto} {
 		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(seeds)}, Size: count(200), Method: method})
 		auc[method] = w.auc(t, res, seeds)
 	}
-	if auc[Classifier] > 0.65 || auc[Trees] < 0.85 || auc[Auto] < 0.85 {
+	if auc[Centroid] > 0.65 || auc[Classifier] < 0.85 || auc[Trees] < 0.85 || auc[Auto] < 0.85 {
 		t.Errorf("AUC %v", auc)
+	}
+}
+
+// Of three columns each level is shown half, and one time in eight none: that must not
+// end the fit.
+func TestFewColumnsGrowAllTrees(t *testing.T) {
+	w := pairWorld(t, true)
+	for _, seeds := range []int{100, 250} {
+		res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:seeds])}, Size: count(200), Method: Trees})
+		if n := len(res.Model.Set.Heads[0].Trees); n < 100 {
+			t.Errorf("%d seeds: %d trees", seeds, n)
+		}
 	}
 }
