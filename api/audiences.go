@@ -3,9 +3,11 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -206,6 +208,7 @@ type exportInput struct {
 func (s *Server) exportRoute(at string) {
 	svc := s.opt.Service
 	export := s.operation("export-members", http.MethodGet, at+"/export", "The whole list as a file", "audiences", RoleRead)
+	export.Description = "The file's SHA-256 follows as the trailer Repr-Digest (RFC 9530). A list of fewer members than the server's minimum is refused."
 	text := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
 	export.Responses = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{
 		"text/csv": text, "application/x-ndjson": text, "application/vnd.apache.parquet": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
@@ -227,8 +230,11 @@ func (s *Server) exportRoute(at string) {
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			hc.SetHeader("Content-Type", kind)
 			hc.SetHeader("Content-Disposition", fmt.Sprintf("attachment; filename=%q", in.Audience+"."+in.Format))
+			// The checksum is known when all is written, so it follows as a trailer.
+			hc.SetHeader("Trailer", digestTrailer)
 			hc.SetStatus(http.StatusOK)
-			w := newMemberWriter(in.Format, hc.BodyWriter(), in.Reasons)
+			sum := sha256.New()
+			w := newMemberWriter(in.Format, io.MultiWriter(hc.BodyWriter(), sum), in.Reasons)
 			for err == nil && len(page) > 0 {
 				for _, m := range page {
 					if err = w.write(m); err != nil {
@@ -248,9 +254,13 @@ func (s *Server) exportRoute(at string) {
 				s.opt.Logger.Warn("an export broke off", "audience", in.Audience, "error", err)
 				panic(http.ErrAbortHandler) // the client must not take half a list for a whole one
 			}
+			hc.SetHeader(digestTrailer, "sha-256=:"+base64.StdEncoding.EncodeToString(sum.Sum(nil))+":")
 		}}, nil
 	})
 }
+
+// digestTrailer carries the checksum of an export, as RFC 9530 writes it.
+const digestTrailer = "Repr-Digest"
 
 // reasonsText is a member's parts as one cell.
 func reasonsText(parts []audience.Part) string {

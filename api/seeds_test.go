@@ -1,8 +1,13 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -350,6 +355,31 @@ func TestOddCustomers(t *testing.T) {
 		f.do("POST", "/v1/collections/shop/customers", `[{"id":"bad","fields":{`+bad+`}}]`).into(&out)
 		if out.Accepted != 0 {
 			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// An export ends with its checksum, whatever the format.
+func TestExportsEndWithTheirChecksum(t *testing.T) {
+	f := start(t, setup{})
+	sailors := f.shop(400)
+	f.build("spring", sailors[:30], 150)
+	for _, format := range []string{"csv", "ndjson", "parquet"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.http.URL+"/v1/collections/shop/audiences/spring/export?format="+format, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := f.http.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(raw)
+		if want := "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"; res.Trailer.Get(digestTrailer) != want || len(raw) < 1000 {
+			t.Errorf("%s: %d bytes, trailer %q, want %q", format, len(raw), res.Trailer.Get(digestTrailer), want)
 		}
 	}
 }

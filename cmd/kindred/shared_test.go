@@ -224,6 +224,8 @@ func TestOnlineRetailOrders(t *testing.T) {
 		keep = append(keep, []string{numbers[id], row[0], row[1], row[3], row[5], row[4], row[7]})
 	}
 	outcome{name: "online_retail", rows: keep, truth: truth, seeds: 100, auc: 0.70, lift5: 1.3, args: []string{"--group-by", "customer", "--model", "none"}}.check(t)
+	// With orders that lose weight it is no worse.
+	outcome{name: "online_retail, half-life", rows: keep, truth: truth, seeds: 100, auc: 0.70, lift5: 1.3, args: []string{"--group-by", "customer", "--model", "none", "--half-life", "60d", "--as-of", cut}}.check(t)
 }
 
 // textOutcome takes every step-th row of a text set.
