@@ -104,10 +104,10 @@ func concentration(units [][]float32) float64 {
 }
 
 const (
-	references   = 4    // sets of points without clusters that seeds are compared with
+	references   = 3    // sets of points without clusters that seeds are compared with
 	leastExcess  = 0.02 // of the seeds' silhouette over theirs
-	restarts     = 5    // of k-means, the best counts
-	mostToSplit  = 500  // units that the number of clusters is found by
+	restarts     = 2    // of k-means, the best counts
+	mostToSplit  = 200  // units that the number of clusters is found by
 	leastCluster = 5    // units, fewer are outliers
 )
 
@@ -129,9 +129,6 @@ func (l *likeness) centers(units [][]float32, seed uint64) [][]float32 {
 		return best
 	}
 	var without [][][]float32
-	for r := range uint64(references) {
-		without = append(without, spreadLike(some, seed+r))
-	}
 	for k := 2; k <= min(maxClusters, len(some)/5); k++ {
 		centers, _ := bestMeans(some, k, seed)
 		counts := make([]int, k)
@@ -142,13 +139,21 @@ func (l *likeness) centers(units [][]float32, seed uint64) [][]float32 {
 		if slices.Min(counts) < max(leastCluster, len(some)/50) {
 			continue
 		}
+		score := silhouette(some, centers)
+		if score <= top { // a silhouette is not below 0, so neither is the references'
+			continue
+		}
+		if without == nil {
+			for r := range uint64(references) {
+				without = append(without, spreadLike(some, seed+r))
+			}
+		}
 		mean, highest := 0.0, math.Inf(-1)
 		for _, points := range without {
 			c, _ := bestMeans(points, k, seed)
 			s := silhouette(points, c)
 			mean, highest = mean+s/references, math.Max(highest, s)
 		}
-		score := silhouette(some, centers)
 		if score-mean > top && score > highest {
 			best, top = centers, score-mean
 		}
