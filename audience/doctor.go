@@ -150,7 +150,8 @@ func (b *build) examine(m *material) {
 			d.note("by their %s the seeds are no more alike than random customers are (%.3f; %d random sets: %.3f to %.3f)", l.by(), d.Coherence, len(sets), d.BackgroundLow, d.BackgroundHigh)
 		}
 	}
-	b.centers = l.centers(seeds[:min(len(seeds), mostLikened)], b.req.Seed+4)
+	random, _ := l.units(m, span(first, min(len(m.rows), first+randomCustomers*mostToSplit)))
+	b.centers = l.centers(seeds[:min(len(seeds), mostLikened)], random, b.req.Seed+4)
 	b.outliers(m, seeds, at)
 }
 

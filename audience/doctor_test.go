@@ -74,6 +74,13 @@ func TestInterestsAreKeptApart(t *testing.T) {
 	if len(one.Interests) != 1 || one.Interests[0].Seeds != 80 {
 		t.Errorf("seeds of one topic: %+v", one.Interests)
 	}
+	var random []string
+	for _, i := range rand.New(rand.NewPCG(8, 8)).Perm(3000)[:150] {
+		random = append(random, idOf(i))
+	}
+	if res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(random)}, Size: count(100), Method: Centroid}); len(res.Interests) != 1 {
+		t.Errorf("seeds that fall apart as everyone does: %d interests", len(res.Interests))
+	}
 	planted := newWorld(t, worldOptions{n: 1000, columns: true})
 	if res := mustBuild(t, planted, Request{Seeds: Seeds{IDs: refs(planted.kind[:60])}, Size: count(100), Method: Centroid}); len(res.Interests) == 0 || len(res.Interests[0].Member) != 3 || res.Doctor.Coherence <= res.Doctor.BackgroundHigh {
 		t.Errorf("columns alone: %+v, %+v", res.Interests, res.Doctor)

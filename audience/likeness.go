@@ -104,18 +104,21 @@ func concentration(units [][]float32) float64 {
 }
 
 const (
-	references   = 3    // sets of points without clusters that seeds are compared with
-	leastExcess  = 0.02 // of the seeds' silhouette over theirs
-	restarts     = 2    // of k-means, the best counts
-	mostToSplit  = 200  // units that the number of clusters is found by
-	leastCluster = 5    // units, fewer are outliers
+	references = 3 // sets of points without clusters that seeds are compared with
+	// sets of random customers likewise
+	randomCustomers = 2
+	leastExcess     = 0.02 // of the seeds' silhouette over theirs
+	restarts        = 2    // of k-means, the best counts
+	mostToSplit     = 200  // units that the number of clusters is found by
+	leastCluster    = 5    // units, fewer are outliers
 )
 
 // centers are one centre, or those of clusters where units fall apart into some: where
 // their silhouette is above that of points without clusters that spread the same way
-// (as in SigClust: Liu and others, JASA 2008). A cluster of fewer than 5 units or a
+// (as in SigClust: Liu and others, JASA 2008), and above that of as many random
+// customers, others, whose own clusters are nobody's interest. A cluster of fewer than 5 units or a
 // fiftieth of them is no interest.
-func (l *likeness) centers(units [][]float32, seed uint64) [][]float32 {
+func (l *likeness) centers(units, others [][]float32, seed uint64) [][]float32 {
 	sum := make([]float64, l.dim)
 	for _, u := range units {
 		for j, x := range u {
@@ -147,14 +150,17 @@ func (l *likeness) centers(units [][]float32, seed uint64) [][]float32 {
 			for r := range uint64(references) {
 				without = append(without, spreadLike(some, seed+r))
 			}
+			for n := len(some); len(others) >= n && len(without) < references+randomCustomers; others = others[n:] {
+				without = append(without, others[:n])
+			}
 		}
 		mean, highest := 0.0, math.Inf(-1)
 		for _, points := range without {
 			c, _ := bestMeans(points, k, seed)
 			s := silhouette(points, c)
-			mean, highest = mean+s/references, math.Max(highest, s)
+			mean, highest = mean+s/float64(len(without)), math.Max(highest, s)
 		}
-		if score-mean > top && score > highest {
+		if score-highest > leastExcess && score-mean > top {
 			best, top = centers, score-mean
 		}
 	}
