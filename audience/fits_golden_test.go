@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/lbfgs"
 	"github.com/kindred-search/kindred/profile"
 )
 
@@ -105,7 +106,7 @@ func TestLogisticAgainstScikitLearn(t *testing.T) {
 			// A fit ends when a step gains less than 1e-7 of the loss: coefficients are then
 			// within 2e-3 of the optimum's.
 			theta := make([]float64, l.params)
-			if err := minimise(t.Context(), theta, l.loss); err != nil {
+			if err := lbfgs.Minimise(t.Context(), theta, l.loss); err != nil {
 				t.Fatal(err)
 			}
 			h := l.head(theta)
