@@ -99,6 +99,7 @@ func TestLogisticAgainstScikitLearn(t *testing.T) {
 	for i := range n {
 		m.rows = append(m.rows, uint32(i))
 	}
+	m.gather()
 	for _, want := range g.Fits {
 		t.Run(want.Name, func(t *testing.T) {
 			u := use{text: want.Text > 0, columns: want.Columns > 0}

@@ -221,5 +221,6 @@ func (m *material) head(seeds, others int) *material {
 	take(0, out.seeds)
 	take(m.seeds, first)
 	take(first, min(len(m.rows), first+others))
+	out.gather()
 	return out
 }
