@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -52,7 +53,9 @@ var (
 	errCancelled = errors.New("cancelled")
 )
 
-func newJobs(s *Service) (*jobs, error) {
+// newJobs gives s its jobs and goes on with those that were not finished. A job looks
+// for s.jobs, so that is set before the first one runs.
+func newJobs(s *Service) error {
 	ctx, stop := context.WithCancel(context.Background())
 	j := &jobs{
 		svc: s, stop: stop, done: make(chan struct{}),
@@ -73,17 +76,18 @@ func newJobs(s *Service) (*jobs, error) {
 	})
 	if err != nil {
 		stop()
-		return nil, err
+		return err
 	}
 	slices.SortFunc(j.queue, func(a, b string) int {
 		return j.all[a].Created.Compare(j.all[b].Created)
 	})
 	if err := j.prune(); err != nil {
 		stop()
-		return nil, err
+		return err
 	}
+	s.jobs = j
 	go j.loop(ctx)
-	return j, nil
+	return nil
 }
 
 // add stores a job, together with the pairs given, and queues it.
@@ -232,7 +236,8 @@ func (j *jobs) settle(ctx context.Context, job *storedJob) error {
 func (j *jobs) run(ctx context.Context, job *storedJob) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("internal fault: %v", p)
+			j.svc.log.Error("job: internal fault", "job", job.ID, "fault", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal fault, the log says more: %v", p)
 		}
 	}()
 	tag, audience := j.requests(job)

@@ -72,11 +72,9 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		changes:  watchers{list: map[string][]chan Change{}},
 		suppress: suppressions{list: map[string][]*suppression{}},
 	}
-	j, err := newJobs(s)
-	if err != nil {
+	if err := newJobs(s); err != nil {
 		return nil, err
 	}
-	s.jobs = j
 	return s, nil
 }
 
