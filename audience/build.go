@@ -121,6 +121,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	}
 	b.held = c.heldScores(scores, background, prevalence)
 	b.res.Quality.Platt = b.held.calibrate()
+	b.res.Quality.Platt.Observed = b.pop.Observed
 	rows, err := b.choose(scores)
 	if err != nil {
 		return nil, err
@@ -189,7 +190,7 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 	if b.req.Size.MinPrecision != nil {
 		return nil, fmt.Errorf("size.min_precision needs seeds to learn from: give a count, a ratio or a threshold: %w", index.ErrInvalid)
 	}
-	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}}
+	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}, Platt: Calibration{Observed: b.pop.Observed}}
 	rows, err := b.choose(scores)
 	if err != nil {
 		return nil, err
@@ -306,6 +307,16 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 			return nil, err
 		}
 	}
+	if len(rows) > 0 {
+		res.Threshold = scores[rows[len(rows)-1]]
+	}
+	if rows, err = b.retain(scores, rows); err != nil {
+		return nil, err
+	}
+	if n := len(rows); n > 0 && scores[rows[n-1]] < res.Threshold {
+		floor := scores[rows[n-1]]
+		res.Floor = &floor
+	}
 	if res.Fairness, err = b.disparities(rows); err != nil {
 		return nil, err
 	}
@@ -329,9 +340,6 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 	}
 	if len(rows) > 0 && len(rows) < least {
 		res.Warnings = append(res.Warnings, fmt.Sprintf("the list has %d members, fewer than the minimum audience of %d", len(rows), least))
-	}
-	if len(rows) > 0 {
-		res.Threshold = scores[rows[len(rows)-1]]
 	}
 	explain := b.req.Explain.Members == nil || *b.req.Explain.Members
 	explainer := newExplainer(b.f, b.f.bins, res.Model.Set)
@@ -363,6 +371,9 @@ func (b *build) finish(ctx context.Context, scores []float32, rows []uint32) (*R
 			res.Members[from+i] = m
 		}
 	}
+	if err := b.holdBack(rows); err != nil {
+		return nil, err
+	}
 	res.Reasons = b.f.reasons(rows, b.r.everyone)
 	if res.Interests, err = b.interests(rows); err != nil {
 		return nil, err
@@ -386,7 +397,10 @@ func (b *build) curve(scores []float32) {
 	for _, size := range curveSizes(len(r.sorted)) {
 		b.res.Curve = append(b.res.Curve, r.at(size))
 	}
-	if b.held != nil {
+	switch {
+	case b.pop.Observed != nil:
+		withoutBand(b.res.Curve)
+	case b.held != nil:
 		r.band(b.res.Curve, b.held.refits(refitted, b.req.Seed), b.res.Quality.HeldOut)
 	}
 }

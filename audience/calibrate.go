@@ -270,8 +270,12 @@ func grouped(z []float64) []weighted {
 	return out
 }
 
-// Probability estimates that a customer of this score is of the seeds' kind.
+// Probability estimates that a customer of this score is of the seeds' kind or,
+// once there are outcomes, that the outcome comes.
 func (c Calibration) Probability(score float32) float64 {
+	if c.Observed != nil {
+		return c.Observed.Probability(c.Evidence(score))
+	}
 	if c.Norm <= 0 {
 		return 0
 	}

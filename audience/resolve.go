@@ -257,7 +257,10 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 		r.seeds = append(r.seeds, weightedRow{row, w})
 	}
 	r.seeds = byID(pop.Snap, r.seeds)
-	return r.enough(pop)
+	if err := r.enough(pop); err != nil {
+		return err
+	}
+	return r.weigh(ctx, pop, req.Seeds.Value)
 }
 
 // enough refuses too few seeds.

@@ -65,6 +65,7 @@ type Request struct {
 	// where that is known: probabilities and expected precision then have its level.
 	Prevalence *float64 `json:"prevalence,omitempty"`
 	Seed       uint64   `json:"seed,omitempty"` // of the random draws
+	Lifecycle
 }
 
 // Seeds says who the audience should be like. Ids, filter and audience add up to
@@ -77,6 +78,7 @@ type Seeds struct {
 	Audience string        `json:"audience,omitempty"` // a stored one of the collection
 	Segment  int           `json:"segment,omitempty" minimum:"0" doc:"the customers of a segment, by its number"`
 	Tag      *SeedTag      `json:"tag,omitempty" doc:"the customers that have a label of a tag"`
+	Value    *SeedValue    `json:"value,omitempty"` // what seeds weigh by
 }
 
 // SeedTag names the customers whose likeliest label of a tag it is.
@@ -179,6 +181,10 @@ type Population struct {
 	// Suppressed tells of the stored suppression lists that apply to a request that
 	// names some whether a customer is on one; nil: there are none.
 	Suppressed func(ctx context.Context, names []string) (func(id string) bool, error)
+	// ValuesOf are the outcomes of a stored audience by id, for SeedValue; nil: none.
+	ValuesOf  func(ctx context.Context, name string) (map[string]float64, error)
+	Observed  *Observed  // what outcomes of an earlier list say of scores; nil: nothing
+	Incumbent *Incumbent // the list that is refreshed; nil: none
 }
 
 // Result is a finished audience.
@@ -186,7 +192,9 @@ type Result struct {
 	Manifest   Manifest    `json:"manifest"`
 	Model      Model       `json:"model"`
 	Members    []Member    `json:"members,omitempty"`
-	Threshold  float32     `json:"threshold"` // the last member's score; bound to be even, groups end at scores of their own
+	Threshold  float32     `json:"threshold"`       // the last member's score; bound to be even, groups end at scores of their own; after a refresh, what it takes to enter
+	Floor      *float32    `json:"floor,omitempty"` // what it takes to stay, where a refresh's budget kept members below Threshold
+	Churn      *Churn      `json:"churn,omitempty"` // of the refresh that made the list
 	Quality    Quality     `json:"quality"`
 	Doctor     Doctor      `json:"doctor"`
 	Curve      []Point     `json:"curve"`
@@ -218,6 +226,17 @@ type Manifest struct {
 	Left      []string `json:"left_out,omitempty"`
 	Folds     int      `json:"folds"`
 	Seed      uint64   `json:"seed"`
+	// Control is who is held back from exports.
+	Control *Holdback `json:"control,omitempty"`
+	// Parents are the lists that this one was combined from.
+	Parents []Parent `json:"parents,omitempty"`
+}
+
+// Parent is one version of a stored audience.
+type Parent struct {
+	Audience string `json:"audience"`
+	Version  int    `json:"version"`
+	Size     int    `json:"size"`
 }
 
 // Model scores a customer: bins and the head set over them.
@@ -233,6 +252,7 @@ type Member struct {
 	Score       float32 `json:"score"`
 	Probability float32 `json:"probability"`
 	Rank        int     `json:"rank"`
+	Control     bool    `json:"control,omitempty"` // held back from exports
 	Parts       []Part  `json:"reasons,omitempty"` // add up to Score
 }
 
@@ -292,6 +312,9 @@ type Calibration struct {
 	A    float64 `json:"a"`
 	B    float64 `json:"b"`
 	Norm float64 `json:"norm"`
+	// Observed, once there are outcomes, takes the place of all that: the
+	// probability is then that of the outcome.
+	Observed *Observed `json:"observed,omitempty"`
 }
 
 // Doctor is what is to be said of the seeds.
@@ -419,6 +442,11 @@ func (r *Request) Validate() error {
 	}
 	if r.Holdout.Folds != 0 && (r.Holdout.Folds < 2 || r.Holdout.Folds > 20) {
 		bad("holdout.folds %d: want 2 to 20", r.Holdout.Folds)
+	}
+	for _, err := range []error{r.Lifecycle.Validate(), r.Seeds.Value.Validate()} {
+		if err != nil {
+			faults = append(faults, err)
+		}
 	}
 	return errors.Join(faults...)
 }
