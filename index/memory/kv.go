@@ -78,14 +78,19 @@ func (kv *KV) DeletePrefix(ctx context.Context, prefix string) error {
 func (kv *KV) List(prefix string, limit int, after string) ([]index.Pair, error) {
 	kv.mu.RLock()
 	defer kv.mu.RUnlock()
-	var out []index.Pair
-	for _, k := range slices.Sorted(maps.Keys(kv.m)) {
-		if limit > 0 && len(out) >= limit {
-			break
-		}
+	var keys []string
+	for k := range kv.m {
 		if strings.HasPrefix(k, prefix) && k > after {
-			out = append(out, index.Pair{Key: k, Value: append([]byte{}, kv.m[k]...)})
+			keys = append(keys, k)
 		}
+	}
+	slices.Sort(keys)
+	if limit > 0 {
+		keys = keys[:min(limit, len(keys))]
+	}
+	var out []index.Pair
+	for _, k := range keys {
+		out = append(out, index.Pair{Key: k, Value: append([]byte{}, kv.m[k]...)})
 	}
 	return out, nil
 }
