@@ -28,6 +28,13 @@ type AudienceInfo struct {
 	// Built is when the customers of the list were looked at. Who was written
 	// since is judged anew by the stored model; see live.go.
 	Built time.Time `json:"built,omitzero"`
+	// Version counts the lists: 1 as first built, one more with each refresh.
+	Version  int             `json:"version,omitempty"`
+	Versions []Version       `json:"versions,omitempty"` // earlier lists that are kept, oldest first
+	Refresh  *RefreshOutcome `json:"last_refresh,omitempty"`
+	Next     time.Time       `json:"next_refresh,omitzero"`
+	Expires  time.Time       `json:"expires,omitzero"`  // then the audience is deleted
+	Combine  *CombineRequest `json:"combine,omitempty"` // how it was made, if not from seeds
 }
 
 // Membership says whether a customer is in an audience.
@@ -62,21 +69,40 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	}
 	s.creating.Lock()
 	defer s.creating.Unlock()
-	if _, err := s.opt.KV.Get(infoKey(coll, req.Name)); err == nil {
-		return Job{}, fmt.Errorf("audience %q of collection %q: delete it first or choose another name: %w", req.Name, coll, index.ErrExists)
-	} else if !errors.Is(err, index.ErrNotFound) {
+	return s.beginAudience(ctx, coll, AudienceInfo{Name: req.Name, Request: req}, &storedJob{Audience: &req})
+}
+
+// beginAudience stores the description of a new audience and its job. The caller
+// holds creating.
+func (s *Service) beginAudience(ctx context.Context, coll string, info AudienceInfo, job *storedJob) (Job, error) {
+	had, err := s.load(coll, info.Name)
+	switch {
+	case err == nil && s.expired(&had):
+		if err := s.drop(ctx, coll, info.Name, "expired"); err != nil {
+			return Job{}, err
+		}
+	case err == nil:
+		return Job{}, fmt.Errorf("audience %q of collection %q: delete it first or choose another name: %w", info.Name, coll, index.ErrExists)
+	case !errors.Is(err, index.ErrNotFound):
 		return Job{}, err
 	}
-	info := AudienceInfo{Name: req.Name, State: JobQueued, Request: req, Created: s.opt.Clock().UTC()}
+	info.State, info.Created = JobQueued, s.opt.Clock().UTC()
+	info.Expires = info.Request.Expires(info.Created)
+	if s.expired(&info) {
+		return Job{}, faultf("expires_at", "%s has passed", info.Expires.Format(time.RFC3339))
+	}
+	info.Next = s.due(coll, &info, info.Created)
 	raw, err := json.Marshal(info)
 	if err != nil {
 		return Job{}, err
 	}
+	job.Kind, job.Collection, job.Target = "audience", coll, info.Name
 	// In one step with its job: an audience without one would wait for ever.
-	return s.jobs.add(ctx, &storedJob{
-		Job:      Job{Kind: "audience", Collection: coll, Target: req.Name},
-		Audience: &req,
-	}, map[string][]byte{infoKey(coll, req.Name): raw})
+	out, err := s.jobs.add(ctx, job, map[string][]byte{infoKey(coll, info.Name): raw})
+	if err == nil {
+		s.timetable.set(coll, &info)
+	}
+	return out, err
 }
 
 // filterFaults compiles a filter only to hear what is wrong with it.
@@ -104,7 +130,11 @@ func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) e
 		return err
 	}
 	defer s.forgetJudges(coll)
-	return s.opt.KV.Put(ctx, map[string][]byte{infoKey(coll, info.Name): raw})
+	if err := s.opt.KV.Put(ctx, map[string][]byte{infoKey(coll, info.Name): raw}); err != nil {
+		return err
+	}
+	s.timetable.set(coll, &info)
+	return nil
 }
 
 // runAudience is the body of an audience job. A resumed job starts over: what a
@@ -114,14 +144,27 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 	coll, name := job.Collection, job.Target
 	// A process may die between the list's last write and the job's: then the
 	// list is whole and may have been read.
-	if info, err := s.info(coll, name); err == nil && info.State == JobDone && info.Job == job.ID {
+	if info, err := s.load(coll, name); err == nil && info.State == JobDone && info.Job == job.ID {
 		return nil
 	}
+	s.watchErasures(coll)
+	built := s.now(coll)
+	if job.Combine != nil {
+		return s.ended(ctx, job, s.runCombine(ctx, job, built))
+	}
+	_, req := s.jobs.requests(job)
+	res, err := s.Run(ctx, coll, *req, s.reporter(job))
+	if err == nil {
+		err = s.storeAudience(ctx, job, res, built)
+	}
+	return s.ended(ctx, job, err)
+}
+
+// reporter shows a build's progress in its job.
+func (s *Service) reporter(job *storedJob) func(stage string, done, total int) {
 	stage := ""
 	start, last := s.opt.Clock(), s.opt.Clock()
-	built := s.now(coll)
-	_, req := s.jobs.requests(job)
-	res, err := s.Run(ctx, coll, *req, func(now string, done, total int) {
+	return func(now string, done, total int) {
 		t := s.opt.Clock()
 		if now == stage && t.Sub(last) < 50*time.Millisecond && done < total {
 			return
@@ -134,16 +177,18 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 			v.Stage, v.Total = now, int64(total)
 			pace(v, int64(done), 0, t.Sub(start))
 		})
-	})
-	if err == nil {
-		s.jobs.update(job, func(v *Job) { v.Stage, v.Done, v.Total = "storing", 0, int64(len(res.Members)) })
-		err = s.storeAudience(ctx, job, res, built)
 	}
+}
+
+// ended writes how the job that first builds an audience ended, where it has not
+// ended well.
+func (s *Service) ended(ctx context.Context, job *storedJob, err error) error {
+	coll, name := job.Collection, job.Target
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), errCancelled) {
 		return err // stopping: the audience stays queued
 	}
 	if err != nil {
-		info, ierr := s.info(coll, name)
+		info, ierr := s.load(coll, name)
 		if ierr != nil {
 			return errors.Join(err, ierr)
 		}
@@ -159,11 +204,17 @@ func (s *Service) runAudience(ctx context.Context, job *storedJob) error {
 
 // Run builds an audience and returns it without storing it.
 func (s *Service) Run(ctx context.Context, coll string, req audience.Request, progress func(stage string, done, total int)) (*audience.Result, error) {
+	return s.build(ctx, coll, req, nil, nil, progress)
+}
+
+// build is Run for an audience that may have a list and outcomes already.
+func (s *Service) build(ctx context.Context, coll string, req audience.Request, old *audience.Incumbent, seen *audience.Observed, progress func(stage string, done, total int)) (*audience.Result, error) {
 	pop, done, err := s.population(ctx, coll)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	pop.Incumbent, pop.Observed = old, seen
 	return audience.Build(ctx, pop, req, progress)
 }
 
@@ -208,6 +259,9 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 		Suppressed: func(_ context.Context, names []string) (func(string) bool, error) {
 			return s.suppressedBy(coll, names, false)
 		},
+		ValuesOf: func(ctx context.Context, name string) (map[string]float64, error) {
+			return s.outcomeValues(ctx, coll, name)
+		},
 	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {
@@ -221,7 +275,17 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 	return pop, func() { closeSnapshot(snap, s.log) }, nil
 }
 
+// info is a stored audience; one that has expired is not there.
 func (s *Service) info(coll, name string) (AudienceInfo, error) {
+	info, err := s.load(coll, name)
+	if err == nil && s.expired(&info) {
+		return AudienceInfo{}, fmt.Errorf("audience %q of collection %q expired on %s: %w", name, coll, info.Expires.Format(time.RFC3339), index.ErrNotFound)
+	}
+	return info, err
+}
+
+// load is info whether expired or not.
+func (s *Service) load(coll, name string) (AudienceInfo, error) {
 	var info AudienceInfo
 	raw, err := s.opt.KV.Get(infoKey(coll, name))
 	if errors.Is(err, index.ErrNotFound) {
@@ -286,6 +350,9 @@ func (s *Service) Audiences(_ context.Context, coll string) ([]AudienceInfo, err
 	}
 	for _, name := range names {
 		info, err := s.info(coll, name)
+		if errors.Is(err, index.ErrNotFound) {
+			continue // expired, or deleted since
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -324,39 +391,45 @@ func (s *Service) DropAudience(ctx context.Context, coll, name string) error {
 	if _, err := s.info(coll, name); err != nil {
 		return err
 	}
+	return s.drop(ctx, coll, name, "deleted")
+}
+
+// drop deletes an audience and tells its watchers why. The caller holds creating.
+func (s *Service) drop(ctx context.Context, coll, name, why string) error {
 	for _, job := range s.jobs.list() {
-		if job.Collection == coll && job.Kind == "audience" && job.Target == name && !job.State.Final() {
+		if builds(&job, coll, name) && !job.State.Final() {
 			if err := s.jobs.cancelAndWait(ctx, job.ID); err != nil {
 				return err
 			}
 		}
 	}
-	if err := s.sweep(ctx, coll, name, ""); err != nil {
+	lock := s.lock(coll)
+	lock.Lock()
+	defer lock.Unlock()
+	if err := s.sweep(ctx, coll, name); err != nil {
 		return err
 	}
 	defer s.forgetJudges(coll)
-	return s.opt.KV.DeletePrefix(ctx, audienceKey(coll, name))
+	if err := s.opt.KV.DeletePrefix(ctx, audienceKey(coll, name)); err != nil {
+		return err
+	}
+	s.timetable.forget(coll, name)
+	s.changes.end(coll, Change{Audience: name, Change: why, At: s.opt.Clock().UTC()})
+	return nil
+}
+
+// builds says whether a job makes an audience's list.
+func builds(job *Job, coll, name string) bool {
+	return job.Collection == coll && job.Target == name && (job.Kind == "audience" || job.Kind == "refresh")
 }
 
 func (s *Service) eraseSeed(ctx context.Context, coll, name, id string) error {
-	info, err := s.info(coll, name)
+	info, err := s.load(coll, name)
 	if err != nil {
 		return err
 	}
-	changed := false
-	drop := func(list []audience.SeedRef) []audience.SeedRef {
-		kept := list[:0]
-		for _, ref := range list {
-			if ref.ID == id {
-				changed = true
-				continue
-			}
-			kept = append(kept, ref)
-		}
-		return kept
-	}
-	info.Request.Seeds.IDs = drop(info.Request.Seeds.IDs)
-	info.Request.Negatives.IDs = drop(info.Request.Negatives.IDs)
+	req, changed := withoutID(&info.Request, id)
+	info.Request = *req
 	if res := info.Result; res != nil {
 		// What the sheet names customers by.
 		strike := func(list []string) []string {

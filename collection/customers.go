@@ -414,7 +414,7 @@ func (s *Service) Erase(ctx context.Context, coll, id string) (Receipt, error) {
 	if err != nil {
 		return rec, err
 	}
-	if rec.Audiences, err = s.eraseMember(ctx, coll, id); err != nil {
+	if rec.Audiences, rec.Outcomes, err = s.eraseMember(ctx, coll, id); err != nil {
 		return rec, err
 	}
 	if rec.Groups, err = s.eraseDerived(ctx, coll, id); err != nil {

@@ -29,6 +29,8 @@ type storedJob struct {
 	Audience *audience.Request `json:"audience,omitempty"`
 	Segments *segment.Params   `json:"segments,omitempty"`
 	Tag      *TagRequest       `json:"tag,omitempty"`
+	Combine  *CombineRequest   `json:"combine,omitempty"`
+	Refresh  *RefreshRequest   `json:"refresh,omitempty"`
 }
 
 // jobs runs stored jobs one after the other, oldest first: each uses all cores
@@ -215,7 +217,7 @@ func (j *jobs) prune() error {
 func (j *jobs) settle(ctx context.Context, job *storedJob) error {
 	j.svc.creating.Lock()
 	defer j.svc.creating.Unlock()
-	info, err := j.svc.info(job.Collection, job.Target)
+	info, err := j.svc.load(job.Collection, job.Target)
 	if errors.Is(err, index.ErrNotFound) {
 		return nil
 	}
@@ -244,7 +246,9 @@ func (j *jobs) run(ctx context.Context, job *storedJob) (err error) {
 	switch {
 	case job.Import != nil:
 		return j.svc.runImport(ctx, job)
-	case audience != nil:
+	case job.Refresh != nil:
+		return j.svc.runRefresh(ctx, job)
+	case audience != nil, job.Combine != nil:
 		return j.svc.runAudience(ctx, job)
 	case job.Segments != nil:
 		return j.svc.runSegments(ctx, job)

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,49 +47,113 @@ func memberKey(coll, id, name, job string) string {
 	return listsKey(coll, id) + name + "/" + job
 }
 
+// memberValue is a member's rank and, after it, the score as the bits of a float32.
+// Lists that were stored by earlier versions have the rank alone.
+func memberValue(m *audience.Member) []byte {
+	out := binary.AppendUvarint(make([]byte, 0, 9), uint64(m.Rank))
+	return binary.LittleEndian.AppendUint32(out, math.Float32bits(m.Score))
+}
+
+// list is a list to be stored: n members by rank, and the answer that goes with them.
+type list struct {
+	res   *audience.Result // Members are not looked at
+	built time.Time
+	n     int
+	page  func(from, to int) []audience.Member
+}
+
 func (s *Service) storeAudience(ctx context.Context, job *storedJob, res *audience.Result, built time.Time) error {
+	return s.storeList(ctx, job, list{res, built, len(res.Members), func(from, to int) []audience.Member { return res.Members[from:to] }})
+}
+
+// storeList writes a list beside the one that counts and then, in one durable
+// step, makes it the one that counts; the one before becomes an earlier version.
+func (s *Service) storeList(ctx context.Context, job *storedJob, l list) error {
 	coll, name := job.Collection, job.Target
 	info, err := s.info(coll, name)
 	if err != nil {
 		return err
 	}
-	had := ""
-	if info.State == JobDone {
-		had = info.Job
-	}
-	if err := s.sweep(ctx, coll, name, had); err != nil {
+	if err := s.sweep(ctx, coll, name, info.jobs()...); err != nil {
 		return err
 	}
-	for from := 0; from < len(res.Members); from += pageSize {
+	s.jobs.update(job, func(v *Job) { v.Stage, v.Done, v.Total = "storing", 0, int64(l.n) })
+	for from := 0; from < l.n; from += pageSize {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		page := res.Members[from:min(from+pageSize, len(res.Members))]
+		page := l.page(from, min(from+pageSize, l.n))
 		raw, err := json.Marshal(page)
 		if err != nil {
 			return err
 		}
 		pairs := map[string][]byte{pageKey(coll, name, job.ID, from/pageSize): raw}
 		for _, m := range page {
-			pairs[memberKey(coll, m.ID, name, job.ID)] = binary.AppendUvarint(nil, uint64(m.Rank))
+			pairs[memberKey(coll, m.ID, name, job.ID)] = memberValue(&m)
 		}
 		if err := s.opt.KV.Put(ctx, pairs); err != nil {
 			return err
 		}
 		s.jobs.update(job, func(v *Job) { v.Done = int64(from + len(page)) })
 	}
-	info.State, info.Job, info.Problem, info.Size, info.Built = JobDone, job.ID, "", len(res.Members), built
-	light := *res
-	light.Members = nil
-	info.Result = &light
-	if err := s.putInfo(ctx, coll, info); err != nil {
+	keep, err := s.publish(ctx, job, l)
+	if err != nil {
 		return err
 	}
-	return s.sweep(context.WithoutCancel(ctx), coll, name, job.ID)
+	return s.sweep(context.WithoutCancel(ctx), coll, name, keep...)
 }
 
-// sweep removes every list of an audience but that of one job ("": all).
-func (s *Service) sweep(ctx context.Context, coll, name, keep string) error {
+// publish makes a written list the one that counts, without those who were erased
+// meanwhile, and returns the jobs whose lists are kept.
+func (s *Service) publish(ctx context.Context, job *storedJob, l list) ([]string, error) {
+	coll, name := job.Collection, job.Target
+	lock := s.lock(coll)
+	lock.Lock()
+	defer lock.Unlock()
+	info, err := s.info(coll, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range s.erasedSince(coll) {
+		if _, err := s.takeOff(ctx, coll, id); err != nil {
+			return nil, err
+		}
+	}
+	pairs := map[string][]byte{}
+	now, version := s.opt.Clock().UTC(), 1
+	if info.State == JobDone {
+		if pairs[versionKey(coll, name, info.version())], err = json.Marshal(info.old()); err != nil {
+			return nil, err
+		}
+		version = info.version() + 1
+		info.Versions = append(info.Versions, Version{info.version(), info.Job, info.Built, info.Size})
+		info.Versions = info.Versions[max(0, len(info.Versions)-info.Request.Refresh.Kept()):]
+		info.Refresh = &RefreshOutcome{At: now, Job: job.ID, State: JobDone, Churn: l.res.Churn}
+	}
+	info.State, info.Job, info.Problem, info.Size, info.Built, info.Version = JobDone, job.ID, "", l.n, l.built, version
+	light := *l.res
+	light.Members = nil
+	info.Result = &light
+	if pairs[infoKey(coll, name)], err = json.Marshal(info); err != nil {
+		return nil, err
+	}
+	defer s.forgetJudges(coll)
+	if err := s.opt.KV.Put(ctx, pairs); err != nil {
+		return nil, err
+	}
+	s.timetable.set(coll, &info)
+	if info.Version > 1 {
+		c := Change{Audience: name, Change: "refreshed", At: now, Version: info.Version}
+		if l.res.Churn != nil {
+			c.Entered, c.Left = l.res.Churn.Entered, l.res.Churn.Left
+		}
+		s.changes.tell(coll, c)
+	}
+	return info.jobs(), s.forgetVersions(context.WithoutCancel(ctx), coll, &info)
+}
+
+// sweep removes every list of an audience but those of some jobs.
+func (s *Service) sweep(ctx context.Context, coll, name string, keep ...string) error {
 	prefix := audienceKey(coll, name) + "page/"
 	after := ""
 	for {
@@ -97,7 +163,7 @@ func (s *Service) sweep(ctx context.Context, coll, name, keep string) error {
 		}
 		key := page[0].Key
 		job, _, _ := strings.Cut(key[len(prefix):], "/")
-		if job == keep {
+		if slices.Contains(keep, job) {
 			after = pagesKey(coll, name, job) + "\xff"
 			continue
 		}
@@ -123,8 +189,14 @@ func (s *Service) sweep(ctx context.Context, coll, name, keep string) error {
 }
 
 // Members returns up to limit members with a rank above after, in order of rank.
-func (s *Service) Members(_ context.Context, coll, name string, after, limit int) ([]audience.Member, error) {
-	info, err := s.finished(coll, name)
+// Those of the control group are marked, for who exports to leave them out.
+func (s *Service) Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error) {
+	return s.MembersAt(ctx, coll, name, 0, after, limit)
+}
+
+// MembersAt is Members of one version of the list; 0 is the one that counts.
+func (s *Service) MembersAt(_ context.Context, coll, name string, version, after, limit int) ([]audience.Member, error) {
+	info, err := s.at(coll, name, version)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +231,17 @@ func (s *Service) membersPage(coll string, info *AudienceInfo, page int) ([]audi
 	if err := json.Unmarshal(raw, &members); err != nil {
 		return nil, fmt.Errorf("audience %q, page %d of its members: %w", info.Name, page, errors.Join(err, index.ErrCorrupt))
 	}
+	if info.Result == nil {
+		return members, nil
+	}
+	held, seen := info.Result.Manifest.Control, &info.Result.Quality.Platt
+	for i := range members {
+		m := &members[i]
+		m.Control = held.Holds(m.ID)
+		if seen.Observed != nil {
+			m.Probability = float32(seen.Probability(m.Score))
+		}
+	}
 	return members, nil
 }
 
@@ -167,12 +250,17 @@ func (s *Service) memberIDs(ctx context.Context, coll, name string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
+	return s.idsOf(ctx, coll, &info)
+}
+
+// idsOf are the ids of one version of a list by rank.
+func (s *Service) idsOf(ctx context.Context, coll string, info *AudienceInfo) ([]string, error) {
 	ids := make([]string, 0, info.Size)
 	for page := 0; page*pageSize < info.Size; page++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		members, err := s.membersPage(coll, &info, page)
+		members, err := s.membersPage(coll, info, page)
 		if err != nil {
 			return nil, err
 		}
@@ -181,6 +269,33 @@ func (s *Service) memberIDs(ctx context.Context, coll, name string) ([]string, e
 		}
 	}
 	return ids, nil
+}
+
+// scoreIn is a customer's score in one list, and whether it is there.
+func (s *Service) scoreIn(coll, id string, info *AudienceInfo) (score float32, in bool, err error) {
+	value, err := s.opt.KV.Get(memberKey(coll, id, info.Name, info.Job))
+	if errors.Is(err, index.ErrNotFound) || errors.Is(err, index.ErrInvalid) { // no key can be as odd as some ids
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	rank, n := binary.Uvarint(value)
+	if n <= 0 || rank == 0 {
+		return 0, false, fmt.Errorf("audience %q, member %q: %w", info.Name, clip(id), index.ErrCorrupt)
+	}
+	if len(value) == n+4 {
+		return math.Float32frombits(binary.LittleEndian.Uint32(value[n:])), true, nil
+	}
+	members, err := s.membersPage(coll, info, int(rank-1)/pageSize)
+	if err != nil {
+		return 0, false, err
+	}
+	at := slices.IndexFunc(members, func(m audience.Member) bool { return m.ID == id })
+	if at < 0 {
+		return 0, false, nil
+	}
+	return members[at].Score, true, nil
 }
 
 // listed returns the rank of a customer in each list that counts, by audience:
@@ -203,53 +318,70 @@ func (s *Service) listed(coll, id string, all *judges) (map[string]int, error) {
 	return out, err
 }
 
-// eraseMember takes a customer off every stored list, keeping the others'
-// ranks, and returns how many lists held it. Seed lists that name the customer
-// lose the name too.
-func (s *Service) eraseMember(ctx context.Context, coll, id string) (int, error) {
-	known, err := s.judges(coll)
-	if err != nil {
-		return 0, err
-	}
-	ranks, err := s.listed(coll, id, known)
-	if err != nil {
-		return 0, err
-	}
-	for name, rank := range ranks {
-		info, err := s.info(coll, name)
-		if err != nil {
-			return 0, err
-		}
-		page := (rank - 1) / pageSize
-		members, err := s.membersPage(coll, &info, page)
-		if err != nil {
-			return 0, err
-		}
-		kept := members[:0]
-		for _, other := range members {
-			if other.ID != id {
-				kept = append(kept, other)
-			}
-		}
-		raw, err := json.Marshal(kept)
-		if err != nil {
-			return 0, err
-		}
-		if err := s.opt.KV.Put(ctx, map[string][]byte{pageKey(coll, name, info.Job, page): raw}); err != nil {
-			return 0, err
-		}
-	}
-	if err := s.opt.KV.DeletePrefix(ctx, listsKey(coll, id)); err != nil {
-		return 0, err
+// eraseMember takes a customer off every stored list, of every version, keeping
+// the others' ranks, and returns how many audiences held it and how many outcomes
+// there were. Seed lists that name the customer lose the name too.
+func (s *Service) eraseMember(ctx context.Context, coll, id string) (held, outcomes int, err error) {
+	if held, err = s.takeOff(ctx, coll, id); err != nil {
+		return 0, 0, err
 	}
 	all, err := s.audienceNames(coll)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	var keys []string
 	for _, name := range all {
+		key := outcomeKey(coll, name, id)
+		if _, err := s.opt.KV.Get(key); err == nil {
+			keys = append(keys, key)
+		} else if !errors.Is(err, index.ErrNotFound) && !errors.Is(err, index.ErrInvalid) {
+			return 0, 0, err
+		}
 		if err := s.eraseSeed(ctx, coll, name, id); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return len(ranks), nil
+	if len(keys) > 0 {
+		if err := s.opt.KV.Delete(ctx, keys...); err != nil {
+			return 0, 0, err
+		}
+	}
+	s.noteErased(coll, id)
+	return held, len(keys), nil
+}
+
+// takeOff rewrites every page that holds a customer, and returns how many
+// audiences they belong to.
+func (s *Service) takeOff(ctx context.Context, coll, id string) (int, error) {
+	prefix := listsKey(coll, id)
+	held := map[string]bool{}
+	err := s.each(prefix, func(key string, value []byte) error {
+		name, job, _ := strings.Cut(key[len(prefix):], "/")
+		rank, n := binary.Uvarint(value)
+		if n <= 0 || rank == 0 {
+			return fmt.Errorf("audience %q, member %q: %w", name, clip(id), index.ErrCorrupt)
+		}
+		at := pageKey(coll, name, job, int(rank-1)/pageSize)
+		raw, err := s.opt.KV.Get(at)
+		if errors.Is(err, index.ErrNotFound) {
+			return nil // what a killed job left behind
+		}
+		if err != nil {
+			return err
+		}
+		var members []audience.Member
+		if err := json.Unmarshal(raw, &members); err != nil {
+			return fmt.Errorf("audience %q, a page of its members: %w", name, errors.Join(err, index.ErrCorrupt))
+		}
+		kept := slices.DeleteFunc(members, func(m audience.Member) bool { return m.ID == id })
+		if raw, err = json.Marshal(kept); err != nil {
+			return err
+		}
+		held[name] = true
+		return s.opt.KV.Put(ctx, map[string][]byte{at: raw})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(held), s.opt.KV.DeletePrefix(ctx, prefix)
 }

@@ -26,6 +26,7 @@ type judge struct {
 	name, job string
 	built     time.Time
 	threshold float32
+	floor     float32                   // what it takes to stay; see audience.Result
 	model     *audience.Model           // nil: the list alone decides
 	filter    *index.Predicate          // who may be a member
 	seeds     *index.Predicate          // who is a seed by filter, nil: nobody
@@ -39,7 +40,8 @@ type judge struct {
 // judges are a collection's finished audiences.
 type judges struct {
 	named map[string]*judge
-	list  []*judge // in order of name
+	list  []*judge  // in order of name
+	until time.Time // when the first of them expires; zero: never
 }
 
 // slack is by how much a score of one customer may differ from the scan's,
@@ -63,7 +65,7 @@ func (s *Service) judges(coll string) (*judges, error) {
 	have, ok := s.judged[coll]
 	version := s.judgedVersion[coll]
 	s.mu.Unlock()
-	if ok {
+	if ok && (have.until.IsZero() || s.opt.Clock().Before(have.until)) {
 		return have, nil
 	}
 	names, err := s.audienceNames(coll)
@@ -87,6 +89,9 @@ func (s *Service) judges(coll string) (*judges, error) {
 			return nil, err
 		}
 		out.named[name], out.list = j, append(out.list, j)
+		if e := info.Expires; !e.IsZero() && (out.until.IsZero() || e.Before(out.until)) {
+			out.until = e
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,10 +110,13 @@ func (s *Service) forgetJudges(coll string) {
 }
 
 func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
-	j := &judge{name: info.Name, job: info.Job, built: info.Built, threshold: info.Result.Threshold}
+	j := &judge{name: info.Name, job: info.Job, built: info.Built, threshold: info.Result.Threshold, floor: info.Result.Threshold}
 	var err error
 	if j.suppressed, err = s.suppressedBy(coll, info.Request.Exclude.Lists, true); err != nil {
 		return nil, err
+	}
+	if info.Result.Floor != nil {
+		j.floor = *info.Result.Floor
 	}
 	if info.Built.IsZero() || info.Request.Fairness != nil || len(info.Result.Model.Set.Heads) == 0 || info.Size == 0 {
 		return j, nil // no model, or no one threshold: the list alone decides
@@ -196,6 +204,7 @@ func (j *judge) in(c *standing, all *judges) bool {
 	}
 	least := float64(j.threshold)
 	if was {
+		least = float64(j.floor)
 		least -= slack * math.Max(1, math.Abs(least))
 	}
 	return float64(j.model.Value(c.row.Vector, c.row.Values)) >= least
@@ -283,12 +292,18 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 	return out, nil
 }
 
-// Change is one customer entering or leaving an audience.
+// Change is one customer entering or leaving an audience, or what happened to
+// the audience itself. Who entered and left in a refresh, the diff of its
+// versions says.
 type Change struct {
 	Audience string    `json:"audience"`
-	ID       string    `json:"id"`
-	Change   string    `json:"change" enum:"enter,leave"`
+	ID       string    `json:"id,omitempty" doc:"of enter and leave"`
+	Change   string    `json:"change" enum:"enter,leave,refreshed,refresh_failed,expired,deleted"`
 	At       time.Time `json:"at"`
+	Version  int       `json:"version,omitempty" doc:"of refreshed"`
+	Entered  int       `json:"entered,omitempty" doc:"of refreshed"`
+	Left     int       `json:"left,omitempty" doc:"of refreshed"`
+	Problem  string    `json:"problem,omitempty" doc:"of refresh_failed"`
 }
 
 // maxBehind is how many changes may wait for a watcher.
@@ -340,6 +355,17 @@ func (w *watchers) watched(coll string) bool {
 	return false
 }
 
+// end tells the watchers of an audience of its end and closes their channels.
+func (w *watchers) end(coll string, c Change) {
+	w.tell(coll, c)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := coll + "/" + c.Audience
+	for _, ch := range slices.Clone(w.list[key]) {
+		w.remove(key, ch)
+	}
+}
+
 func (w *watchers) tell(coll string, c Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -375,12 +401,12 @@ func (s *Service) observe(ctx context.Context, coll string, eng index.Engine, id
 	for i, id := range ids {
 		for _, name := range after[i] {
 			if !slices.Contains(before[i], name) {
-				s.changes.tell(coll, Change{name, id, "enter", at})
+				s.changes.tell(coll, Change{Audience: name, ID: id, Change: "enter", At: at})
 			}
 		}
 		for _, name := range before[i] {
 			if !slices.Contains(after[i], name) {
-				s.changes.tell(coll, Change{name, id, "leave", at})
+				s.changes.tell(coll, Change{Audience: name, ID: id, Change: "leave", At: at})
 			}
 		}
 	}

@@ -39,6 +39,8 @@ type Service struct {
 	judgedVersion map[string]int
 	changes       watchers
 	suppress      suppressions
+	timetable     timetable
+	erased        map[string][]string // since the running job began, by collection; see refresh.go
 }
 
 // modelSlot lets the first caller open a model while the others wait for it
@@ -75,6 +77,9 @@ func New(_ context.Context, opt Options) (*Service, error) {
 	if err := newJobs(s); err != nil {
 		return nil, err
 	}
+	if err := s.keepTime(); err != nil {
+		return nil, errors.Join(err, s.jobs.close(context.Background()))
+	}
 	return s, nil
 }
 
@@ -82,6 +87,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 // stopped or ctx ends. Unfinished jobs resume in the next New. The Store stays
 // open: it is the caller's.
 func (s *Service) Close(ctx context.Context) error {
+	s.timetable.close()
 	err := s.jobs.close(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -364,9 +370,14 @@ func closeSnapshot(snap index.Snapshot, log *slog.Logger) {
 
 // each walks the keys under a prefix in order, in pages.
 func (s *Service) each(prefix string, visit func(key string, value []byte) error) error {
+	return s.eachIn(prefix, 256, visit)
+}
+
+// eachIn is each with pages of a size.
+func (s *Service) eachIn(prefix string, size int, visit func(key string, value []byte) error) error {
 	after := ""
 	for {
-		page, err := s.opt.KV.List(prefix, 256, after)
+		page, err := s.opt.KV.List(prefix, size, after)
 		if err != nil {
 			return err
 		}
@@ -376,7 +387,7 @@ func (s *Service) each(prefix string, visit func(key string, value []byte) error
 			}
 			after = p.Key
 		}
-		if len(page) < 256 {
+		if len(page) < size {
 			return nil
 		}
 	}

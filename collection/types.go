@@ -40,8 +40,11 @@ type Options struct {
 	// MaxMemory is how many bytes the customers of all open collections may take
 	// in memory; more are refused with ErrMemory. 0: any.
 	MaxMemory int64
-	Clock     func() time.Time // nil: time.Now
-	Logger    *slog.Logger     // nil: discarded
+	// Schedule makes the Service refresh audiences when they are due and delete
+	// those that have expired. Without it, an expired audience is hidden only.
+	Schedule bool
+	Clock    func() time.Time // nil: time.Now
+	Logger   *slog.Logger     // nil: discarded
 }
 
 // Limits are the refusals at the door. Zero values take the default named.
@@ -105,7 +108,8 @@ type Receipt struct {
 	ID        string    `json:"id"`
 	Erased    time.Time `json:"erased"`
 	Records   int       `json:"records"`   // records, vectors and columns
-	Audiences int       `json:"audiences"` // member lists the customer was taken off
+	Audiences int       `json:"audiences"` // audiences whose lists, of any version, the customer was taken off
+	Outcomes  int       `json:"outcomes"`  // of audiences
 	Groups    int       `json:"groups"`    // segmentations and tags that named the customer
 	Note      string    `json:"note,omitempty"`
 }
@@ -173,7 +177,7 @@ func (s JobState) Final() bool { return s == JobDone || s == JobFailed || s == J
 // Job is long work: an import, an audience, segments or a tag.
 type Job struct {
 	ID         string    `json:"id"`
-	Kind       string    `json:"kind"` // "import", "audience", "segments" or "tag"
+	Kind       string    `json:"kind"` // "import", "audience", "refresh", "segments" or "tag"
 	Collection string    `json:"collection"`
 	Target     string    `json:"target,omitempty"` // the audience's or tag's name, the import's file
 	State      JobState  `json:"state"`
