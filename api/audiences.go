@@ -59,6 +59,12 @@ type membersInput struct {
 	AtAudience
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"100"`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+	AtVersion
+}
+
+// AtVersion names a version of a list; exported for the framework to see.
+type AtVersion struct {
+	Version int `query:"version" minimum:"0" doc:"of the list; default: the one that counts"`
 }
 
 type membersBody struct {
@@ -110,6 +116,7 @@ func (s *Server) audienceRoutes() {
 	svc := s.opt.Service
 	base := collectionPath + "/audiences"
 	s.api.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[audience.SeedRef](), reflect.TypeFor[seedRef]())
+	s.api.OpenAPI().Components.Schemas.RegisterTypeAlias(reflect.TypeFor[audience.Control](), reflect.TypeFor[control]())
 	create := s.operation("create-audience", http.MethodPost, base, "Build an audience from seeds, as a job", "audiences", RoleWrite)
 	create.DefaultStatus = http.StatusAccepted
 	huma.Register(s.api, create, func(ctx context.Context, in *struct {
@@ -152,7 +159,7 @@ func (s *Server) audienceRoutes() {
 			if err := svc.Releasable(ctx, in.Collection, in.Audience); err != nil {
 				return nil, problemOf(err)
 			}
-			members, err := svc.Members(ctx, in.Collection, in.Audience, after, in.Limit)
+			members, err := svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, after, in.Limit)
 			if err != nil {
 				return nil, problemOf(err)
 			}
@@ -184,7 +191,7 @@ func (s *Server) audienceRoutes() {
 		})
 	s.whyRoute(at)
 	events := s.operation("audience-events", http.MethodGet, at+"/events", "Members entering and leaving, as server-sent events, from now on", "audiences", RoleRead)
-	events.Description = "A customer enters or leaves when a write of it does so. The stream ends when its reader is 4,096 changes behind or the server stops: members/check says where things stand."
+	events.Description = "A customer enters or leaves when a write of it does so. refreshed, refresh_failed, expired and deleted are of the audience itself. The stream ends with the audience, when its reader is 4,096 changes behind, or when the server stops: members/check says where things stand."
 	streams(&events, "change")
 	huma.Register(s.api, events, func(ctx context.Context, in *AtAudience) (*huma.StreamResponse, error) {
 		if _, err := s.finished(ctx, in); err != nil {
@@ -196,6 +203,7 @@ func (s *Server) audienceRoutes() {
 		}
 		return stream(s, "change", changes), nil
 	})
+	s.lifecycleRoutes(at)
 	s.exportRoute(at)
 }
 
@@ -203,11 +211,12 @@ type exportInput struct {
 	AtAudience
 	Format  string `query:"format" enum:"csv,ndjson,parquet" default:"csv"`
 	Reasons bool   `query:"reasons" doc:"a column with the parts of each score"`
+	AtVersion
 }
 
 func (s *Server) exportRoute(at string) {
 	svc := s.opt.Service
-	export := s.operation("export-members", http.MethodGet, at+"/export", "The whole list as a file", "audiences", RoleRead)
+	export := s.operation("export-members", http.MethodGet, at+"/export", "The whole list as a file, without the control group", "audiences", RoleRead)
 	export.Description = "The file's SHA-256 follows as the trailer Repr-Digest (RFC 9530). A list of fewer members than the server's minimum is refused."
 	text := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
 	export.Responses = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{
@@ -222,7 +231,7 @@ func (s *Server) exportRoute(at string) {
 		}
 		// The first page is read before the status is sent, so that what is wrong
 		// can still be said.
-		page, err := svc.Members(ctx, in.Collection, in.Audience, 0, maxPage)
+		page, err := svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, 0, maxPage)
 		if err != nil {
 			return nil, problemOf(err)
 		}
@@ -237,12 +246,15 @@ func (s *Server) exportRoute(at string) {
 			w := newMemberWriter(in.Format, io.MultiWriter(hc.BodyWriter(), sum), in.Reasons)
 			for err == nil && len(page) > 0 {
 				for _, m := range page {
+					if m.Control {
+						continue // held back, to measure against
+					}
 					if err = w.write(m); err != nil {
 						break
 					}
 				}
 				if err == nil && len(page) == maxPage {
-					page, err = svc.Members(ctx, in.Collection, in.Audience, page[len(page)-1].Rank, maxPage)
+					page, err = svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, page[len(page)-1].Rank, maxPage)
 				} else {
 					page = nil
 				}

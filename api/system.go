@@ -62,6 +62,8 @@ type serviceCollector struct{ svc *collection.Service }
 
 var (
 	customersDesc = prometheus.NewDesc("kindred_customers", "Customers by collection.", []string{"collection"}, nil)
+	refreshesDesc = prometheus.NewDesc("kindred_audience_refreshes_total", "Refreshes of audiences that ended, by outcome.", []string{"outcome"}, nil)
+	expiredDesc   = prometheus.NewDesc("kindred_audiences_expired_total", "Audiences deleted because their time was up.", nil, nil)
 	jobsDesc      = prometheus.NewDesc("kindred_jobs", "Jobs by state.", []string{"state"}, nil)
 )
 
@@ -69,6 +71,8 @@ var (
 func (s *serviceCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- customersDesc
 	ch <- jobsDesc
+	ch <- refreshesDesc
+	ch <- expiredDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -82,6 +86,10 @@ func (s *serviceCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range all {
 		ch <- prometheus.MustNewConstMetric(customersDesc, prometheus.GaugeValue, float64(c.Customers), c.Name)
 	}
+	life := s.svc.Lifecycle()
+	ch <- prometheus.MustNewConstMetric(refreshesDesc, prometheus.CounterValue, float64(life.Refreshed), "done")
+	ch <- prometheus.MustNewConstMetric(refreshesDesc, prometheus.CounterValue, float64(life.Failed), "failed")
+	ch <- prometheus.MustNewConstMetric(expiredDesc, prometheus.CounterValue, float64(life.Expired))
 	count := map[collection.JobState]int{collection.JobQueued: 0, collection.JobRunning: 0, collection.JobDone: 0, collection.JobFailed: 0, collection.JobCancelled: 0}
 	for _, j := range s.svc.Jobs() {
 		count[j.State]++
