@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"math"
 
 	"github.com/spf13/cobra"
 
@@ -60,7 +59,7 @@ func (a *app) audienceCommand() *cobra.Command {
 				return err
 			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
-				members, err := b.Members(cmd.Context(), args[0], args[1], 0, math.MaxInt)
+				members, err := a.outgoing(cmd.Context(), b, &leave, args[0], args[1])
 				if err != nil {
 					return err
 				}
@@ -76,6 +75,7 @@ func (a *app) audienceCommand() *cobra.Command {
 		},
 	}
 	cmd.AddCommand(a.audienceCreate(), ls, show, a.audienceExplain(), export, rm)
+	cmd.AddCommand(a.lifecycleCommands()...)
 	return cmd
 }
 
@@ -86,6 +86,7 @@ type audienceFlags struct {
 	columns              []string
 	fair                 fairFlags
 	reasons, background  bool
+	life                 lifecycleFlags
 }
 
 func (a *app) audienceCreate() *cobra.Command {
@@ -111,6 +112,7 @@ func (a *app) audienceCreate() *cobra.Command {
 	flags.StringSliceVar(&f.columns, "columns", nil, "score by these columns only (default: all that are not sensitive)")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
 	f.fair.add(flags)
+	f.life.add(flags)
 	flags.BoolVar(&f.background, "background", false, "with --server: do not wait, print the job's id")
 	return cmd
 }
@@ -125,6 +127,9 @@ func (f *audienceFlags) request(ctx context.Context, a *app, name string) (audie
 	}
 	var err error
 	if req.Size, err = parseSize(f.size); err != nil {
+		return req, err
+	}
+	if req.Lifecycle, err = f.life.read(); err != nil {
 		return req, err
 	}
 	if req.Filter, err = filterOf("--filter", f.filter); err != nil {

@@ -30,11 +30,14 @@ type exportFlags struct {
 	out, layout, contacts, id, region string
 	columns                           []string
 	smallest                          int
+	control                           string
+	held                              *audience.Holdback // who stays behind
 }
 
 func (f *exportFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.out, "out", "o", "-", ".csv, .ndjson or .parquet, or - for standard output")
 	flags.IntVar(&f.smallest, "min-audience", 100, "refuse lists shorter than this")
+	flags.StringVar(&f.control, "control", "", "hold this share (10%) or number of members back from this and every later export, to measure against; once for an audience")
 	flags.StringVar(&f.layout, "layout", plainLayout, "plain, or hashed contact data for meta, google or tiktok (a CSV file)")
 	flags.StringVar(&f.contacts, "contacts", "", "for hashed layouts: file with the customers' ids and contact data; it is read, not stored")
 	flags.StringVar(&f.id, "contacts-id", "", "column of the contacts that holds the ids (default: looked for)")
@@ -103,7 +106,9 @@ type exportManifest struct {
 	Minimum    int             `json:"minimum"` // of both
 	Layout     string          `json:"layout"`
 	Contacts   *contactSummary `json:"contacts,omitempty"` // of hashed layouts
-	Tool       string          `json:"tool"`
+	// Control is who was held back: no member of the file.
+	Control *audience.Holdback `json:"control,omitempty"`
+	Tool    string             `json:"tool"`
 }
 
 type contactSummary struct {
@@ -122,7 +127,7 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 	if err := short(len(members), "members"); err != nil {
 		return err
 	}
-	m := exportManifest{Collection: coll, Audience: name, Members: len(members), Rows: len(members), Minimum: f.smallest, Layout: f.layout, Tool: tool()}
+	m := exportManifest{Collection: coll, Audience: name, Members: len(members), Rows: len(members), Minimum: f.smallest, Layout: f.layout, Tool: tool(), Control: f.held}
 	var write func(io.Writer) error
 	switch form, err := formOf(f.out); {
 	case f.layout != plainLayout:

@@ -33,6 +33,7 @@ type backend interface {
 	Jobs(ctx context.Context) ([]collection.Job, error)
 	Job(ctx context.Context, id string) (collection.Job, error)
 	Cancel(ctx context.Context, id string) (collection.Job, error)
+	lifecycle
 }
 
 // direct is the backend in this process.

@@ -48,6 +48,11 @@ func (r *remote) call(ctx context.Context, method, path string, in, out any) err
 		*plain = raw
 		return nil
 	}
+	return r.read(raw, out)
+}
+
+// read reads an answer as JSON.
+func (r *remote) read(raw []byte, out any) error {
 	if err := json.Unmarshal(raw, out); err != nil {
 		return fmt.Errorf("the answer of %s is not what a Kindred server says: %w", r.base, err)
 	}

@@ -19,7 +19,7 @@ import (
 // them can be given at once.
 type seedFlags struct {
 	seeds, seedsID, filter, text, audience string
-	negatives                              string
+	negatives, value                       string
 	segment                                int
 	tag                                    string
 	exclude, excludeAudiences, suppress    []string
@@ -36,6 +36,7 @@ func (f *seedFlags) add(flags *pflag.FlagSet, stored bool) {
 		text = "seeds-text"
 	}
 	flags.StringVar(&f.text, text, "", "a description of who is wanted, beside or instead of --seeds")
+	flags.StringVar(&f.value, "seeds-value", "", "column that seeds weigh by, such as spend; its logarithm counts")
 	flags.StringVar(&f.negatives, "negatives", "", "file with the ids of customers to be unlike, and weights in a column named weight")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "file with ids to keep off the list; may be given again")
 	flags.BoolVar(&f.keepSeeds, "include-seeds", false, "seeds may be members too")
@@ -66,6 +67,9 @@ func (a *app) fill(ctx context.Context, f *seedFlags, req *audience.Request, lik
 		return err
 	}
 	req.Seeds.Text, req.Seeds.Audience, req.Seeds.Segment = f.text, f.audience, f.segment
+	if f.value != "" {
+		req.Seeds.Value = &audience.SeedValue{Column: f.value}
+	}
 	if f.segment < 0 {
 		return usagef("--seeds-segment %d: want a number from 1 up", f.segment)
 	}
