@@ -101,12 +101,12 @@ type DiffRequest struct {
 
 // Diff is how one list differs from another.
 type Diff struct {
-	From    ComparedList  `json:"from"`
-	To      ComparedList  `json:"to"`
-	Entered int     `json:"entered"` // in to and not in from
-	Left    int     `json:"left"`    // in from and not in to
-	Kept    int     `json:"kept"`    // in both
-	Jaccard float64 `json:"jaccard"` // kept over all
+	From    ComparedList `json:"from"`
+	To      ComparedList `json:"to"`
+	Entered int          `json:"entered"` // in to and not in from
+	Left    int          `json:"left"`    // in from and not in to
+	Kept    int          `json:"kept"`    // in both
+	Jaccard float64      `json:"jaccard"` // kept over all
 	// RankCorrelation is Spearman's of those who are in both; absent below two.
 	RankCorrelation *float64 `json:"rank_correlation,omitempty"`
 	IDs             []string `json:"ids"` // of the side asked for, in order of id
@@ -227,12 +227,12 @@ func spearman(a, b []uint32, both *roaring.Bitmap) *float64 {
 // Overlap is how much the lists of several audiences have in common: row i,
 // column j.
 type Overlap struct {
-	Audiences []ComparedList    `json:"audiences"`
-	Counts    [][]int     `json:"counts"`  // members of both
-	Jaccard   [][]float64 `json:"jaccard"` // over members of either
-	Shares    [][]float64 `json:"shares"`  // of row i's members, those in column j's list
-	Union     int         `json:"union"`   // members of any
-	Common    int         `json:"common"`  // members of all
+	Audiences []ComparedList `json:"audiences"`
+	Counts    [][]int        `json:"counts"`  // members of both
+	Jaccard   [][]float64    `json:"jaccard"` // over members of either
+	Shares    [][]float64    `json:"shares"`  // of row i's members, those in column j's list
+	Union     int            `json:"union"`   // members of any
+	Common    int            `json:"common"`  // members of all
 }
 
 // maxCompared is how many audiences are compared or combined at a time.

@@ -34,7 +34,7 @@ const (
 	// signed bytes of B.
 	formatUint8
 	// formatInt8: four signed bytes of A by four of B.
-	formatInt8
+	formatInt8 //nolint:unused // the form of arm64
 	// formatTileInt16: for tiles of AMX, of 64 elements first the high bytes,
 	// signed, and then the low ones, unsigned. Slices are filled up with zeros
 	// to whole steps of 64.
