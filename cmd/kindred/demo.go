@@ -126,6 +126,7 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	a.say("done in %s; the report to look at: %s", time.Since(start).Round(time.Second), filepath.Join(dir, "report.html"))
 	next := demoNext{program: program(), data: filepath.Join(dir, "data"), seeds: filepath.Join(dir, "seeds.csv")}
 	if f.keep {
+		a.limits.MinAudience = 1 // generated customers: a short list singles out nobody
 		return a.serve(ctx, next.data, "", cacheFlags{}, func(url string) { a.say("%s", next.words(url)) })
 	}
 	a.say("%s", next.words(""))
