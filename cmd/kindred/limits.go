@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"github.com/kindred-search/kindred/embed"
+	"github.com/kindred-search/kindred/internal/simd"
 )
 
 // Bounds of --memory: below the least not even a small model fits beside what a
@@ -65,7 +67,7 @@ func (c *Config) validateLimits() error {
 	if c.Precision != "" {
 		_, precision = embed.ParsePrecision(c.Precision)
 	}
-	return errors.Join(threads, memory, precision)
+	return errors.Join(threads, memory, precision, simd.Wish(os.Getenv(simd.WishVariable)))
 }
 
 // limit makes the process keep to the settings. They were validated.

@@ -26,7 +26,7 @@ func (v variant) String() string {
 }
 
 // impl is read-only after start-up.
-var impl = choose(os.Getenv("KINDRED_SIMD"), best())
+var impl = choose(os.Getenv(WishVariable), best())
 
 // best is the widest variant this machine and its operating system support.
 func best() variant {

@@ -23,7 +23,7 @@ func (v variant) String() string {
 }
 
 // impl is read-only after start-up.
-var impl = choose(os.Getenv("KINDRED_SIMD"), best())
+var impl = choose(os.Getenv(WishVariable), best())
 
 // best is the widest variant this machine and its operating system support.
 // Every arm64 system that Go runs on has NEON; products of bytes came with
