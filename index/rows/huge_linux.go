@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,11 +21,13 @@ func hugePages[T any](b []T) {
 	if size < hugePage {
 		return
 	}
-	p := unsafe.Pointer(unsafe.SliceData(b))
-	off := uintptr(p) & (hugePage - 1)
-	start := unsafe.Add(p, -int(off))
-	end := (off + size + hugePage - 1) &^ (hugePage - 1)
+	// Numbers, not pointers: the range begins in memory that may be no object, which a
+	// pointer must not point to while the collector looks.
+	p := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	start := p &^ (hugePage - 1)
+	end := (p + size + hugePage - 1) &^ (hugePage - 1)
 	// An error says that the kernel has no large pages, or that a part of the
 	// range is not the heap's.
-	_ = unix.Madvise(unsafe.Slice((*byte)(start), end), unix.MADV_HUGEPAGE)
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_HUGEPAGE)
+	runtime.KeepAlive(b)
 }

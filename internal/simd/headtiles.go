@@ -40,8 +40,9 @@ func (p *HeadPanels) dotTiles(rows []int8, n int, out []int32, s *PanelScratch) 
 		for b := 0; b < whole; b += tileBlocks {
 			m := min(tileBlocks, whole-b)
 			part := rows[b*tileBlock*p.dim:]
-			// What follows the rows is asked for, and never looked at.
-			ahead := unsafe.Add(unsafe.Pointer(&part[0]), m*tileBlock*p.dim)
+			// What follows the rows is asked for, and never looked at. It may be no object,
+			// so it is a number.
+			ahead := uintptr(unsafe.Pointer(&part[0])) + uintptr(m*tileBlock*p.dim)
 			dotTiles(part, p.dim, p.data, p.groups, m, groups, out[b*tileBlock*p.width:], p.width, &s.tiles, ahead)
 		}
 	}
@@ -61,7 +62,7 @@ func (p *HeadPanels) dotTiles(rows []int8, n int, out []int32, s *PanelScratch) 
 			clear(row[copy(row, rows[(i+r)*p.dim:(i+r+1)*p.dim]):])
 		}
 		to := s.tail[:tileBlock*p.width]
-		dotTiles(s.rows, p.stride, p.data, p.groups, 1, groups, to, p.width, &s.tiles, unsafe.Pointer(&s.rows[0]))
+		dotTiles(s.rows, p.stride, p.data, p.groups, 1, groups, to, p.width, &s.tiles, uintptr(unsafe.Pointer(&s.rows[0])))
 		copy(out[i*p.width:n*p.width], to)
 	}
 }

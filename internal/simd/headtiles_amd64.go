@@ -7,4 +7,4 @@ package simd
 // dotTilesAMX sets c to the products of blocks times 32 rows of a with groups times 16 heads of b, over steps times 64 elements; lda and ldc are in bytes, scratch has 4096. It asks for memory from ahead on.
 //
 //go:noescape
-func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead *byte)
+func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead uintptr)

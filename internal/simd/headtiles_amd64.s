@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead *byte)
+// func dotTilesAMX(config *byte, a *byte, lda int, b *byte, steps int, blocks int, groups int, c *byte, ldc int, scratch *byte, ahead uintptr)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·dotTilesAMX(SB), NOSPLIT, $0-88
 	MOVQ config+0(FP), AX

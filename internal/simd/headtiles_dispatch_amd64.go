@@ -15,6 +15,6 @@ var headTiles = func() (c amxConfig) {
 	return c
 }()
 
-func dotTiles(a []int8, lda int, b []uint32, steps, blocks, groups int, c []int32, ldc int, scratch *[4096]byte, ahead unsafe.Pointer) {
-	dotTilesAMX((*byte)(unsafe.Pointer(&headTiles)), (*byte)(unsafe.Pointer(&a[0])), lda, (*byte)(unsafe.Pointer(&b[0])), steps, blocks, groups, (*byte)(unsafe.Pointer(&c[0])), 4*ldc, &scratch[0], (*byte)(ahead))
+func dotTiles(a []int8, lda int, b []uint32, steps, blocks, groups int, c []int32, ldc int, scratch *[4096]byte, ahead uintptr) {
+	dotTilesAMX((*byte)(unsafe.Pointer(&headTiles)), (*byte)(unsafe.Pointer(&a[0])), lda, (*byte)(unsafe.Pointer(&b[0])), steps, blocks, groups, (*byte)(unsafe.Pointer(&c[0])), 4*ldc, &scratch[0], ahead)
 }

@@ -2,9 +2,7 @@
 
 package simd
 
-import "unsafe"
-
 // useTiles: there are none here.
 func useTiles() bool { return false }
 
-func dotTiles([]int8, int, []uint32, int, int, int, []int32, int, *[4096]byte, unsafe.Pointer) {}
+func dotTiles([]int8, int, []uint32, int, int, int, []int32, int, *[4096]byte, uintptr) {}

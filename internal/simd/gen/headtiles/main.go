@@ -22,7 +22,7 @@ func raw(bytes ...uint8) {
 // of the heads apart: a head is 256 times a signed byte plus an unsigned one.
 func main() {
 	ConstraintExpr("!noasm")
-	TEXT("dotTilesAMX", attr.NOSPLIT, "func(config, a *byte, lda int, b *byte, steps, blocks, groups int, c *byte, ldc int, scratch, ahead *byte)")
+	TEXT("dotTilesAMX", attr.NOSPLIT, "func(config, a *byte, lda int, b *byte, steps, blocks, groups int, c *byte, ldc int, scratch *byte, ahead uintptr)")
 	Pragma("noescape")
 	Doc("dotTilesAMX sets c to the products of blocks times 32 rows of a with groups times 16 heads of b, over steps times 64 elements; lda and ldc are in bytes, scratch has 4096. It asks for memory from ahead on.")
 	var (
