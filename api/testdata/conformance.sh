@@ -15,7 +15,7 @@ work=$(mktemp -d)
 # With a key, so that it is checked that every route asks for it.
 KEY=$("$kindred" keys add conformance --role admin --data "$work/data" | tail -n 1)
 export KEY
-"$kindred" serve --data "$work/data" --listen 127.0.0.1:0 2>"$work/log" &
+"$kindred" serve --data "$work/data" --listen 127.0.0.1:0 --min-audience 1 2>"$work/log" &
 server=$!
 trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
 for _ in $(seq 100); do
