@@ -128,7 +128,7 @@ func TestAudienceLife(t *testing.T) {
 	}
 	f.do("POST", "/v1/collections/shop/audiences/spring/members/check", `{"ids":[]}`).problem(422, "invalid")
 	var why audience.Explanation
-	f.do("GET", "/v1/collections/shop/audiences/spring/members/"+whole[3].ID, nil).want(200).into(&why)
+	f.do("GET", "/v1/collections/shop/audiences/spring/members/"+whole[3].ID+"/why", nil).want(200).into(&why)
 	sum := float32(0)
 	for _, p := range why.Reasons {
 		sum += p.Value
@@ -136,8 +136,8 @@ func TestAudienceLife(t *testing.T) {
 	if !why.In || why.Rank != 4 || len(why.Passages) == 0 || len(why.Nearest) != 3 || sum-why.Score > 1e-5 || why.Score-sum > 1e-5 {
 		t.Errorf("why: %+v", why)
 	}
-	f.do("GET", "/v1/collections/shop/audiences/spring/members/nobody", nil).problem(404, "not_found")
-	f.do("GET", "/v1/collections/shop/audiences/autumn/members/"+whole[3].ID, nil).problem(404, "not_found")
+	f.do("GET", "/v1/collections/shop/audiences/spring/members/nobody/why", nil).problem(404, "not_found")
+	f.do("GET", "/v1/collections/shop/audiences/autumn/members/"+whole[3].ID+"/why", nil).problem(404, "not_found")
 	var of struct{ Audiences []string }
 	f.do("GET", "/v1/collections/shop/customers/"+whole[0].ID+"/audiences", nil).want(200).into(&of)
 	if !slices.Equal(of.Audiences, []string{"spring"}) {

@@ -12,10 +12,10 @@ import (
 	"github.com/kindred-search/kindred/audience"
 )
 
-// Why asks GET /v1/collections/{c}/audiences/{a}/members/{id}.
+// Why asks GET /v1/collections/{c}/audiences/{a}/members/{id}/why.
 func (r *remote) Why(ctx context.Context, coll, name, id string) (*audience.Explanation, error) {
 	var out audience.Explanation
-	err := r.call(ctx, http.MethodGet, collectionPath(coll)+"/audiences/"+url.PathEscape(name)+"/members/"+url.PathEscape(id), nil, &out)
+	err := r.call(ctx, http.MethodGet, collectionPath(coll)+"/audiences/"+url.PathEscape(name)+"/members/"+url.PathEscape(id)+"/why", nil, &out)
 	return &out, err
 }
 
