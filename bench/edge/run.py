@@ -80,7 +80,7 @@ class Served:
     def __init__(self, machine):
         self.machine, port = machine, free_port()
         self.at = f"http://127.0.0.1:{port}/v1/collections/shop"
-        self.process = machine.start("serve", "--listen", f"127.0.0.1:{port}")
+        self.process = machine.start("serve", "--listen", f"127.0.0.1:{port}", "--min-audience", "1")
         while True:
             try:
                 self.customers = self.ask("")["customers"]
