@@ -142,11 +142,12 @@ var goals = map[[3]string][2]float64{
 
 var encoderTitles = map[string]string{"C1": "32 texts of 128 tokens", "C2": "32 texts of 128 tokens", "C3": "128 texts of 8 to 256 tokens", "C4": "one text of 16 tokens"}
 
-// encoder reads both results of the encoder: on every core, and on one.
+// encoder reads the results of the encoder: on every core, on one, and on every
+// core of a processor with tile registers, where another kernel is chosen.
 func (r results) encoder() ([]bar, error) {
 	var out []bar
-	for _, file := range []string{"encoder", "encoder-one-thread"} {
-		bars, err := r.encoderOf(file)
+	for _, file := range [][2]string{{"encoder", ""}, {"encoder-one-thread", ", 1 thread"}, {"encoder-amx", ", processor with AMX"}} {
+		bars, err := r.encoderOf(file[0], file[1])
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +156,8 @@ func (r results) encoder() ([]bar, error) {
 	return out, nil
 }
 
-func (r results) encoderOf(file string) ([]bar, error) {
+// encoderOf reads one of them; said tells its bars from the others'.
+func (r results) encoderOf(file, said string) ([]bar, error) {
 	var e encoderResult
 	ok, err := r.into(file, &e)
 	if !ok {
@@ -170,10 +172,7 @@ func (r results) encoderOf(file string) ([]bar, error) {
 			}
 			g := goals[[3]string{id, x.Ours, x.Theirs}]
 			theirs := strings.Replace(x.Theirs, "ort", "ONNX Runtime", 1)
-			what := fmt.Sprintf("%s: %s against %s", encoderTitles[id], x.Ours, theirs)
-			if file != "encoder" {
-				what += ", 1 thread"
-			}
+			what := fmt.Sprintf("%s: %s against %s%s", encoderTitles[id], x.Ours, theirs, said)
 			out = append(out, x.bar(id, file, what, x.Pairs, g[0], g[1]))
 		}
 	}

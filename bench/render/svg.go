@@ -18,6 +18,7 @@ func charts(bars []bar) []chart {
 	all := []chart{
 		{file: "encoder", title: "Encoder against ONNX Runtime", about: "times as fast on the same cores, weights and ids; all-MiniLM-L6-v2"},
 		{file: "encoder-one-thread", title: "Encoder against ONNX Runtime, one thread each", about: "times as fast on one core, same weights and ids; all-MiniLM-L6-v2"},
+		{file: "encoder-amx", title: "Encoder against ONNX Runtime, on a processor with tile registers", about: "times as fast on the same cores, weights and ids; all-MiniLM-L6-v2; the products by AMX"},
 		{file: "tokenizer", title: "Tokenizer against Hugging Face tokenizers", about: "times as fast on the same texts, ids identical"},
 		{file: "service", title: "HTTP service against its own engine", about: "share of the rate of the engine called directly with all texts at once, 64 texts a request"},
 		{file: "http", title: "HTTP service against a Python server around ONNX Runtime", about: "times as fast on the same cores, weights and texts, 64 a request"},
