@@ -3,6 +3,7 @@ package embed
 import (
 	"math/bits"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,25 +102,36 @@ type tempo struct {
 	mu    sync.Mutex
 	sizes [32]struct {
 		calls int
-		cost  [2]float64 // seconds a row, lately: alone, together; 0: not known
+		ways  [2]lately // alone, together
 	}
 }
 
-const (
-	retryEvery = 16   // calls after which the way that was slower is tried again
-	costWeight = 0.25 // of the newest call
-)
+// lately holds what the newest calls took, in seconds a row.
+type lately struct {
+	took  [5]float64
+	calls int
+}
 
-// together says whether the next tile of so many rows is for a crew.
+// retryEvery is the number of calls after which the way that was slower is tried
+// again.
+const retryEvery = 16
+
+// together says whether the next tile of so many rows is for a crew. It compares
+// medians, so that one call that the system interrupted changes nothing; and
+// where the crew was found to be faster again, it doesn't wait for the median
+// to follow.
 func (t *tempo) together(rows int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &t.sizes[bits.Len32(uint32(rows))%len(t.sizes)]
 	s.calls++
-	if s.cost[1] == 0 || s.cost[0] == 0 {
-		return s.cost[1] == 0
+	alone, crew := &s.ways[0], &s.ways[1]
+	if alone.calls == 0 || crew.calls == 0 {
+		return crew.calls == 0
 	}
-	return (s.cost[1] <= s.cost[0]) != (s.calls%retryEvery == 0)
+	usual := alone.median()
+	faster := crew.median() <= usual || crew.newest() <= usual
+	return faster != (s.calls%retryEvery == 0)
 }
 
 // note records what a tile took.
@@ -130,9 +142,16 @@ func (t *tempo) note(rows int, together bool, took time.Duration) {
 	if together {
 		way = 1
 	}
-	cost := max(took.Seconds(), 1e-9) / float64(max(rows, 1))
-	if s.cost[way] > 0 {
-		cost = s.cost[way] + costWeight*(cost-s.cost[way])
-	}
-	s.cost[way] = cost
+	l := &s.ways[way]
+	l.took[l.calls%len(l.took)] = took.Seconds() / float64(max(rows, 1))
+	l.calls++
+}
+
+func (l *lately) newest() float64 { return l.took[(l.calls-1)%len(l.took)] }
+
+func (l *lately) median() float64 {
+	var sorted [len(l.took)]float64
+	n := copy(sorted[:], l.took[:min(l.calls, len(l.took))])
+	slices.Sort(sorted[:n])
+	return sorted[n/2]
 }
