@@ -1,6 +1,9 @@
 package simd
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // Matrix is a view of a row-major [Rows, Cols] fp32 matrix: element (i, j) is
 // Data[i*Stride+j]. It owns nothing; Stride counts elements and is at least Cols.
@@ -151,6 +154,7 @@ func matMulBlock(c, a Matrix, b *PackedB, from, to int, epi *Epilogue) {
 		for j := from; j < to; j += b.width {
 			p.c, p.a, p.b = c, a, b.data[j*b.k+kk*b.width:j*b.k+(kk+depth)*b.width]
 			p.j, p.kk, p.depth, p.ldb, p.width = j, kk, depth, b.width, b.width
+			p.next = uintptr(4 * b.width * b.k)
 			p.bias, p.init, p.gelu = nil, Matrix{}, last && epi.GELU
 			switch {
 			case kk > 0:
@@ -180,7 +184,8 @@ type product struct {
 	bias         []float32 // cols of c, or nil
 	j, kk, depth int
 	ldb, width   int
-	gelu         bool // apply GELU to each tile, while it is in the first cache
+	next         uintptr // bytes from this panel to the one after it; 0 if there is none
+	gelu         bool    // apply GELU to each tile, while it is in the first cache
 }
 
 // maxTile is the largest tile any micro-kernel writes, in elements.
@@ -202,7 +207,13 @@ func (p *product) run() {
 			t.bias = biasBuf[:p.width]
 		}
 	}
+	if p.depth > 0 {
+		t.ahead = uintptr(unsafe.Pointer(&p.b[0])) + p.next
+	}
 	for i := 0; i < rows; i += step {
+		if i > 0 && p.next > 0 {
+			t.ahead += aheadBytes(p.depth)
+		}
 		t.rows = min(step, rows-i)
 		if p.depth > 0 {
 			t.a, t.lda = p.a.Data[i*p.a.Stride+p.kk:(i+t.rows-1)*p.a.Stride+p.kk+p.depth], p.a.Stride
@@ -260,7 +271,15 @@ type tile struct {
 	rows int       // 160
 	// width is the number of columns: 16, or 32 for AVX-512.
 	width int // 168
+	// ahead is the address from which the kernels of amd64 ask for a line in each
+	// four steps of K: the share of a tile in fetching the panel that comes after
+	// this one. It may point past the end, so it is no pointer.
+	ahead uintptr // 176
 }
+
+// aheadBytes is how far ahead moves in a tile of so many steps of K, or groups of
+// them.
+func aheadBytes(steps int) uintptr { return uintptr(steps / 4 * 64) }
 
 // packDepth is the depth to which a small right-hand operand is packed at a
 // time: 16 KiB of stack for 32 columns.

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tileAVX2(t *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    160(AX), $0x06
@@ -48,6 +48,7 @@ start1:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), SI
+	MOVQ 176(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -76,6 +77,8 @@ loop1:
 	VBROADCASTSS 12(SI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x10, SI
 	SUBQ         $0x04, CX
 	JGE          loop1
@@ -141,6 +144,7 @@ start2:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
+	MOVQ 176(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -181,6 +185,8 @@ loop2:
 	VBROADCASTSS 12(DI)(SI*1), Y15
 	VFMADD231PS  Y12, Y15, Y2
 	VFMADD231PS  Y13, Y15, Y3
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x10, DI
 	SUBQ         $0x04, CX
 	JGE          loop2
@@ -257,6 +263,7 @@ start3:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
+	MOVQ 176(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -309,6 +316,8 @@ loop3:
 	VBROADCASTSS 12(DI)(SI*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x10, DI
 	SUBQ         $0x04, CX
 	JGE          loop3
@@ -400,6 +409,7 @@ start4:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -464,6 +474,8 @@ loop4:
 	VBROADCASTSS 12(R8), Y15
 	VFMADD231PS  Y12, Y15, Y6
 	VFMADD231PS  Y13, Y15, Y7
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -570,6 +582,7 @@ start5:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -646,6 +659,8 @@ loop5:
 	VBROADCASTSS 12(R8)(SI*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -763,6 +778,7 @@ start6:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -851,6 +867,8 @@ loop6:
 	VBROADCASTSS 12(R8)(SI*2), Y15
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -909,7 +927,7 @@ store6:
 	RET
 
 // func tileAVX512(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileAVX512(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    160(AX), $0x0c
@@ -964,6 +982,7 @@ start1:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), SI
+	MOVQ 176(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -992,6 +1011,8 @@ loop1:
 	VBROADCASTSS 12(SI), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
+	PREFETCHT1   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x10, SI
 	SUBQ         $0x04, CX
 	JGE          loop1
@@ -1057,6 +1078,7 @@ start2:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
+	MOVQ 176(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -1097,6 +1119,8 @@ loop2:
 	VBROADCASTSS 12(DI)(SI*1), Z27
 	VFMADD231PS  Z24, Z27, Z2
 	VFMADD231PS  Z25, Z27, Z3
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x10, DI
 	SUBQ         $0x04, CX
 	JGE          loop2
@@ -1173,6 +1197,7 @@ start3:
 	MOVQ 128(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
+	MOVQ 176(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -1225,6 +1250,8 @@ loop3:
 	VBROADCASTSS 12(DI)(SI*2), Z26
 	VFMADD231PS  Z24, Z26, Z4
 	VFMADD231PS  Z25, Z26, Z5
+	PREFETCHT1   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x10, DI
 	SUBQ         $0x04, CX
 	JGE          loop3
@@ -1316,6 +1343,7 @@ start4:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -1380,6 +1408,8 @@ loop4:
 	VBROADCASTSS 12(R8), Z27
 	VFMADD231PS  Z24, Z27, Z6
 	VFMADD231PS  Z25, Z27, Z7
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -1486,6 +1516,7 @@ start5:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -1562,6 +1593,8 @@ loop5:
 	VBROADCASTSS 12(R8)(SI*1), Z26
 	VFMADD231PS  Z24, Z26, Z8
 	VFMADD231PS  Z25, Z26, Z9
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -1679,6 +1712,7 @@ start6:
 	MOVQ 24(AX), DI
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
+	MOVQ 176(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -1767,6 +1801,8 @@ loop6:
 	VBROADCASTSS 12(R8)(SI*2), Z27
 	VFMADD231PS  Z24, Z27, Z10
 	VFMADD231PS  Z25, Z27, Z11
+	PREFETCHT1   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R8
 	SUBQ         $0x04, CX
@@ -1897,6 +1933,7 @@ start7:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
+	MOVQ 176(AX), R10
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -1997,6 +2034,8 @@ loop7:
 	VBROADCASTSS 12(R8), Z26
 	VFMADD231PS  Z24, Z26, Z12
 	VFMADD231PS  Z25, Z26, Z13
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R8
@@ -2141,6 +2180,7 @@ start8:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
+	MOVQ 176(AX), R10
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -2253,6 +2293,8 @@ loop8:
 	VBROADCASTSS 12(R8)(SI*1), Z27
 	VFMADD231PS  Z24, Z27, Z14
 	VFMADD231PS  Z25, Z27, Z15
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R8
@@ -2408,6 +2450,7 @@ start9:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
+	MOVQ 176(AX), R10
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -2532,6 +2575,8 @@ loop9:
 	VBROADCASTSS 12(R8)(SI*2), Z26
 	VFMADD231PS  Z24, Z26, Z16
 	VFMADD231PS  Z25, Z26, Z17
+	PREFETCHT1   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R8
@@ -2700,6 +2745,7 @@ start10:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
+	MOVQ 176(AX), R11
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -2836,6 +2882,8 @@ loop10:
 	VBROADCASTSS 12(R8), Z27
 	VFMADD231PS  Z24, Z27, Z18
 	VFMADD231PS  Z25, Z27, Z19
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R10
@@ -3018,6 +3066,7 @@ start11:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
+	MOVQ 176(AX), R11
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -3166,6 +3215,8 @@ loop11:
 	VBROADCASTSS 12(R8)(SI*1), Z26
 	VFMADD231PS  Z24, Z26, Z20
 	VFMADD231PS  Z25, Z26, Z21
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R10
@@ -3359,6 +3410,7 @@ start12:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
+	MOVQ 176(AX), R11
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -3519,6 +3571,8 @@ loop12:
 	VBROADCASTSS 12(R8)(SI*2), Z27
 	VFMADD231PS  Z24, Z27, Z22
 	VFMADD231PS  Z25, Z27, Z23
+	PREFETCHT1   (R11)
+	ADDQ         $0x40, R11
 	ADDQ         $0x10, DI
 	ADDQ         $0x10, R9
 	ADDQ         $0x10, R10
@@ -3613,7 +3667,7 @@ store12:
 	RET
 
 // func tileInt16AVX2(t *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·tileInt16AVX2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    224(AX), $0x06
@@ -3643,6 +3697,7 @@ start1:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), SI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -3675,6 +3730,8 @@ loop1:
 	VPADDD       Y15, Y0, Y0
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y1, Y1
+	PREFETCHT0   (SI)
+	ADDQ         $0x40, SI
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -3767,6 +3824,7 @@ start2:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -3819,6 +3877,8 @@ loop2:
 	VPADDD       Y15, Y2, Y2
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y3, Y3
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -3937,6 +3997,7 @@ start3:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -4009,6 +4070,8 @@ loop3:
 	VPADDD       Y15, Y4, Y4
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y5, Y5
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -4155,6 +4218,7 @@ start4:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -4247,6 +4311,8 @@ loop4:
 	VPADDD       Y15, Y6, Y6
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y7, Y7
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -4427,6 +4493,7 @@ start5:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -4539,6 +4606,8 @@ loop5:
 	VPADDD       Y15, Y8, Y8
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y9, Y9
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -4745,6 +4814,7 @@ start6:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -4877,6 +4947,8 @@ loop6:
 	VPADDD       Y15, Y10, Y10
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y11, Y11
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -5066,7 +5138,7 @@ fresh6:
 	RET
 
 // func tileInt16AVX512(t *byte)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·tileInt16AVX512(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    224(AX), $0x0c
@@ -5108,6 +5180,7 @@ start1:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), SI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -5140,6 +5213,8 @@ loop1:
 	VPADDD       Z30, Z0, Z0
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z1, Z1
+	PREFETCHT0   (SI)
+	ADDQ         $0x40, SI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -5232,6 +5307,7 @@ start2:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -5284,6 +5360,8 @@ loop2:
 	VPADDD       Z28, Z2, Z2
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z3, Z3
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -5402,6 +5480,7 @@ start3:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -5474,6 +5553,8 @@ loop3:
 	VPADDD       Z28, Z4, Z4
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z5, Z5
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -5620,6 +5701,7 @@ start4:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -5712,6 +5794,8 @@ loop4:
 	VPADDD       Z30, Z6, Z6
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z7, Z7
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -5892,6 +5976,7 @@ start5:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -6004,6 +6089,8 @@ loop5:
 	VPADDD       Z30, Z8, Z8
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z9, Z9
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -6210,6 +6297,7 @@ start6:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -6342,6 +6430,8 @@ loop6:
 	VPADDD       Z28, Z10, Z10
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z11, Z11
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -6575,6 +6665,7 @@ start7:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -6727,6 +6818,8 @@ loop7:
 	VPADDD       Z28, Z12, Z12
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z13, Z13
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -6991,6 +7084,7 @@ start8:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -7163,6 +7257,8 @@ loop8:
 	VPADDD       Z30, Z14, Z14
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z15, Z15
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -7453,6 +7549,7 @@ start9:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -7645,6 +7742,8 @@ loop9:
 	VPADDD       Z30, Z16, Z16
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z17, Z17
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -7962,6 +8061,7 @@ start10:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -8174,6 +8274,8 @@ loop10:
 	VPADDD       Z28, Z18, Z18
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z19, Z19
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -8522,6 +8624,7 @@ start11:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -8754,6 +8857,8 @@ loop11:
 	VPADDD       Z28, Z20, Z20
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z21, Z21
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -9128,6 +9233,7 @@ start12:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -9380,6 +9486,8 @@ loop12:
 	VPADDD       Z30, Z22, Z22
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z23, Z23
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -9711,7 +9819,7 @@ fresh12:
 	RET
 
 // func tileInt16VNNI(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileInt16VNNI(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    224(AX), $0x0c
@@ -9753,6 +9861,7 @@ start1:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), SI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -9777,6 +9886,8 @@ loop1:
 	VPBROADCASTD 12(BX), Z26
 	VPDPWSSD     Z24, Z26, Z0
 	VPDPWSSD     Z25, Z26, Z1
+	PREFETCHT0   (SI)
+	ADDQ         $0x40, SI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -9867,6 +9978,7 @@ start2:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -9903,6 +10015,8 @@ loop2:
 	VPBROADCASTD 12(BX)(SI*1), Z27
 	VPDPWSSD     Z24, Z27, Z2
 	VPDPWSSD     Z25, Z27, Z3
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -10017,6 +10131,7 @@ start3:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -10065,6 +10180,8 @@ loop3:
 	VPBROADCASTD 12(BX)(SI*2), Z26
 	VPDPWSSD     Z24, Z26, Z4
 	VPDPWSSD     Z25, Z26, Z5
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -10205,6 +10322,7 @@ start4:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -10265,6 +10383,8 @@ loop4:
 	VPBROADCASTD 12(DI), Z27
 	VPDPWSSD     Z24, Z27, Z6
 	VPDPWSSD     Z25, Z27, Z7
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -10437,6 +10557,7 @@ start5:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -10509,6 +10630,8 @@ loop5:
 	VPBROADCASTD 12(DI)(SI*1), Z26
 	VPDPWSSD     Z24, Z26, Z8
 	VPDPWSSD     Z25, Z26, Z9
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -10705,6 +10828,7 @@ start6:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -10789,6 +10913,8 @@ loop6:
 	VPBROADCASTD 12(DI)(SI*2), Z27
 	VPDPWSSD     Z24, Z27, Z10
 	VPDPWSSD     Z25, Z27, Z11
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -11010,6 +11136,7 @@ start7:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -11106,6 +11233,8 @@ loop7:
 	VPBROADCASTD 12(DI), Z26
 	VPDPWSSD     Z24, Z26, Z12
 	VPDPWSSD     Z25, Z26, Z13
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -11356,6 +11485,7 @@ start8:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -11464,6 +11594,8 @@ loop8:
 	VPBROADCASTD 12(DI)(SI*1), Z27
 	VPDPWSSD     Z24, Z27, Z14
 	VPDPWSSD     Z25, Z27, Z15
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -11738,6 +11870,7 @@ start9:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -11858,6 +11991,8 @@ loop9:
 	VPBROADCASTD 12(DI)(SI*2), Z26
 	VPDPWSSD     Z24, Z26, Z16
 	VPDPWSSD     Z25, Z26, Z17
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -12157,6 +12292,7 @@ start10:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -12289,6 +12425,8 @@ loop10:
 	VPBROADCASTD 12(DI), Z27
 	VPDPWSSD     Z24, Z27, Z18
 	VPDPWSSD     Z25, Z27, Z19
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -12617,6 +12755,7 @@ start11:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -12761,6 +12900,8 @@ loop11:
 	VPBROADCASTD 12(DI)(SI*1), Z26
 	VPDPWSSD     Z24, Z26, Z20
 	VPDPWSSD     Z25, Z26, Z21
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -13113,6 +13254,7 @@ start12:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -13269,6 +13411,8 @@ loop12:
 	VPBROADCASTD 12(DI)(SI*2), Z27
 	VPDPWSSD     Z24, Z27, Z22
 	VPDPWSSD     Z25, Z27, Z23
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -13576,7 +13720,7 @@ fresh12:
 	RET
 
 // func tileInt8VNNI(t *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileInt8VNNI(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), AX
 	CMPQ    224(AX), $0x0c
@@ -13618,6 +13762,7 @@ start1:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), SI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -13642,6 +13787,8 @@ loop1:
 	VPBROADCASTD 12(BX), Z26
 	VPDPBUSD     Z24, Z26, Z0
 	VPDPBUSD     Z25, Z26, Z1
+	PREFETCHT0   (SI)
+	ADDQ         $0x40, SI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -13732,6 +13879,7 @@ start2:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -13768,6 +13916,8 @@ loop2:
 	VPBROADCASTD 12(BX)(SI*1), Z27
 	VPDPBUSD     Z24, Z27, Z2
 	VPDPBUSD     Z25, Z27, Z3
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -13882,6 +14032,7 @@ start3:
 	MOVQ 24(AX), BX
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
+	MOVQ 280(AX), DI
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -13930,6 +14081,8 @@ loop3:
 	VPBROADCASTD 12(BX)(SI*2), Z26
 	VPDPBUSD     Z24, Z26, Z4
 	VPDPBUSD     Z25, Z26, Z5
+	PREFETCHT0   (DI)
+	ADDQ         $0x40, DI
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	SUBQ         $0x04, CX
@@ -14070,6 +14223,7 @@ start4:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -14130,6 +14284,8 @@ loop4:
 	VPBROADCASTD 12(DI), Z27
 	VPDPBUSD     Z24, Z27, Z6
 	VPDPBUSD     Z25, Z27, Z7
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -14302,6 +14458,7 @@ start5:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -14374,6 +14531,8 @@ loop5:
 	VPBROADCASTD 12(DI)(SI*1), Z26
 	VPDPBUSD     Z24, Z26, Z8
 	VPDPBUSD     Z25, Z26, Z9
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -14570,6 +14729,7 @@ start6:
 	SHLQ $0x02, SI
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
+	MOVQ 280(AX), R8
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -14654,6 +14814,8 @@ loop6:
 	VPBROADCASTD 12(DI)(SI*2), Z27
 	VPDPBUSD     Z24, Z27, Z10
 	VPDPBUSD     Z25, Z27, Z11
+	PREFETCHT0   (R8)
+	ADDQ         $0x40, R8
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, DI
@@ -14875,6 +15037,7 @@ start7:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -14971,6 +15134,8 @@ loop7:
 	VPBROADCASTD 12(DI), Z26
 	VPDPBUSD     Z24, Z26, Z12
 	VPDPBUSD     Z25, Z26, Z13
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -15221,6 +15386,7 @@ start8:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -15329,6 +15495,8 @@ loop8:
 	VPBROADCASTD 12(DI)(SI*1), Z27
 	VPDPBUSD     Z24, Z27, Z14
 	VPDPBUSD     Z25, Z27, Z15
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -15603,6 +15771,7 @@ start9:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
+	MOVQ 280(AX), R9
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -15723,6 +15892,8 @@ loop9:
 	VPBROADCASTD 12(DI)(SI*2), Z26
 	VPDPBUSD     Z24, Z26, Z16
 	VPDPBUSD     Z25, Z26, Z17
+	PREFETCHT0   (R9)
+	ADDQ         $0x40, R9
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -16022,6 +16193,7 @@ start10:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -16154,6 +16326,8 @@ loop10:
 	VPBROADCASTD 12(DI), Z27
 	VPDPBUSD     Z24, Z27, Z18
 	VPDPBUSD     Z25, Z27, Z19
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -16482,6 +16656,7 @@ start11:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -16626,6 +16801,8 @@ loop11:
 	VPBROADCASTD 12(DI)(SI*1), Z26
 	VPDPBUSD     Z24, Z26, Z20
 	VPDPBUSD     Z25, Z26, Z21
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8
@@ -16978,6 +17155,7 @@ start12:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
+	MOVQ 280(AX), R10
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -17134,6 +17312,8 @@ loop12:
 	VPBROADCASTD 12(DI)(SI*2), Z27
 	VPDPBUSD     Z24, Z27, Z22
 	VPDPBUSD     Z25, Z27, Z23
+	PREFETCHT0   (R10)
+	ADDQ         $0x40, R10
 	ADDQ         $0x00000200, DX
 	ADDQ         $0x10, BX
 	ADDQ         $0x10, R8

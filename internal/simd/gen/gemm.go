@@ -11,17 +11,18 @@ import (
 
 // Offsets into simd's tile struct.
 const (
-	tileC    = 0
-	tileA    = 24
-	tileB    = 48
-	tileInit = 72
-	tileBias = 96
-	tileLdc  = 120
-	tileLda  = 128
-	tileLdb  = 136
-	tileLdi  = 144
-	tileK    = 152
-	tileRows = 160
+	tileC     = 0
+	tileA     = 24
+	tileB     = 48
+	tileInit  = 72
+	tileBias  = 96
+	tileLdc   = 120
+	tileLda   = 128
+	tileLdb   = 136
+	tileLdi   = 144
+	tileK     = 152
+	tileRows  = 160
+	tileAhead = 176
 )
 
 // microKernel describes one family of tiles: up to rows rows of two vectors.
@@ -148,6 +149,7 @@ func (m microKernel) body(t reg.Register, rows int) {
 	ldb := stride(t, tileLdb)
 	lda := stride(t, tileLda)
 	a := rowPointers(field(t, tileA), lda, rows)
+	ahead := field(t, tileAhead)
 	step := func(l int) {
 		VMOVUPS(Mem{Base: b}, m.b[0])
 		VMOVUPS(Mem{Base: b, Disp: m.bytes}, m.b[1])
@@ -171,6 +173,14 @@ func (m microKernel) body(t reg.Register, rows int) {
 	for l := range unroll {
 		step(l)
 	}
+	// A share of the panel that comes next; see tile. Two panels of 24 KiB have
+	// room in L1, of 48 KiB in L2.
+	if m.bytes == 64 {
+		PREFETCHT1(Mem{Base: ahead})
+	} else {
+		PREFETCHT0(Mem{Base: ahead})
+	}
+	ADDQ(Imm(64), ahead)
 	advance(unroll)
 	SUBQ(Imm(unroll), k)
 	JGE(LabelRef(label("loop")))

@@ -25,6 +25,7 @@ const (
 	intGroups = 216
 	intRows   = 224
 	intLds    = 232
+	intAhead  = 280
 )
 
 // intKernel is a family of integer tiles. A group is four bytes of K: two int16
@@ -122,6 +123,7 @@ func (m intKernel) body(t reg.Register, rows int) {
 	groups := field(t, intGroups)
 	b := field(t, intB)
 	a := rowPointers(field(t, intA), stride(t, intLda), rows)
+	ahead := field(t, intAhead)
 	step := func(l int) {
 		VMOVUPS(Mem{Base: b, Disp: 2 * m.bytes * l}, m.b[0])
 		VMOVUPS(Mem{Base: b, Disp: 2*m.bytes*l + m.bytes}, m.b[1])
@@ -145,6 +147,9 @@ func (m intKernel) body(t reg.Register, rows int) {
 	for l := range unroll {
 		step(l)
 	}
+	// A share of the panel that comes next; see intTile.
+	PREFETCHT0(Mem{Base: ahead})
+	ADDQ(Imm(64), ahead)
 	advance(unroll)
 	SUBQ(Imm(unroll), groups)
 	JGE(LabelRef(label("loop")))
