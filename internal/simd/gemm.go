@@ -154,7 +154,7 @@ func matMulBlock(c, a Matrix, b *PackedB, from, to int, epi *Epilogue) {
 		for j := from; j < to; j += b.width {
 			p.c, p.a, p.b = c, a, b.data[j*b.k+kk*b.width:j*b.k+(kk+depth)*b.width]
 			p.j, p.kk, p.depth, p.ldb, p.width = j, kk, depth, b.width, b.width
-			p.next = uintptr(4 * b.width * b.k)
+			p.next = 4 * b.width * b.k
 			p.bias, p.init, p.gelu = nil, Matrix{}, last && epi.GELU
 			switch {
 			case kk > 0:
@@ -184,8 +184,8 @@ type product struct {
 	bias         []float32 // cols of c, or nil
 	j, kk, depth int
 	ldb, width   int
-	next         uintptr // bytes from this panel to the one after it; 0 if there is none
-	gelu         bool    // apply GELU to each tile, while it is in the first cache
+	next         int  // bytes from this panel to the one after it; 0 if there is none
+	gelu         bool // apply GELU to each tile, while it is in the first cache
 }
 
 // maxTile is the largest tile any micro-kernel writes, in elements.
@@ -208,11 +208,11 @@ func (p *product) run() {
 		}
 	}
 	if p.depth > 0 {
-		t.ahead = uintptr(unsafe.Pointer(&p.b[0])) + p.next
+		t.fetch = newFetch(unsafe.Pointer(&p.b[0]), p.next, (rows+step-1)/step)
 	}
 	for i := 0; i < rows; i += step {
 		if i > 0 && p.next > 0 {
-			t.ahead += aheadBytes(p.depth)
+			t.after(p.depth)
 		}
 		t.rows = min(step, rows-i)
 		if p.depth > 0 {
@@ -271,15 +271,31 @@ type tile struct {
 	rows int       // 160
 	// width is the number of columns: 16, or 32 for AVX-512.
 	width int // 168
-	// ahead is the address from which the kernels of amd64 ask for a line in each
-	// four steps of K: the share of a tile in fetching the panel that comes after
-	// this one. It may point past the end, so it is no pointer.
-	ahead uintptr // 176
+	fetch
 }
 
-// aheadBytes is how far ahead moves in a tile of so many steps of K, or groups of
-// them.
-func aheadBytes(steps int) uintptr { return uintptr(steps / 4 * 64) }
+// fetch is a tile's share in asking for the panel that comes after its own, so that
+// the weights' way from memory and the products overlap. The kernels of amd64 without
+// AMX obey it: in each four steps of K, or groups of them, they ask for the lines of
+// bytes from ahead on, which they move.
+type fetch struct {
+	// ahead may point past the end of the operand, so it is no pointer.
+	ahead uintptr // 176 of tile, 280 of intTile
+	bytes int     // 184 and 288: 64, or 256 where few tiles share a panel
+}
+
+// newFetch is of the first of the tiles that a panel of b, next bytes before the one
+// after it, is multiplied by.
+func newFetch(b unsafe.Pointer, next, tiles int) fetch {
+	f := fetch{ahead: uintptr(b) + uintptr(next), bytes: 64}
+	if next > 0 && tiles <= 4 {
+		f.bytes = 256
+	}
+	return f
+}
+
+// after a tile of so many steps, or groups, the next one goes on.
+func (f *fetch) after(steps int) { f.ahead += uintptr(steps / 4 * f.bytes) }
 
 // packDepth is the depth to which a small right-hand operand is packed at a
 // time: 16 KiB of stack for 32 columns.

@@ -377,7 +377,7 @@ func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, panels,
 		step = maxTile / w
 	}
 	// Panels lie one after the other, slices of K within them.
-	t.ahead = uintptr(unsafe.Pointer(&t.b[0])) + uintptr(t.next)
+	t.fetch = newFetch(unsafe.Pointer(&t.b[0]), t.next, (end-i+step-1)/step)
 	for ; i < end; i += step {
 		t.rows = min(step, end-i)
 		t.a = a.data[i*a.stride+s.group : (i+t.rows-1)*a.stride+s.groupTo]
@@ -402,7 +402,7 @@ func intPanel(c Matrix, a *Quantised, b *PackedInt, at int, s kslice, j, panels,
 				copy(out.Row(r), buf[r*w:r*w+cols])
 			}
 		}
-		t.ahead += aheadBytes(t.groups)
+		t.after(t.groups)
 		if last && epi.GELU {
 			geluStrip(out)
 			if epi.Residual.Data != nil {
@@ -436,8 +436,5 @@ type intTile struct {
 	work   *amxWork  // 256, for the formats of AMX
 	panels int       // 264, for the same: how many
 	next   int       // 272, bytes of B from one panel to the next
-	// ahead is the address from which the kernels of amd64 without AMX ask for a
-	// line in each four groups: the share of a tile in fetching the panel that
-	// comes after this one. It may point past the end, so it is no pointer.
-	ahead uintptr // 280
+	fetch            // 280
 }

@@ -49,6 +49,7 @@ start1:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), SI
 	MOVQ 176(AX), DI
+	MOVQ 184(AX), R8
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -78,10 +79,17 @@ loop1:
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x10, SI
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         R8, $0x40
+	JEQ          fetched1
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched1:
+	ADDQ R8, DI
+	ADDQ $0x10, SI
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -145,6 +153,7 @@ start2:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
 	MOVQ 176(AX), R8
+	MOVQ 184(AX), R9
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -186,10 +195,17 @@ loop2:
 	VFMADD231PS  Y12, Y15, Y2
 	VFMADD231PS  Y13, Y15, Y3
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R9, $0x40
+	JEQ          fetched2
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched2:
+	ADDQ R9, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -264,6 +280,7 @@ start3:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
 	MOVQ 176(AX), R8
+	MOVQ 184(AX), R9
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -317,10 +334,17 @@ loop3:
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R9, $0x40
+	JEQ          fetched3
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched3:
+	ADDQ R9, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -410,6 +434,7 @@ start4:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -475,11 +500,18 @@ loop4:
 	VFMADD231PS  Y12, Y15, Y6
 	VFMADD231PS  Y13, Y15, Y7
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R10, $0x40
+	JEQ          fetched4
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched4:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -583,6 +615,7 @@ start5:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -660,11 +693,18 @@ loop5:
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R10, $0x40
+	JEQ          fetched5
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched5:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -779,6 +819,7 @@ start6:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -868,11 +909,18 @@ loop6:
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R10, $0x40
+	JEQ          fetched6
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched6:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -983,6 +1031,7 @@ start1:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), SI
 	MOVQ 176(AX), DI
+	MOVQ 184(AX), R8
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -1012,10 +1061,17 @@ loop1:
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
 	PREFETCHT1   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x10, SI
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         R8, $0x40
+	JEQ          fetched1
+	PREFETCHT1   64(DI)
+	PREFETCHT1   128(DI)
+	PREFETCHT1   192(DI)
+
+fetched1:
+	ADDQ R8, DI
+	ADDQ $0x10, SI
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -1079,6 +1135,7 @@ start2:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
 	MOVQ 176(AX), R8
+	MOVQ 184(AX), R9
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -1120,10 +1177,17 @@ loop2:
 	VFMADD231PS  Z24, Z27, Z2
 	VFMADD231PS  Z25, Z27, Z3
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R9, $0x40
+	JEQ          fetched2
+	PREFETCHT1   64(R8)
+	PREFETCHT1   128(R8)
+	PREFETCHT1   192(R8)
+
+fetched2:
+	ADDQ R9, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -1198,6 +1262,7 @@ start3:
 	SHLQ $0x02, SI
 	MOVQ 24(AX), DI
 	MOVQ 176(AX), R8
+	MOVQ 184(AX), R9
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -1251,10 +1316,17 @@ loop3:
 	VFMADD231PS  Z24, Z26, Z4
 	VFMADD231PS  Z25, Z26, Z5
 	PREFETCHT1   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R9, $0x40
+	JEQ          fetched3
+	PREFETCHT1   64(R8)
+	PREFETCHT1   128(R8)
+	PREFETCHT1   192(R8)
+
+fetched3:
+	ADDQ R9, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -1344,6 +1416,7 @@ start4:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -1409,11 +1482,18 @@ loop4:
 	VFMADD231PS  Z24, Z27, Z6
 	VFMADD231PS  Z25, Z27, Z7
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R10, $0x40
+	JEQ          fetched4
+	PREFETCHT1   64(R9)
+	PREFETCHT1   128(R9)
+	PREFETCHT1   192(R9)
+
+fetched4:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -1517,6 +1597,7 @@ start5:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -1594,11 +1675,18 @@ loop5:
 	VFMADD231PS  Z24, Z26, Z8
 	VFMADD231PS  Z25, Z26, Z9
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R10, $0x40
+	JEQ          fetched5
+	PREFETCHT1   64(R9)
+	PREFETCHT1   128(R9)
+	PREFETCHT1   192(R9)
+
+fetched5:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -1713,6 +1801,7 @@ start6:
 	LEAQ (SI)(SI*2), R8
 	LEAQ (DI)(R8*1), R8
 	MOVQ 176(AX), R9
+	MOVQ 184(AX), R10
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -1802,11 +1891,18 @@ loop6:
 	VFMADD231PS  Z24, Z27, Z10
 	VFMADD231PS  Z25, Z27, Z11
 	PREFETCHT1   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R10, $0x40
+	JEQ          fetched6
+	PREFETCHT1   64(R9)
+	PREFETCHT1   128(R9)
+	PREFETCHT1   192(R9)
+
+fetched6:
+	ADDQ R10, R9
+	ADDQ $0x10, DI
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -1934,6 +2030,7 @@ start7:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
 	MOVQ 176(AX), R10
+	MOVQ 184(AX), R11
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -2035,12 +2132,19 @@ loop7:
 	VFMADD231PS  Z24, Z26, Z12
 	VFMADD231PS  Z25, Z26, Z13
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop7
+	CMPQ         R11, $0x40
+	JEQ          fetched7
+	PREFETCHT1   64(R10)
+	PREFETCHT1   128(R10)
+	PREFETCHT1   192(R10)
+
+fetched7:
+	ADDQ R11, R10
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop7
 
 tail7:
 	ADDQ $0x04, CX
@@ -2181,6 +2285,7 @@ start8:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
 	MOVQ 176(AX), R10
+	MOVQ 184(AX), R11
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -2294,12 +2399,19 @@ loop8:
 	VFMADD231PS  Z24, Z27, Z14
 	VFMADD231PS  Z25, Z27, Z15
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop8
+	CMPQ         R11, $0x40
+	JEQ          fetched8
+	PREFETCHT1   64(R10)
+	PREFETCHT1   128(R10)
+	PREFETCHT1   192(R10)
+
+fetched8:
+	ADDQ R11, R10
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop8
 
 tail8:
 	ADDQ $0x04, CX
@@ -2451,6 +2563,7 @@ start9:
 	LEAQ (DI)(R8*1), R9
 	LEAQ (R9)(R8*1), R8
 	MOVQ 176(AX), R10
+	MOVQ 184(AX), R11
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -2576,12 +2689,19 @@ loop9:
 	VFMADD231PS  Z24, Z26, Z16
 	VFMADD231PS  Z25, Z26, Z17
 	PREFETCHT1   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop9
+	CMPQ         R11, $0x40
+	JEQ          fetched9
+	PREFETCHT1   64(R10)
+	PREFETCHT1   128(R10)
+	PREFETCHT1   192(R10)
+
+fetched9:
+	ADDQ R11, R10
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop9
 
 tail9:
 	ADDQ $0x04, CX
@@ -2746,6 +2866,7 @@ start10:
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
 	MOVQ 176(AX), R11
+	MOVQ 184(AX), R12
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -2883,13 +3004,20 @@ loop10:
 	VFMADD231PS  Z24, Z27, Z18
 	VFMADD231PS  Z25, Z27, Z19
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R10
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop10
+	CMPQ         R12, $0x40
+	JEQ          fetched10
+	PREFETCHT1   64(R11)
+	PREFETCHT1   128(R11)
+	PREFETCHT1   192(R11)
+
+fetched10:
+	ADDQ R12, R11
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R10
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop10
 
 tail10:
 	ADDQ $0x04, CX
@@ -3067,6 +3195,7 @@ start11:
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
 	MOVQ 176(AX), R11
+	MOVQ 184(AX), R12
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -3216,13 +3345,20 @@ loop11:
 	VFMADD231PS  Z24, Z26, Z20
 	VFMADD231PS  Z25, Z26, Z21
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R10
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop11
+	CMPQ         R12, $0x40
+	JEQ          fetched11
+	PREFETCHT1   64(R11)
+	PREFETCHT1   128(R11)
+	PREFETCHT1   192(R11)
+
+fetched11:
+	ADDQ R12, R11
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R10
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop11
 
 tail11:
 	ADDQ $0x04, CX
@@ -3411,6 +3547,7 @@ start12:
 	LEAQ (R9)(R8*1), R10
 	LEAQ (R10)(R8*1), R8
 	MOVQ 176(AX), R11
+	MOVQ 184(AX), R12
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -3572,13 +3709,20 @@ loop12:
 	VFMADD231PS  Z24, Z27, Z22
 	VFMADD231PS  Z25, Z27, Z23
 	PREFETCHT1   (R11)
-	ADDQ         $0x40, R11
-	ADDQ         $0x10, DI
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, R10
-	ADDQ         $0x10, R8
-	SUBQ         $0x04, CX
-	JGE          loop12
+	CMPQ         R12, $0x40
+	JEQ          fetched12
+	PREFETCHT1   64(R11)
+	PREFETCHT1   128(R11)
+	PREFETCHT1   192(R11)
+
+fetched12:
+	ADDQ R12, R11
+	ADDQ $0x10, DI
+	ADDQ $0x10, R9
+	ADDQ $0x10, R10
+	ADDQ $0x10, R8
+	SUBQ $0x04, CX
+	JGE  loop12
 
 tail12:
 	ADDQ $0x04, CX
@@ -3698,6 +3842,7 @@ start1:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), SI
+	MOVQ 288(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -3731,11 +3876,18 @@ loop1:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y1, Y1
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         DI, $0x40
+	JEQ          fetched1
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+
+fetched1:
+	ADDQ DI, SI
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -3825,6 +3977,7 @@ start2:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -3878,11 +4031,18 @@ loop2:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y3, Y3
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R8, $0x40
+	JEQ          fetched2
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched2:
+	ADDQ R8, DI
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -3998,6 +4158,7 @@ start3:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -4071,11 +4232,18 @@ loop3:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y5, Y5
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R8, $0x40
+	JEQ          fetched3
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched3:
+	ADDQ R8, DI
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -4219,6 +4387,7 @@ start4:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -4312,12 +4481,19 @@ loop4:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y7, Y7
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R9, $0x40
+	JEQ          fetched4
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched4:
+	ADDQ R9, R8
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -4494,6 +4670,7 @@ start5:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -4607,12 +4784,19 @@ loop5:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y9, Y9
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R9, $0x40
+	JEQ          fetched5
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched5:
+	ADDQ R9, R8
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -4815,6 +4999,7 @@ start6:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -4948,12 +5133,19 @@ loop6:
 	VPMADDWD     Y13, Y14, Y15
 	VPADDD       Y15, Y11, Y11
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000100, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R9, $0x40
+	JEQ          fetched6
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched6:
+	ADDQ R9, R8
+	ADDQ $0x00000100, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -5181,6 +5373,7 @@ start1:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), SI
+	MOVQ 288(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -5214,11 +5407,18 @@ loop1:
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z1, Z1
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         DI, $0x40
+	JEQ          fetched1
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+
+fetched1:
+	ADDQ DI, SI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -5308,6 +5508,7 @@ start2:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -5361,11 +5562,18 @@ loop2:
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z3, Z3
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R8, $0x40
+	JEQ          fetched2
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched2:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -5481,6 +5689,7 @@ start3:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -5554,11 +5763,18 @@ loop3:
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z5, Z5
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R8, $0x40
+	JEQ          fetched3
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched3:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -5702,6 +5918,7 @@ start4:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -5795,12 +6012,19 @@ loop4:
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z7, Z7
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R9, $0x40
+	JEQ          fetched4
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched4:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -5977,6 +6201,7 @@ start5:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -6090,12 +6315,19 @@ loop5:
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z9, Z9
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R9, $0x40
+	JEQ          fetched5
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched5:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -6298,6 +6530,7 @@ start6:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -6431,12 +6664,19 @@ loop6:
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z11, Z11
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R9, $0x40
+	JEQ          fetched6
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched6:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -6666,6 +6906,7 @@ start7:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -6819,13 +7060,20 @@ loop7:
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z13, Z13
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop7
+	CMPQ         R10, $0x40
+	JEQ          fetched7
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched7:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop7
 
 tail7:
 	ADDQ $0x04, CX
@@ -7085,6 +7333,7 @@ start8:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -7258,13 +7507,20 @@ loop8:
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z15, Z15
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop8
+	CMPQ         R10, $0x40
+	JEQ          fetched8
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched8:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop8
 
 tail8:
 	ADDQ $0x04, CX
@@ -7550,6 +7806,7 @@ start9:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -7743,13 +8000,20 @@ loop9:
 	VPMADDWD     Z25, Z26, Z31
 	VPADDD       Z31, Z17, Z17
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop9
+	CMPQ         R10, $0x40
+	JEQ          fetched9
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched9:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop9
 
 tail9:
 	ADDQ $0x04, CX
@@ -8062,6 +8326,7 @@ start10:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -8275,14 +8540,21 @@ loop10:
 	VPMADDWD     Z25, Z27, Z29
 	VPADDD       Z29, Z19, Z19
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop10
+	CMPQ         R11, $0x40
+	JEQ          fetched10
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched10:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop10
 
 tail10:
 	ADDQ $0x04, CX
@@ -8625,6 +8897,7 @@ start11:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -8858,14 +9131,21 @@ loop11:
 	VPMADDWD     Z25, Z26, Z29
 	VPADDD       Z29, Z21, Z21
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop11
+	CMPQ         R11, $0x40
+	JEQ          fetched11
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched11:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop11
 
 tail11:
 	ADDQ $0x04, CX
@@ -9234,6 +9514,7 @@ start12:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -9487,14 +9768,21 @@ loop12:
 	VPMADDWD     Z25, Z27, Z31
 	VPADDD       Z31, Z23, Z23
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop12
+	CMPQ         R11, $0x40
+	JEQ          fetched12
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched12:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop12
 
 tail12:
 	ADDQ $0x04, CX
@@ -9862,6 +10150,7 @@ start1:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), SI
+	MOVQ 288(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -9887,11 +10176,18 @@ loop1:
 	VPDPWSSD     Z24, Z26, Z0
 	VPDPWSSD     Z25, Z26, Z1
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         DI, $0x40
+	JEQ          fetched1
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+
+fetched1:
+	ADDQ DI, SI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -9979,6 +10275,7 @@ start2:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -10016,11 +10313,18 @@ loop2:
 	VPDPWSSD     Z24, Z27, Z2
 	VPDPWSSD     Z25, Z27, Z3
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R8, $0x40
+	JEQ          fetched2
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched2:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -10132,6 +10436,7 @@ start3:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -10181,11 +10486,18 @@ loop3:
 	VPDPWSSD     Z24, Z26, Z4
 	VPDPWSSD     Z25, Z26, Z5
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R8, $0x40
+	JEQ          fetched3
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched3:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -10323,6 +10635,7 @@ start4:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -10384,12 +10697,19 @@ loop4:
 	VPDPWSSD     Z24, Z27, Z6
 	VPDPWSSD     Z25, Z27, Z7
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R9, $0x40
+	JEQ          fetched4
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched4:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -10558,6 +10878,7 @@ start5:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -10631,12 +10952,19 @@ loop5:
 	VPDPWSSD     Z24, Z26, Z8
 	VPDPWSSD     Z25, Z26, Z9
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R9, $0x40
+	JEQ          fetched5
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched5:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -10829,6 +11157,7 @@ start6:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -10914,12 +11243,19 @@ loop6:
 	VPDPWSSD     Z24, Z27, Z10
 	VPDPWSSD     Z25, Z27, Z11
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R9, $0x40
+	JEQ          fetched6
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched6:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -11137,6 +11473,7 @@ start7:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -11234,13 +11571,20 @@ loop7:
 	VPDPWSSD     Z24, Z26, Z12
 	VPDPWSSD     Z25, Z26, Z13
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop7
+	CMPQ         R10, $0x40
+	JEQ          fetched7
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched7:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop7
 
 tail7:
 	ADDQ $0x04, CX
@@ -11486,6 +11830,7 @@ start8:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -11595,13 +11940,20 @@ loop8:
 	VPDPWSSD     Z24, Z27, Z14
 	VPDPWSSD     Z25, Z27, Z15
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop8
+	CMPQ         R10, $0x40
+	JEQ          fetched8
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched8:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop8
 
 tail8:
 	ADDQ $0x04, CX
@@ -11871,6 +12223,7 @@ start9:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -11992,13 +12345,20 @@ loop9:
 	VPDPWSSD     Z24, Z26, Z16
 	VPDPWSSD     Z25, Z26, Z17
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop9
+	CMPQ         R10, $0x40
+	JEQ          fetched9
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched9:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop9
 
 tail9:
 	ADDQ $0x04, CX
@@ -12293,6 +12653,7 @@ start10:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -12426,14 +12787,21 @@ loop10:
 	VPDPWSSD     Z24, Z27, Z18
 	VPDPWSSD     Z25, Z27, Z19
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop10
+	CMPQ         R11, $0x40
+	JEQ          fetched10
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched10:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop10
 
 tail10:
 	ADDQ $0x04, CX
@@ -12756,6 +13124,7 @@ start11:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -12901,14 +13270,21 @@ loop11:
 	VPDPWSSD     Z24, Z26, Z20
 	VPDPWSSD     Z25, Z26, Z21
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop11
+	CMPQ         R11, $0x40
+	JEQ          fetched11
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched11:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop11
 
 tail11:
 	ADDQ $0x04, CX
@@ -13255,6 +13631,7 @@ start12:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -13412,14 +13789,21 @@ loop12:
 	VPDPWSSD     Z24, Z27, Z22
 	VPDPWSSD     Z25, Z27, Z23
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop12
+	CMPQ         R11, $0x40
+	JEQ          fetched12
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched12:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop12
 
 tail12:
 	ADDQ $0x04, CX
@@ -13763,6 +14147,7 @@ start1:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), SI
+	MOVQ 288(AX), DI
 	SUBQ $0x04, CX
 	JL   tail1
 
@@ -13788,11 +14173,18 @@ loop1:
 	VPDPBUSD     Z24, Z26, Z0
 	VPDPBUSD     Z25, Z26, Z1
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop1
+	CMPQ         DI, $0x40
+	JEQ          fetched1
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+
+fetched1:
+	ADDQ DI, SI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop1
 
 tail1:
 	ADDQ $0x04, CX
@@ -13880,6 +14272,7 @@ start2:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail2
 
@@ -13917,11 +14310,18 @@ loop2:
 	VPDPBUSD     Z24, Z27, Z2
 	VPDPBUSD     Z25, Z27, Z3
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop2
+	CMPQ         R8, $0x40
+	JEQ          fetched2
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched2:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop2
 
 tail2:
 	ADDQ $0x04, CX
@@ -14033,6 +14433,7 @@ start3:
 	MOVQ 200(AX), SI
 	SHLQ $0x02, SI
 	MOVQ 280(AX), DI
+	MOVQ 288(AX), R8
 	SUBQ $0x04, CX
 	JL   tail3
 
@@ -14082,11 +14483,18 @@ loop3:
 	VPDPBUSD     Z24, Z26, Z4
 	VPDPBUSD     Z25, Z26, Z5
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	SUBQ         $0x04, CX
-	JGE          loop3
+	CMPQ         R8, $0x40
+	JEQ          fetched3
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+
+fetched3:
+	ADDQ R8, DI
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	SUBQ $0x04, CX
+	JGE  loop3
 
 tail3:
 	ADDQ $0x04, CX
@@ -14224,6 +14632,7 @@ start4:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail4
 
@@ -14285,12 +14694,19 @@ loop4:
 	VPDPBUSD     Z24, Z27, Z6
 	VPDPBUSD     Z25, Z27, Z7
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop4
+	CMPQ         R9, $0x40
+	JEQ          fetched4
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched4:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop4
 
 tail4:
 	ADDQ $0x04, CX
@@ -14459,6 +14875,7 @@ start5:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail5
 
@@ -14532,12 +14949,19 @@ loop5:
 	VPDPBUSD     Z24, Z26, Z8
 	VPDPBUSD     Z25, Z26, Z9
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop5
+	CMPQ         R9, $0x40
+	JEQ          fetched5
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched5:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop5
 
 tail5:
 	ADDQ $0x04, CX
@@ -14730,6 +15154,7 @@ start6:
 	LEAQ (SI)(SI*2), DI
 	LEAQ (BX)(DI*1), DI
 	MOVQ 280(AX), R8
+	MOVQ 288(AX), R9
 	SUBQ $0x04, CX
 	JL   tail6
 
@@ -14815,12 +15240,19 @@ loop6:
 	VPDPBUSD     Z24, Z27, Z10
 	VPDPBUSD     Z25, Z27, Z11
 	PREFETCHT0   (R8)
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop6
+	CMPQ         R9, $0x40
+	JEQ          fetched6
+	PREFETCHT0   64(R8)
+	PREFETCHT0   128(R8)
+	PREFETCHT0   192(R8)
+
+fetched6:
+	ADDQ R9, R8
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop6
 
 tail6:
 	ADDQ $0x04, CX
@@ -15038,6 +15470,7 @@ start7:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail7
 
@@ -15135,13 +15568,20 @@ loop7:
 	VPDPBUSD     Z24, Z26, Z12
 	VPDPBUSD     Z25, Z26, Z13
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop7
+	CMPQ         R10, $0x40
+	JEQ          fetched7
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched7:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop7
 
 tail7:
 	ADDQ $0x04, CX
@@ -15387,6 +15827,7 @@ start8:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail8
 
@@ -15496,13 +15937,20 @@ loop8:
 	VPDPBUSD     Z24, Z27, Z14
 	VPDPBUSD     Z25, Z27, Z15
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop8
+	CMPQ         R10, $0x40
+	JEQ          fetched8
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched8:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop8
 
 tail8:
 	ADDQ $0x04, CX
@@ -15772,6 +16220,7 @@ start9:
 	LEAQ (BX)(DI*1), R8
 	LEAQ (R8)(DI*1), DI
 	MOVQ 280(AX), R9
+	MOVQ 288(AX), R10
 	SUBQ $0x04, CX
 	JL   tail9
 
@@ -15893,13 +16342,20 @@ loop9:
 	VPDPBUSD     Z24, Z26, Z16
 	VPDPBUSD     Z25, Z26, Z17
 	PREFETCHT0   (R9)
-	ADDQ         $0x40, R9
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop9
+	CMPQ         R10, $0x40
+	JEQ          fetched9
+	PREFETCHT0   64(R9)
+	PREFETCHT0   128(R9)
+	PREFETCHT0   192(R9)
+
+fetched9:
+	ADDQ R10, R9
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop9
 
 tail9:
 	ADDQ $0x04, CX
@@ -16194,6 +16650,7 @@ start10:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail10
 
@@ -16327,14 +16784,21 @@ loop10:
 	VPDPBUSD     Z24, Z27, Z18
 	VPDPBUSD     Z25, Z27, Z19
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop10
+	CMPQ         R11, $0x40
+	JEQ          fetched10
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched10:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop10
 
 tail10:
 	ADDQ $0x04, CX
@@ -16657,6 +17121,7 @@ start11:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail11
 
@@ -16802,14 +17267,21 @@ loop11:
 	VPDPBUSD     Z24, Z26, Z20
 	VPDPBUSD     Z25, Z26, Z21
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop11
+	CMPQ         R11, $0x40
+	JEQ          fetched11
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched11:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop11
 
 tail11:
 	ADDQ $0x04, CX
@@ -17156,6 +17628,7 @@ start12:
 	LEAQ (R8)(DI*1), R9
 	LEAQ (R9)(DI*1), DI
 	MOVQ 280(AX), R10
+	MOVQ 288(AX), R11
 	SUBQ $0x04, CX
 	JL   tail12
 
@@ -17313,14 +17786,21 @@ loop12:
 	VPDPBUSD     Z24, Z27, Z22
 	VPDPBUSD     Z25, Z27, Z23
 	PREFETCHT0   (R10)
-	ADDQ         $0x40, R10
-	ADDQ         $0x00000200, DX
-	ADDQ         $0x10, BX
-	ADDQ         $0x10, R8
-	ADDQ         $0x10, R9
-	ADDQ         $0x10, DI
-	SUBQ         $0x04, CX
-	JGE          loop12
+	CMPQ         R11, $0x40
+	JEQ          fetched12
+	PREFETCHT0   64(R10)
+	PREFETCHT0   128(R10)
+	PREFETCHT0   192(R10)
+
+fetched12:
+	ADDQ R11, R10
+	ADDQ $0x00000200, DX
+	ADDQ $0x10, BX
+	ADDQ $0x10, R8
+	ADDQ $0x10, R9
+	ADDQ $0x10, DI
+	SUBQ $0x04, CX
+	JGE  loop12
 
 tail12:
 	ADDQ $0x04, CX

@@ -23,6 +23,7 @@ const (
 	tileK     = 152
 	tileRows  = 160
 	tileAhead = 176
+	tileLines = 184
 )
 
 // microKernel describes one family of tiles: up to rows rows of two vectors.
@@ -116,6 +117,26 @@ func stride(t reg.Register, offset int) reg.GPVirtual {
 	return r
 }
 
+// fetcher asks for the share of a tile in the panel that comes next; see simd's
+// tile.
+type fetcher struct{ ahead, bytes reg.Register }
+
+func newFetcher(t reg.Register, ahead, lines int) fetcher {
+	return fetcher{field(t, ahead), field(t, lines)}
+}
+
+// fetch asks for one line or for four.
+func (f fetcher) fetch(done string, prefetch func(Op)) {
+	prefetch(Mem{Base: f.ahead})
+	CMPQ(f.bytes, Imm(64))
+	JEQ(LabelRef(done))
+	for l := 1; l < 4; l++ {
+		prefetch(Mem{Base: f.ahead, Disp: 64 * l})
+	}
+	Label(done)
+	ADDQ(f.bytes, f.ahead)
+}
+
 func (m microKernel) body(t reg.Register, rows int) {
 	label := func(s string) string { return fmt.Sprintf("%s%d", s, rows) }
 	// Start: init or zero, then bias.
@@ -149,7 +170,7 @@ func (m microKernel) body(t reg.Register, rows int) {
 	ldb := stride(t, tileLdb)
 	lda := stride(t, tileLda)
 	a := rowPointers(field(t, tileA), lda, rows)
-	ahead := field(t, tileAhead)
+	next := newFetcher(t, tileAhead, tileLines)
 	step := func(l int) {
 		VMOVUPS(Mem{Base: b}, m.b[0])
 		VMOVUPS(Mem{Base: b, Disp: m.bytes}, m.b[1])
@@ -173,14 +194,12 @@ func (m microKernel) body(t reg.Register, rows int) {
 	for l := range unroll {
 		step(l)
 	}
-	// A share of the panel that comes next; see tile. Two panels of 24 KiB have
-	// room in L1, of 48 KiB in L2.
+	// Two panels of 24 KiB have room in L1, of 48 KiB in L2.
 	if m.bytes == 64 {
-		PREFETCHT1(Mem{Base: ahead})
+		next.fetch(label("fetched"), PREFETCHT1)
 	} else {
-		PREFETCHT0(Mem{Base: ahead})
+		next.fetch(label("fetched"), PREFETCHT0)
 	}
-	ADDQ(Imm(64), ahead)
 	advance(unroll)
 	SUBQ(Imm(unroll), k)
 	JGE(LabelRef(label("loop")))

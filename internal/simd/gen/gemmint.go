@@ -26,6 +26,7 @@ const (
 	intRows   = 224
 	intLds    = 232
 	intAhead  = 280
+	intLines  = 288
 )
 
 // intKernel is a family of integer tiles. A group is four bytes of K: two int16
@@ -123,7 +124,7 @@ func (m intKernel) body(t reg.Register, rows int) {
 	groups := field(t, intGroups)
 	b := field(t, intB)
 	a := rowPointers(field(t, intA), stride(t, intLda), rows)
-	ahead := field(t, intAhead)
+	next := newFetcher(t, intAhead, intLines)
 	step := func(l int) {
 		VMOVUPS(Mem{Base: b, Disp: 2 * m.bytes * l}, m.b[0])
 		VMOVUPS(Mem{Base: b, Disp: 2*m.bytes*l + m.bytes}, m.b[1])
@@ -147,9 +148,7 @@ func (m intKernel) body(t reg.Register, rows int) {
 	for l := range unroll {
 		step(l)
 	}
-	// A share of the panel that comes next; see intTile.
-	PREFETCHT0(Mem{Base: ahead})
-	ADDQ(Imm(64), ahead)
+	next.fetch(label("fetched"), PREFETCHT0)
 	advance(unroll)
 	SUBQ(Imm(unroll), groups)
 	JGE(LabelRef(label("loop")))
