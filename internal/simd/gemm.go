@@ -281,7 +281,7 @@ type tile struct {
 type fetch struct {
 	// ahead may point past the end of the operand, so it is no pointer.
 	ahead uintptr // 176 of tile, 280 of intTile
-	bytes int     // 184 and 288: 64, or 256 where few tiles share a panel
+	bytes int     // 184 and 288: 64, 256 or 512; the fewer tiles share a panel, the more
 }
 
 // newFetch is of the first of the tiles that a panel of b, next bytes before the one
@@ -290,6 +290,9 @@ func newFetch(b unsafe.Pointer, next, tiles int) fetch {
 	f := fetch{ahead: uintptr(b) + uintptr(next), bytes: 64}
 	if next > 0 && tiles <= 4 {
 		f.bytes = 256
+		if tiles == 1 {
+			f.bytes = 512
+		}
 	}
 	return f
 }

@@ -125,12 +125,17 @@ func newFetcher(t reg.Register, ahead, lines int) fetcher {
 	return fetcher{field(t, ahead), field(t, lines)}
 }
 
-// fetch asks for one line or for four.
+// fetch asks for one line, four or eight.
 func (f fetcher) fetch(done string, prefetch func(Op)) {
 	prefetch(Mem{Base: f.ahead})
 	CMPQ(f.bytes, Imm(64))
 	JEQ(LabelRef(done))
 	for l := 1; l < 4; l++ {
+		prefetch(Mem{Base: f.ahead, Disp: 64 * l})
+	}
+	CMPQ(f.bytes, U32(256))
+	JEQ(LabelRef(done))
+	for l := 4; l < 8; l++ {
 		prefetch(Mem{Base: f.ahead, Disp: 64 * l})
 	}
 	Label(done)
