@@ -33,7 +33,7 @@ SHARED = re.compile(r"(\d+) bytes smem")
 def compiled(nvcc, source, target, env):
     """Compiles source to target; what ptxas says, kernel to architecture to figures."""
     command = [nvcc, "-fatbin", "-std=c++17", "-O3", "-lineinfo", "-Werror", "all-warnings",
-               "-Xptxas", "-v", "-Xptxas", "-warn-double-usage", "--threads", "2", "-I", str(KERNELS)]
+               "-Xptxas", "-v", "-Xptxas", "-warn-spills", "--threads", "2", "-I", str(KERNELS)]
     for a in ARCHITECTURES:
         command += ["-gencode", f"arch=compute_{a},code=sm_{a}"]
     command += ["-gencode", f"arch=compute_{LOWEST},code=compute_{LOWEST}", "-o", str(target), str(source)]

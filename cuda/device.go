@@ -1,0 +1,302 @@
+package cuda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Info describes a device.
+type Info struct {
+	Ordinal    int
+	Name       string
+	Major      int // compute capability
+	Minor      int
+	Memory     int64 // bytes
+	Processors int   // streaming multiprocessors
+	// SharedPerBlock is the most dynamic shared memory that a block can have, bytes.
+	SharedPerBlock int
+	// Simulated devices compute on the CPU, slowly, for tests.
+	Simulated bool
+}
+
+// Status is what [Probe] found.
+type Status struct {
+	Built   bool   // with the tag cuda
+	Driver  string // version of the interface, such as "13.0"; "" without a driver
+	Problem string // why there are no devices, "" where there are some
+	Devices []Info
+}
+
+// Probe looks for devices and starts nothing on them.
+func Probe() Status { return probe() }
+
+// backend is a device's driver. Its methods are called on the device's thread
+// alone. Addresses are of the device's memory.
+type backend interface {
+	alloc(n int64) (uint64, error)
+	free(at uint64) error
+	memory() (free, total int64, err error)
+	pin(n int) ([]byte, error)
+	unpin(p []byte) error
+	upload(dst uint64, src []byte) error
+	download(dst []byte, src uint64) error
+	uploadPinned(dst uint64, src []byte) error // goes on after it returns
+	zero(dst uint64, n int64) error
+	load(name string, image []byte) error
+	launch(kernel string, l Launch, args []uint64) error
+	mark(i int) error          // records event i, 0 or 1, in the order of the work
+	between() (float64, error) // seconds from event 0 to 1, after wait
+	wait() error               // for all work
+	close() error
+}
+
+// Device is an open device. It is safe for concurrent use.
+type Device struct {
+	info  Info
+	b     backend
+	work  chan func()
+	ended chan struct{}
+
+	// gate is held, shared, while work is handed over, so that the channel is not
+	// closed meanwhile; mu is taken on the device's thread too, gate never.
+	gate   sync.RWMutex
+	closed bool
+
+	mu   sync.Mutex
+	lost error
+	held map[*Buffer]struct{}
+
+	metrics
+}
+
+type metrics struct {
+	bytes, peak, uploaded, downloaded, launches, nanos atomic.Int64
+}
+
+// Metrics are a device's counts since it was opened.
+type Metrics struct {
+	Allocated, Peak      int64 // bytes held now and at most
+	Uploaded, Downloaded int64 // bytes
+	Launches             int64
+	// Kernels is how long the device worked, by its own events, in calls of
+	// [Device.Do].
+	Kernels time.Duration
+	// Held is how many bytes each purpose holds.
+	Held map[string]int64
+}
+
+// Open opens the device of that number, counted from 0, and loads the kernels.
+func Open(ordinal int) (*Device, error) {
+	d := &Device{work: make(chan func()), ended: make(chan struct{}), held: map[*Buffer]struct{}{}}
+	opened := make(chan error)
+	go func() {
+		defer close(d.ended)
+		// A context of the driver's belongs to a thread. The thread is not given
+		// back: what the driver keeps in it dies with it.
+		runtime.LockOSThread()
+		b, info, err := open(ordinal)
+		d.b, d.info = b, info
+		opened <- err
+		if err != nil {
+			return
+		}
+		for f := range d.work {
+			f()
+		}
+	}()
+	if err := <-opened; err != nil {
+		return nil, err
+	}
+	if err := d.on(func() error { return loadAll(d.b) }); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Info describes the device.
+func (d *Device) Info() Info { return d.info }
+
+// Metrics returns the counts so far.
+func (d *Device) Metrics() Metrics {
+	m := Metrics{
+		Allocated: d.bytes.Load(), Peak: d.peak.Load(), Uploaded: d.uploaded.Load(), Downloaded: d.downloaded.Load(),
+		Launches: d.launches.Load(), Kernels: time.Duration(d.nanos.Load()), Held: map[string]int64{},
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for b := range d.held {
+		m.Held[b.purpose] += b.size
+	}
+	return m
+}
+
+// on runs f on the device's thread. After an error that loses the device every
+// further call answers that error.
+func (d *Device) on(f func() error) error {
+	d.gate.RLock()
+	if d.closed {
+		d.gate.RUnlock()
+		return ErrClosed
+	}
+	done := make(chan error, 1)
+	d.work <- func() {
+		if err := d.failed(); err != nil {
+			done <- err
+			return
+		}
+		err := f()
+		if isLost(err) {
+			d.mu.Lock()
+			d.lost = err
+			d.mu.Unlock()
+		}
+		done <- err
+	}
+	d.gate.RUnlock()
+	return <-done
+}
+
+// failed is the error that lost the device, nil while there is none.
+func (d *Device) failed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
+}
+
+// Close frees everything and gives the device back. It reports buffers that were
+// not freed, by purpose. A second call does nothing.
+func (d *Device) Close() error {
+	d.gate.Lock()
+	if d.closed {
+		d.gate.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.gate.Unlock()
+	d.mu.Lock()
+	var left []string
+	for b := range d.held {
+		left = append(left, fmt.Sprintf("%d bytes for %s", b.size, b.purpose))
+	}
+	lost := d.lost
+	d.mu.Unlock()
+	done := make(chan error, 1)
+	d.work <- func() { done <- d.b.close() }
+	err := <-done
+	close(d.work)
+	<-d.ended
+	if lost != nil {
+		return nil // nothing of a lost device can be given back
+	}
+	if err == nil && len(left) > 0 {
+		sort.Strings(left)
+		err = fmt.Errorf("CUDA device %d was closed while it held %s", d.info.Ordinal, strings.Join(left, ", "))
+	}
+	return err
+}
+
+// Buffer is memory of a device.
+type Buffer struct {
+	d       *Device
+	purpose string
+	at      uint64
+	size    int64
+}
+
+// Alloc allocates size bytes, above 0, of undefined contents. The purpose names
+// them in metrics and errors.
+func (d *Device) Alloc(purpose string, size int64) (*Buffer, error) {
+	if size < 1 {
+		return nil, fmt.Errorf("CUDA device %d: %d bytes for %s: want at least one", d.info.Ordinal, size, purpose)
+	}
+	b := &Buffer{d: d, purpose: purpose, size: size}
+	err := d.on(func() (err error) {
+		b.at, err = d.b.alloc(size)
+		if isOutOfMemory(err) {
+			free, total, _ := d.b.memory()
+			err = &OutOfMemoryError{Device: d.info.Ordinal, Purpose: purpose, Asked: size, Free: free, Total: total}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.held[b] = struct{}{}
+	d.mu.Unlock()
+	n := d.bytes.Add(size)
+	for p := d.peak.Load(); n > p && !d.peak.CompareAndSwap(p, n); p = d.peak.Load() {
+	}
+	return b, nil
+}
+
+// Size returns the buffer's bytes.
+func (b *Buffer) Size() int64 { return b.size }
+
+// Free gives the memory back. It may be called on nil, and again; of a lost or
+// closed device there is nothing to give back.
+func (b *Buffer) Free() error {
+	if b == nil {
+		return nil
+	}
+	d := b.d
+	d.mu.Lock()
+	_, held := d.held[b]
+	delete(d.held, b)
+	d.mu.Unlock()
+	if !held {
+		return nil
+	}
+	d.bytes.Add(-b.size)
+	err := d.on(func() error { return d.b.free(b.at) })
+	if errors.Is(err, ErrClosed) || isLost(err) {
+		return nil
+	}
+	return err
+}
+
+// Memory returns the free and all bytes of the device.
+func (d *Device) Memory() (free, total int64, err error) {
+	err = d.on(func() (err error) { free, total, err = d.b.memory(); return err })
+	return free, total, err
+}
+
+// Do runs work, in which the methods of Queue order what the device does, one
+// after the other, and waits until the device has done it. Other calls of this
+// device wait meanwhile, so a long work should be several, and work must not call any. An error of work, or of
+// the device, is returned; ctx is asked before it begins.
+func (d *Device) Do(ctx context.Context, work func(q *Queue) error) error {
+	return d.on(func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		q := &Queue{d: d}
+		if err := d.b.mark(0); err != nil {
+			return err
+		}
+		err := work(q)
+		if !isLost(err) {
+			// Also after an error: nothing may go on that reads a caller's memory.
+			if e := d.b.mark(1); e != nil && err == nil {
+				err = e
+			}
+			if e := d.b.wait(); e != nil && (err == nil || isLost(e)) {
+				err = e
+			}
+		}
+		if err == nil {
+			s, e := d.b.between()
+			d.nanos.Add(int64(s * 1e9))
+			err = e
+		}
+		return err
+	})
+}

@@ -1,0 +1,92 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Kinds of errors, to be asked for with [errors.Is].
+var (
+	// ErrNotBuilt: the program was built without the tag cuda.
+	ErrNotBuilt = errors.New("this program was built without CUDA: build it with `make build-cuda`")
+	// ErrNoDevice: there is no driver, or it has no device that can be used.
+	ErrNoDevice = errors.New("no CUDA device")
+	// ErrOutOfMemory: the device's memory does not suffice. The error is an
+	// [*OutOfMemoryError].
+	ErrOutOfMemory = errors.New("out of device memory")
+	// ErrImage: the compiled kernels cannot be loaded on this device.
+	ErrImage = errors.New("kernels cannot be loaded")
+	// ErrLaunch: a kernel was not started, for what it was asked. Others can be.
+	ErrLaunch = errors.New("kernel cannot be launched")
+	// ErrLost: a kernel failed, or the device is gone. Nothing more can be done
+	// with this [Device]; its results since the last success are worth nothing.
+	// Close it, and open the device again or go on without.
+	ErrLost = errors.New("CUDA device lost")
+	// ErrClosed: the device was closed.
+	ErrClosed = errors.New("CUDA device is closed")
+)
+
+// CallError is a call that the driver refused.
+type CallError struct {
+	Device int    // ordinal
+	Call   string // of the driver's interface, or what was tried
+	Code   int    // the driver's number of the error
+	Name   string // its name
+	kind   error
+}
+
+func (e *CallError) Error() string {
+	return fmt.Sprintf("CUDA device %d: %s: %s (%d): %v", e.Device, e.Call, e.Name, e.Code, e.kind)
+}
+
+func (e *CallError) Unwrap() error { return e.kind }
+
+// OutOfMemoryError says how much was asked for and how much there is.
+type OutOfMemoryError struct {
+	Device      int
+	Purpose     string
+	Asked       int64 // bytes, as the following
+	Free, Total int64 // of the whole device; 0: it did not say
+}
+
+func (e *OutOfMemoryError) Error() string {
+	return fmt.Sprintf("CUDA device %d: %d bytes for %s: %d of %d bytes are free: free some, or use --device cpu",
+		e.Device, e.Asked, e.Purpose, e.Free, e.Total)
+}
+
+func (e *OutOfMemoryError) Unwrap() error { return ErrOutOfMemory }
+
+// The driver's numbers of errors that are told apart here (cuda.h, CUresult).
+const (
+	codeInvalidValue  = 1
+	codeOutOfMemory   = 2
+	codeNoDevice      = 100
+	codeInvalidDevice = 101
+	codeInvalidImage  = 200
+	codeNoBinary      = 209
+	codeECC           = 214
+	codeUnsupported   = 222 // PTX of a later toolchain
+	codeNotFound      = 500
+	codeIllegal       = 700 // address; from here to 719 the context is lost
+	codeResources     = 701
+	codeTimeout       = 702
+	codeLaunchFailed  = 719
+	codeSystem        = 802
+	codeUnknown       = 999
+)
+
+// kindOf sorts the driver's errors. Those that leave a context unusable are lost;
+// an unknown one is taken for such too.
+func kindOf(code int) error {
+	switch code {
+	case codeOutOfMemory:
+		return ErrOutOfMemory
+	case codeNoDevice, codeInvalidDevice, codeSystem:
+		return ErrNoDevice
+	case codeInvalidImage, codeNoBinary, codeUnsupported, codeNotFound:
+		return ErrImage
+	case codeInvalidValue, codeResources:
+		return ErrLaunch
+	}
+	return ErrLost
+}

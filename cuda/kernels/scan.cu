@@ -1,0 +1,143 @@
+// The scan of a population of int8 rows, and the selection of its best.
+//
+// The ladder, from the whole to the row:
+//
+//   scan_int8      one pass over all rows: the scores of up to 8 heads, and a
+//                  histogram of the upper bits of each head's scores
+//   refine         a histogram of the next bits, of the scores whose upper bits are
+//                  those of the k-th best: twice, and its score is known exactly
+//   collect        the rows that reach it, with their scores
+//
+// A score is the CPU's to the bit: the sum of products is an integer, and what
+// follows is done in double, each operation rounded, in the order of
+// index/rows, and rounded to float once.
+//
+// Bytes and operations a row of dim 384, H heads: 384 + 4 read, 4 H written, 384 H
+// products of bytes. One head reads 388 and writes 4: bandwidth is the bound. The
+// refining passes read 4 bytes a row and head each.
+
+#include "kernel.cuh"
+
+// Heads of one pass, lanes that share a row, and bins of a histogram: 11 bits of a
+// score's image are looked at, then 11, then 10.
+static constexpr int heads_most = 8;
+static constexpr int row_lanes = 8;
+static constexpr int bins = 2048;
+
+static __device__ const unsigned masked_image = 0x007fffffu; // of -Inf
+
+// image maps floats to integers in the same order; -0 is +0. There is no NaN.
+static __device__ unsigned image(float f) {
+    unsigned b = __float_as_uint(f);
+    if (b == 0x80000000u) b = 0;
+    return b ^ (static_cast<unsigned>(static_cast<int>(b) >> 31) | 0x80000000u);
+}
+
+static __device__ float score(int sum, float scale, double head_scale, double bias) {
+    double x = __dmul_rn(static_cast<double>(sum), __dmul_rn(static_cast<double>(scale), head_scale));
+    if (bias != 0) x = __dadd_rn(x, bias);
+    const double most = 3.40282346638528859811704183484516925440e+38;
+    if (x > most) x = most;
+    if (x < -most) x = -most;
+    return __double2float_rn(x);
+}
+
+static __device__ int dot16(const int4& a, const int4& b, int sum) {
+    sum = __dp4a(a.x, b.x, sum);
+    sum = __dp4a(a.y, b.y, sum);
+    sum = __dp4a(a.z, b.z, sum);
+    return __dp4a(a.w, b.w, sum);
+}
+
+// scan_int8 scores rows [0, n).
+//   codes   [n, stride] bytes, stride a multiple of 16, zeros behind the row
+//   scales  [n]
+//   mask    [(n + 63) / 64] bits, row r is bit r % 64: which rows count
+//   heads   [count, stride] bytes; head_scale, bias: [count]
+//   scores  [count, n]: -Inf for rows that don't count
+//   hist    [count, bins]: of the upper 11 bits of the images; added to
+// Blocks of 256 threads; dynamic shared memory: count * (stride + 4 * bins) bytes.
+KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned long long *mask, const signed char *heads,
+                  const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    const int chunks = stride / 16;
+    int4 *head = shared; // [count][chunks]
+    unsigned *local = reinterpret_cast<unsigned *>(head + count * chunks); // [count][bins]
+    for (int i = threadIdx.x; i < count * chunks; i += blockDim.x) head[i] = reinterpret_cast<const int4 *>(heads)[i];
+    for (int i = threadIdx.x; i < count * bins; i += blockDim.x) local[i] = 0;
+    __syncthreads();
+
+    const int lane = threadIdx.x % row_lanes;
+    const long long rows_a_block = blockDim.x / row_lanes;
+    // Every thread makes the same number of rounds, so that lanes of a row and
+    // warps stay together for the shuffles.
+    for (long long first = blockIdx.x * rows_a_block; first < n; first += gridDim.x * rows_a_block) {
+        const long long row = first + threadIdx.x / row_lanes;
+        const bool wanted = row < n && (mask[row >> 6] >> (row & 63) & 1);
+        int sum[heads_most] = {};
+        if (wanted) {
+            const int4 *code = reinterpret_cast<const int4 *>(codes + row * stride);
+            for (int c = lane; c < chunks; c += row_lanes) {
+                const int4 x = __ldg(code + c);
+#pragma unroll
+                for (int h = 0; h < heads_most; h++)
+                    if (h < count) sum[h] = dot16(x, head[h * chunks + c], sum[h]);
+            }
+        }
+        int mine = 0; // lane h keeps head h's
+#pragma unroll
+        for (int h = 0; h < heads_most; h++) {
+            int s = sum[h];
+            for (int step = row_lanes / 2; step > 0; step /= 2) s += __shfl_xor_sync(0xffffffffu, s, step);
+            if (lane == h) mine = s;
+        }
+        if (lane < count && row < n) {
+            float x = -__int_as_float(0x7f800000);
+            if (wanted) {
+                x = score(mine, scales[row], head_scale[lane], bias[lane]);
+                atomicAdd(&local[lane * bins + (image(x) >> 21)], 1u);
+            }
+            scores[lane * n + row] = x;
+        }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * bins; i += blockDim.x)
+        if (local[i]) atomicAdd(&hist[i], local[i]);
+}
+
+// refine adds to hist[bins] the next bits of the images of scores whose upper bits
+// are prefix: after known of them (11, then 22), the next 11 or the last 10.
+KERNEL(refine)(const float *scores, unsigned *hist, long long n, unsigned prefix, int known) {
+    SHARED(unsigned, local, bins);
+    for (int i = threadIdx.x; i < bins; i += blockDim.x) local[i] = 0;
+    __syncthreads();
+    const int next = known == 11 ? 11 : 10;
+    const int down = 32 - known - next;
+    for (long long row = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x; row < n; row += gridDim.x * static_cast<long long>(blockDim.x)) {
+        const unsigned u = image(scores[row]);
+        if (u > masked_image && u >> (32 - known) == prefix) atomicAdd(&local[u >> down & ((1u << next) - 1)], 1u);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < bins; i += blockDim.x)
+        if (local[i]) atomicAdd(&hist[i], local[i]);
+}
+
+// collect writes each row whose score's image is at least floor, and counts them in
+// found. Where there are more than room, the rest is counted and not written. An
+// entry is the complement of the image above the row, as in index/selection. The
+// order is that of arrival, which is none. Blocks of a multiple of 32 threads.
+KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, long long n, unsigned floor, unsigned long long room) {
+    const unsigned lane = threadIdx.x % 32;
+    const long long step = gridDim.x * static_cast<long long>(blockDim.x);
+    for (long long first = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x - lane; first < n; first += step) {
+        const long long row = first + lane;
+        unsigned u = 0;
+        if (row < n) u = image(scores[row]);
+        const bool take = u > masked_image && u >= floor;
+        const unsigned takers = __ballot_sync(0xffffffffu, take);
+        unsigned long long at = 0;
+        if (lane == 0 && takers) at = atomicAdd(found, static_cast<unsigned long long>(__popc(takers)));
+        at = __shfl_sync(0xffffffffu, at, 0) + __popc(takers & ((1u << lane) - 1));
+        if (take && at < room) entries[at] = static_cast<unsigned long long>(~u) << 32 | static_cast<unsigned long long>(row);
+    }
+}

@@ -1,0 +1,159 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"unsafe"
+)
+
+func isLost(err error) bool        { return errors.Is(err, ErrLost) }
+func isOutOfMemory(err error) bool { return errors.Is(err, ErrOutOfMemory) }
+
+// Queue orders work within [Device.Do]. It must not be used after.
+type Queue struct{ d *Device }
+
+// within checks that n bytes from off on lie in b and that b is of this device.
+func (q *Queue) within(what string, b *Buffer, off, n int64) error {
+	if b == nil || b.d != q.d {
+		return fmt.Errorf("CUDA device %d: %s: a buffer of another device, or none", q.d.info.Ordinal, what)
+	}
+	q.d.mu.Lock()
+	_, held := q.d.held[b]
+	q.d.mu.Unlock()
+	if !held {
+		return fmt.Errorf("CUDA device %d: %s: the buffer for %s was freed", q.d.info.Ordinal, what, b.purpose)
+	}
+	if off < 0 || n < 0 || off > b.size-n {
+		return fmt.Errorf("CUDA device %d: %s: bytes %d to %d of the buffer for %s, which has %d", q.d.info.Ordinal, what, off, off+n, b.purpose, b.size)
+	}
+	return nil
+}
+
+// Bytes is the memory of a slice of numbers, for [Upload] and [Download].
+type number interface {
+	~int8 | ~uint8 | ~int16 | ~uint16 | ~int32 | ~uint32 | ~int64 | ~uint64 | ~float32 | ~float64
+}
+
+func bytesOf[T number](x []T) []byte {
+	if len(x) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(x[0])))
+}
+
+// Upload copies src to b from byte off on. src may be changed after it returns.
+func Upload[T number](q *Queue, b *Buffer, off int64, src []T) error {
+	raw := bytesOf(src)
+	if err := q.within("upload", b, off, int64(len(raw))); err != nil || len(raw) == 0 {
+		return err
+	}
+	q.d.uploaded.Add(int64(len(raw)))
+	return q.d.b.upload(b.at+uint64(off), raw)
+}
+
+// Download copies b from byte off on to dst, after the work ordered so far.
+func Download[T number](q *Queue, dst []T, b *Buffer, off int64) error {
+	raw := bytesOf(dst)
+	if err := q.within("download", b, off, int64(len(raw))); err != nil || len(raw) == 0 {
+		return err
+	}
+	q.d.downloaded.Add(int64(len(raw)))
+	return q.d.b.download(raw, b.at+uint64(off))
+}
+
+// UploadPinned is [Upload] that may go on after it returns: p must not be changed
+// before [Device.Do] has ended.
+func (q *Queue) UploadPinned(b *Buffer, off int64, p *Pinned, n int) error {
+	if n < 0 || n > len(p.Bytes) {
+		return fmt.Errorf("CUDA device %d: upload of %d bytes from %d pinned ones", q.d.info.Ordinal, n, len(p.Bytes))
+	}
+	if err := q.within("upload", b, off, int64(n)); err != nil || n == 0 {
+		return err
+	}
+	q.d.uploaded.Add(int64(n))
+	return q.d.b.uploadPinned(b.at+uint64(off), p.Bytes[:n])
+}
+
+// Zero clears n bytes of b from off on.
+func (q *Queue) Zero(b *Buffer, off, n int64) error {
+	if err := q.within("zero", b, off, n); err != nil || n == 0 {
+		return err
+	}
+	return q.d.b.zero(b.at+uint64(off), n)
+}
+
+// Launch is the shape of a launch: blocks, threads a block, and bytes of dynamic
+// shared memory a block. A zero of Grid's or Block's is one.
+type Launch struct {
+	Grid, Block [3]int
+	Shared      int
+}
+
+// Arg is an argument of a kernel: a slot of eight bytes, as gorgonia.org/cu reads
+// them.
+type Arg struct {
+	bits uint64
+	b    *Buffer
+	off  int64
+}
+
+// At is the address of byte off of b.
+func At(b *Buffer, off int64) Arg { return Arg{b: b, off: off} }
+
+// Null is an address that a kernel takes for none.
+func Null() Arg { return Arg{} }
+
+// I32, U32, I64 and F32 are numbers of a kernel's parameters int, unsigned,
+// long long and float.
+func I32(x int) Arg     { return Arg{bits: uint64(uint32(int32(x)))} }
+func U32(x uint32) Arg  { return Arg{bits: uint64(x)} }
+func I64(x int64) Arg   { return Arg{bits: uint64(x)} }
+func F32(x float32) Arg { return Arg{bits: uint64(math.Float32bits(x))} }
+
+// Launch orders a kernel. Its arguments must be of the types and in the order of
+// its parameters.
+func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
+	slots := make([]uint64, len(args))
+	for i, a := range args {
+		slots[i] = a.bits
+		if a.b != nil {
+			if err := q.within(fmt.Sprintf("argument %d of kernel %s", i, kernel), a.b, a.off, 0); err != nil {
+				return err
+			}
+			slots[i] = a.b.at + uint64(a.off)
+		}
+	}
+	for i := range 3 {
+		l.Grid[i], l.Block[i] = max(l.Grid[i], 1), max(l.Block[i], 1)
+	}
+	q.d.launches.Add(1)
+	return q.d.b.launch(kernel, l, slots)
+}
+
+// Pinned is memory of the host that the device reads by itself.
+type Pinned struct {
+	Bytes []byte
+	d     *Device
+}
+
+// Pin allocates n bytes of pinned memory, which Free gives back.
+func (d *Device) Pin(n int) (*Pinned, error) {
+	p := &Pinned{d: d}
+	err := d.on(func() (err error) { p.Bytes, err = d.b.pin(n); return err })
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Free gives the memory back; p.Bytes must not be used any more. It may be called
+// on nil, and again.
+func (p *Pinned) Free() error {
+	if p == nil || p.Bytes == nil {
+		return nil
+	}
+	b := p.Bytes
+	p.Bytes = nil
+	return p.d.on(func() error { return p.d.b.unpin(b) })
+}
