@@ -1,5 +1,23 @@
+// What every kernel includes: CUDA under nvcc, the simulator under g++. KERNEL
+// declares a kernel, SHARED a static array of shared memory, DYNAMIC_SHARED what the
+// launch gave.
 #pragma once
+
+#ifdef KINDRED_SIM
+
+#include "../sim/sim.h"
+
+#define KERNEL(name) extern "C" void name
+#define SHARED(type, name, count) \
+    type(&name)[count] = *reinterpret_cast<type(*)[count]>(kindred::shared([] { static char key; return &key; }(), sizeof(type) * (count)))
+#define DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(kindred::dynamic_shared())
+
+#else
+
 #include <cuda_fp16.h>
+
 #define KERNEL(name) extern "C" __global__ void name
 #define SHARED(type, name, count) __shared__ type name[count]
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+
+#endif

@@ -26,9 +26,10 @@ static constexpr int bins = 2048;
 
 static __device__ const unsigned masked_image = 0x007fffffu; // of -Inf
 
-// image maps floats to integers in the same order; -0 is +0. There is no NaN.
+// image maps floats to integers in the same order; -0 is +0, NaN below everything.
 static __device__ unsigned image(float f) {
     unsigned b = __float_as_uint(f);
+    if ((b & 0x7fffffffu) > 0x7f800000u) return 0;
     if (b == 0x80000000u) b = 0;
     return b ^ (static_cast<unsigned>(static_cast<int>(b) >> 31) | 0x80000000u);
 }
@@ -95,7 +96,8 @@ KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned 
             float x = -__int_as_float(0x7f800000);
             if (wanted) {
                 x = score(mine, scales[row], head_scale[lane], bias[lane]);
-                atomicAdd(&local[lane * bins + (image(x) >> 21)], 1u);
+                const unsigned u = image(x);
+                if (u > masked_image) atomicAdd(&local[lane * bins + (u >> 21)], 1u);
             }
             scores[lane * n + row] = x;
         }
@@ -122,11 +124,11 @@ KERNEL(refine)(const float *scores, unsigned *hist, long long n, unsigned prefix
         if (local[i]) atomicAdd(&hist[i], local[i]);
 }
 
-// collect writes each row whose score's image is at least floor, and counts them in
-// found. Where there are more than room, the rest is counted and not written. An
+// collect writes each row, base above its place, whose score's image is at least
+// floor, and counts them in found. Where there are more than room, the rest is counted and not written. An
 // entry is the complement of the image above the row, as in index/selection. The
 // order is that of arrival, which is none. Blocks of a multiple of 32 threads.
-KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, long long n, unsigned floor, unsigned long long room) {
+KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, long long n, unsigned base, unsigned floor, unsigned long long room) {
     const unsigned lane = threadIdx.x % 32;
     const long long step = gridDim.x * static_cast<long long>(blockDim.x);
     for (long long first = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x - lane; first < n; first += step) {
@@ -138,6 +140,6 @@ KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long 
         unsigned long long at = 0;
         if (lane == 0 && takers) at = atomicAdd(found, static_cast<unsigned long long>(__popc(takers)));
         at = __shfl_sync(0xffffffffu, at, 0) + __popc(takers & ((1u << lane) - 1));
-        if (take && at < room) entries[at] = static_cast<unsigned long long>(~u) << 32 | static_cast<unsigned long long>(row);
+        if (take && at < room) entries[at] = static_cast<unsigned long long>(~u) << 32 | (base + static_cast<unsigned>(row));
     }
 }

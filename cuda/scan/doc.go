@@ -1,0 +1,12 @@
+// Package scan scores a whole population of int8 rows on CUDA devices and selects
+// its best, any number of them.
+//
+// A [Population] holds a copy of the rows on one device, in segments; rows are
+// appended and never change. [Population.Best] passes over them once for up to
+// eight heads: every score is the CPU's to the bit, a histogram of the scores is
+// taken on the way, and from it follows the exact score of the k-th best, whose
+// rows, ties included, are all that leaves the device. Memory is planned before it
+// is allocated.
+//
+// The kernels are in cuda/kernels/scan.cu.
+package scan

@@ -1,0 +1,203 @@
+package scan
+
+import (
+	"context"
+	"errors"
+
+	"github.com/kindred-search/kindred/cuda"
+)
+
+// pass is what one pass over the rows holds on the device.
+type pass struct {
+	p     *Population
+	n     int
+	heads []Head
+
+	vectors, scale, bias *cuda.Buffer // of the heads
+	mask, hist           *cuda.Buffer
+	scores               []*cuda.Buffer // [segments]: [heads, rows of the segment below n]
+	rows                 []int
+	all                  []*cuda.Buffer
+}
+
+func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Head, size []int) (out [][]uint64, err error) {
+	out = make([][]uint64, len(heads))
+	if n == 0 || len(heads) == 0 {
+		return out, nil
+	}
+	w := &pass{p: p, n: n, heads: heads}
+	defer func() {
+		for _, b := range w.all {
+			err = errors.Join(err, b.Free())
+		}
+	}()
+	if err := w.alloc(len(mask)); err != nil {
+		return nil, err
+	}
+	counts := make([]uint32, len(heads)*bins)
+	if err := w.score(ctx, mask, counts); err != nil {
+		return nil, err
+	}
+	for h := range heads {
+		if out[h], err = w.collect(ctx, h, counts[h*bins:(h+1)*bins], size[h]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (w *pass) alloc(words int) error {
+	p := w.p
+	count := int64(len(w.heads))
+	for _, b := range []struct {
+		to   **cuda.Buffer
+		name string
+		size int64
+	}{
+		{&w.vectors, "heads", count * int64(p.stride)}, {&w.scale, "heads", count * 8}, {&w.bias, "heads", count * 8},
+		{&w.mask, "mask", int64(words) * 8}, {&w.hist, "histograms", count * bins * 4},
+	} {
+		buffer, err := p.d.Alloc(b.name, b.size)
+		if err != nil {
+			return err
+		}
+		*b.to = buffer
+		w.all = append(w.all, buffer)
+	}
+	for _, s := range p.segments {
+		rows := min(s.rows, w.n-s.first)
+		if rows <= 0 {
+			break
+		}
+		buffer, err := p.d.Alloc("scores", count*int64(rows)*4)
+		if err != nil {
+			return err
+		}
+		w.all, w.scores, w.rows = append(w.all, buffer), append(w.scores, buffer), append(w.rows, rows)
+	}
+	return nil
+}
+
+// score scores everyone and reads the histograms of the scores' upper bits.
+func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error {
+	p := w.p
+	codes := make([]int8, len(w.heads)*p.stride)
+	scale, bias := make([]float64, len(w.heads)), make([]float64, len(w.heads))
+	for h, head := range w.heads {
+		copy(codes[h*p.stride:], head.Codes)
+		scale[h], bias[h] = head.Scale, head.Bias
+	}
+	return p.d.Do(ctx, func(q *cuda.Queue) error {
+		err := errors.Join(
+			cuda.Upload(q, w.vectors, 0, codes), cuda.Upload(q, w.scale, 0, scale), cuda.Upload(q, w.bias, 0, bias),
+			cuda.Upload(q, w.mask, 0, mask), q.Zero(w.hist, 0, w.hist.Size()))
+		if err != nil {
+			return err
+		}
+		count := len(w.heads)
+		for i, scores := range w.scores {
+			s := p.segments[i]
+			err := q.Launch("scan_int8", cuda.Launch{
+				Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (p.stride + 4*bins),
+			}, cuda.At(s.codes, 0), cuda.At(s.scales, 0), cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
+				cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
+			if err != nil {
+				return err
+			}
+		}
+		return cuda.Download(q, counts, w.hist, 0)
+	})
+}
+
+// collect finds the score of the k-th best of head h from the histogram of the upper
+// 11 bits, and gets the rows that reach it.
+func (w *pass) collect(ctx context.Context, h int, counts []uint32, k int) ([]uint64, error) {
+	if k <= 0 {
+		return nil, nil
+	}
+	above := 0 // rows known to be better
+	prefix, found := place(counts, k, &above)
+	floor := uint32(maskedImage) + 1
+	room := above
+	if found {
+		for _, known := range []int{11, 22} {
+			if err := w.refine(ctx, h, prefix, known, counts); err != nil {
+				return nil, err
+			}
+			bits := 11
+			if known == 22 {
+				bits = 10
+			}
+			digit, ok := place(counts[:1<<bits], k-above, &above)
+			if !ok {
+				return nil, errors.New("the histograms of a scan contradict each other: this is a fault of the device or of Kindred")
+			}
+			prefix = prefix<<bits | digit
+			room = above + int(counts[digit])
+		}
+		floor = prefix
+	}
+	if room == 0 {
+		return nil, nil
+	}
+	entries, err := w.p.d.Alloc("members", int64(room)*8+8)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]uint64, room)
+	got := []uint64{0}
+	err = w.p.d.Do(ctx, func(q *cuda.Queue) error {
+		if err := q.Zero(entries, int64(room)*8, 8); err != nil {
+			return err
+		}
+		for i, scores := range w.scores {
+			err := q.Launch("collect", cuda.Launch{Grid: [3]int{w.p.grid(w.rows[i], threads)}, Block: [3]int{threads}},
+				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(entries, 0), cuda.At(entries, int64(room)*8),
+				cuda.I64(int64(w.rows[i])), cuda.U32(uint32(w.p.segments[i].first)), cuda.U32(floor), cuda.I64(int64(room)))
+			if err != nil {
+				return err
+			}
+		}
+		return errors.Join(cuda.Download(q, out, entries, 0), cuda.Download(q, got, entries, int64(room)*8))
+	})
+	if err = errors.Join(err, entries.Free()); err != nil {
+		return nil, err
+	}
+	if got[0] != uint64(room) {
+		return nil, errors.New("a scan's histogram and its rows contradict each other: this is a fault of the device or of Kindred")
+	}
+	return out, nil
+}
+
+// place is the bin, from the highest down, that the k-th best lies in; the rows of
+// those above it are added to above. It is not found where all bins together have
+// no k.
+func place(counts []uint32, k int, above *int) (uint32, bool) {
+	sum := 0
+	for bin := len(counts) - 1; bin >= 0; bin-- {
+		if sum+int(counts[bin]) >= k {
+			*above += sum
+			return uint32(bin), true
+		}
+		sum += int(counts[bin])
+	}
+	*above += sum
+	return 0, false
+}
+
+// refine counts the next bits of the scores whose upper ones are prefix.
+func (w *pass) refine(ctx context.Context, h int, prefix uint32, known int, counts []uint32) error {
+	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
+		if err := q.Zero(w.hist, 0, bins*4); err != nil {
+			return err
+		}
+		for i, scores := range w.scores {
+			err := q.Launch("refine", cuda.Launch{Grid: [3]int{w.p.grid(w.rows[i], threads)}, Block: [3]int{threads}},
+				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.U32(prefix), cuda.I32(known))
+			if err != nil {
+				return err
+			}
+		}
+		return cuda.Download(q, counts, w.hist, 0)
+	})
+}

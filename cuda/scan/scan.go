@@ -1,0 +1,206 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/kindred-search/kindred/cuda"
+)
+
+// What scan.cu names alike.
+const (
+	headsMost   = 8
+	bins        = 2048
+	threads     = 256
+	rowLanes    = 8
+	maskedImage = 0x007fffff // of -Inf
+)
+
+// segmentBytes is how much of the codes a segment holds. Small ones waste launches,
+// large ones memory.
+const segmentBytes = 256 << 20
+
+// Head is a vector of codes whose score of a row is
+// codes·row × (the row's scale × Scale) + Bias, in fp64, rounded once to fp32.
+type Head struct {
+	Codes       []int8
+	Scale, Bias float64
+}
+
+// Population is a copy of int8 rows on a device. It is safe for concurrent use.
+type Population struct {
+	d           *cuda.Device
+	dim, stride int
+	perSegment  int // rows, a multiple of 64
+
+	mu       sync.Mutex
+	segments []*segment
+	rows     int
+	closed   bool
+}
+
+// segment holds rows [first, first + rows).
+type segment struct {
+	codes, scales *cuda.Buffer
+	first, rows   int
+}
+
+// New returns an empty population of rows of dim codes. The device stays the
+// caller's.
+func New(d *cuda.Device, dim int) (*Population, error) {
+	if dim < 1 || dim > 1<<15 {
+		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
+	}
+	stride := (dim + 15) &^ 15
+	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64)}, nil
+}
+
+// Rows returns how many rows there are.
+func (p *Population) Rows() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows
+}
+
+// Append copies rows behind those there are: codes [n, dim] and scales [n]. After
+// an error none of them counts.
+func (p *Population) Append(ctx context.Context, codes []int8, scales []float32) error {
+	if len(codes) != len(scales)*p.dim {
+		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), p.dim)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return cuda.ErrClosed
+	}
+	was := p.rows
+	for len(scales) > 0 {
+		s := p.last()
+		if s == nil {
+			var err error
+			if s, err = p.grow(); err != nil {
+				return errors.Join(err, p.cut(was))
+			}
+		}
+		n := min(len(scales), p.perSegment-s.rows)
+		if err := p.write(ctx, s, codes[:n*p.dim], scales[:n]); err != nil {
+			return errors.Join(err, p.cut(was))
+		}
+		s.rows, p.rows = s.rows+n, p.rows+n
+		codes, scales = codes[n*p.dim:], scales[n:]
+	}
+	return nil
+}
+
+// last is the segment that has room, nil for none.
+func (p *Population) last() *segment {
+	if n := len(p.segments); n > 0 && p.segments[n-1].rows < p.perSegment {
+		return p.segments[n-1]
+	}
+	return nil
+}
+
+func (p *Population) grow() (*segment, error) {
+	s := &segment{first: p.rows}
+	var err error
+	if s.codes, err = p.d.Alloc("rows", int64(p.perSegment)*int64(p.stride)); err != nil {
+		return nil, err
+	}
+	if s.scales, err = p.d.Alloc("rows", int64(p.perSegment)*4); err != nil {
+		return nil, errors.Join(err, s.codes.Free())
+	}
+	p.segments = append(p.segments, s)
+	return s, nil
+}
+
+// cut takes back rows from an append that failed, and the segments that were made for
+// them.
+func (p *Population) cut(rows int) error {
+	p.rows = rows
+	var all []error
+	for n := len(p.segments); n > 0 && p.segments[n-1].first >= rows; n-- {
+		all = append(all, p.segments[n-1].free())
+		p.segments = p.segments[:n-1]
+	}
+	if n := len(p.segments); n > 0 {
+		p.segments[n-1].rows = rows - p.segments[n-1].first
+	}
+	return errors.Join(all...)
+}
+
+func (s *segment) free() error { return errors.Join(s.codes.Free(), s.scales.Free()) }
+
+func (p *Population) write(ctx context.Context, s *segment, codes []int8, scales []float32) error {
+	if p.stride != p.dim {
+		padded := make([]int8, len(scales)*p.stride)
+		for i := range scales {
+			copy(padded[i*p.stride:], codes[i*p.dim:(i+1)*p.dim])
+		}
+		codes = padded
+	}
+	return p.d.Do(ctx, func(q *cuda.Queue) error {
+		if err := cuda.Upload(q, s.codes, int64(s.rows)*int64(p.stride), codes); err != nil {
+			return err
+		}
+		return cuda.Upload(q, s.scales, int64(s.rows)*4, scales)
+	})
+}
+
+// Close frees the device's copy. It may be called again.
+func (p *Population) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	var all []error
+	for _, s := range p.segments {
+		all = append(all, s.free())
+	}
+	p.segments, p.rows = nil, 0
+	return errors.Join(all...)
+}
+
+// Best returns for each head the candidates of its size[h] best rows among the first
+// n, of those whose bit is set in mask ([(n+63)/64] words, row r bit r%64): all rows
+// that score at least as the size-th best does, ties included, in no order; all
+// that count, where they are fewer. An entry is the complement of the score's image
+// (package selection) above the row. Ctx is asked between passes.
+func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Head, size []int) ([][]uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return nil, cuda.ErrClosed
+	case n < 0 || n > p.rows:
+		return nil, fmt.Errorf("the best of %d rows: the device has %d", n, p.rows)
+	case len(mask) != (n+63)/64:
+		return nil, fmt.Errorf("a mask of %d words for %d rows: want %d", len(mask), n, (n+63)/64)
+	case len(size) != len(heads):
+		return nil, fmt.Errorf("%d sizes for %d heads", len(size), len(heads))
+	}
+	for h := range heads {
+		if len(heads[h].Codes) != p.dim {
+			return nil, fmt.Errorf("head %d has %d codes, rows have %d", h, len(heads[h].Codes), p.dim)
+		}
+	}
+	each := min(headsMost, p.d.Info().SharedPerBlock/(p.stride+4*bins))
+	if each < 1 {
+		return nil, fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", p.dim, p.d.Info().SharedPerBlock)
+	}
+	out := make([][]uint64, 0, len(heads))
+	for first := 0; first < len(heads); first += each {
+		end := min(first+each, len(heads))
+		part, err := p.pass(ctx, n, mask, heads[first:end], size[first:end])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+// grid is how many blocks share rows, so many a block: enough for every processor.
+func (p *Population) grid(rows, perBlock int) int {
+	return max(1, min((rows+perBlock-1)/perBlock, 16*max(1, p.d.Info().Processors)))
+}

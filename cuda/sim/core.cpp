@@ -1,0 +1,354 @@
+#include "core.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <random>
+#include <sys/mman.h>
+
+#include "sim.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define KINDRED_ASAN 1
+#else
+#define KINDRED_ASAN 0
+#endif
+
+// swap_stacks saves the callee's registers on the stack, stores its pointer to
+// *from, and goes on with the stack at to.
+extern "C" void kindred_swap_stacks(void **from, void *to);
+#if defined(__x86_64__)
+asm(R"(
+.text
+.globl kindred_swap_stacks
+.type kindred_swap_stacks,@function
+kindred_swap_stacks:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size kindred_swap_stacks,.-kindred_swap_stacks
+)");
+static constexpr int saved = 6;
+#elif defined(__aarch64__)
+asm(R"(
+.text
+.globl kindred_swap_stacks
+.type kindred_swap_stacks,@function
+kindred_swap_stacks:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+.size kindred_swap_stacks,.-kindred_swap_stacks
+)");
+#else
+#error "the simulator's switch of stacks is written for x86-64 and aarch64"
+#endif
+
+namespace kindred {
+
+Thread *current;
+
+namespace {
+
+constexpr size_t stack_bytes = 256 << 10;
+constexpr unsigned char poison = 0xff; // a NaN, and no index
+
+enum class State { ready, barrier, meeting, ended };
+
+struct Fiber : Thread {
+    void *stack = nullptr; // where it stopped
+    State state = State::ready;
+    unsigned number = 0; // in the block
+    Place at{};
+    bool result_of_barrier = false;
+    int counted = 0;
+    uint64_t inbox[32];
+#if KINDRED_ASAN
+    void *fake = nullptr;
+#endif
+};
+
+// Meeting is of lanes of a warp with one mask.
+struct Meeting {
+    unsigned mask, arrived;
+    const char *what;
+    uint64_t values[32];
+};
+
+struct Block {
+    const Kernel *kernel;
+    void **params;
+    std::vector<Fiber> fibers;
+    std::vector<unsigned> ready;
+    std::vector<std::vector<Meeting>> warps;
+    std::map<const void *, std::vector<unsigned char>> shared;
+    std::vector<unsigned char> dynamic;
+    unsigned at_barrier = 0, ended = 0;
+    std::string fault;
+    std::mt19937_64 random;
+    void *scheduler = nullptr;
+#if KINDRED_ASAN
+    void *scheduler_fake = nullptr;
+    const void *scheduler_bottom = nullptr;
+    size_t scheduler_size = 0;
+#endif
+};
+
+Block *block;
+Fiber *self;
+
+std::string name_of(const Fiber &f) {
+    char s[160];
+    snprintf(s, sizeof s, "block (%u, %u, %u), thread (%u, %u, %u)", f.block.x, f.block.y, f.block.z, f.thread.x, f.thread.y, f.thread.z);
+    return s;
+}
+
+std::string name_of(Place p) { return std::string(p.what) + " at " + p.file + ":" + std::to_string(p.line); }
+
+// Stacks are kept: a kernel has up to 1024 threads, and there are many launches.
+char *stacks() {
+    static char *all = [] {
+        void *p = mmap(nullptr, 1024 * stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED) { perror("simulator: stacks"); abort(); }
+        for (int i = 0; i < 1024; i++) // an overflow faults
+            mprotect(static_cast<char *>(p) + i * stack_bytes, 4096, PROT_NONE);
+        return static_cast<char *>(p);
+    }();
+    return all;
+}
+
+// give_way lets the scheduler go on; it returns when it is this thread's turn.
+void give_way() {
+    Fiber *f = self;
+#if KINDRED_ASAN
+    __sanitizer_start_switch_fiber(f->state == State::ended ? nullptr : &f->fake, block->scheduler_bottom, block->scheduler_size);
+#endif
+    kindred_swap_stacks(&f->stack, block->scheduler);
+#if KINDRED_ASAN
+    __sanitizer_finish_switch_fiber(f->fake, &block->scheduler_bottom, &block->scheduler_size);
+#endif
+}
+
+void wake(unsigned number) {
+    block->fibers[number].state = State::ready;
+    block->ready.push_back(number);
+}
+
+extern "C" void kindred_fiber_main() {
+#if KINDRED_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &block->scheduler_bottom, &block->scheduler_size);
+#endif
+    block->kernel->call(block->params);
+    self->state = State::ended;
+    block->ended++;
+    give_way();
+    abort(); // nobody wakes it
+}
+
+void start(Fiber &f) {
+    char *top = stacks() + (f.number + 1) * stack_bytes;
+    void **sp = reinterpret_cast<void **>(top);
+#if defined(__x86_64__)
+    *--sp = nullptr; // the frame above, and alignment: at entry the stack is 8 off 16
+    *--sp = reinterpret_cast<void *>(kindred_fiber_main);
+    for (int i = 0; i < saved; i++) *--sp = nullptr;
+#else
+    sp -= 20;
+    std::memset(sp, 0, 160);
+    sp[11] = reinterpret_cast<void *>(kindred_fiber_main); // x30
+#endif
+    f.stack = sp;
+    f.state = State::ready;
+}
+
+void resume(Fiber &f) {
+    self = &f;
+    current = &f;
+#if KINDRED_ASAN
+    __sanitizer_start_switch_fiber(&block->scheduler_fake, stacks() + f.number * stack_bytes, stack_bytes);
+#endif
+    kindred_swap_stacks(&block->scheduler, f.stack);
+#if KINDRED_ASAN
+    __sanitizer_finish_switch_fiber(block->scheduler_fake, nullptr, nullptr);
+#endif
+}
+
+void fail(const Fiber &f, const std::string &why) {
+    if (block->fault.empty()) block->fault = "kernel " + std::string(block->kernel->name) + ", " + name_of(f) + ": " + why;
+}
+
+// release lets the barrier go when everybody is there.
+void release() {
+    int yes = 0;
+    const Fiber *first = nullptr;
+    for (Fiber &f : block->fibers) {
+        yes += f.result_of_barrier;
+        if (!first) first = &f;
+        else if (f.at.line != first->at.line || f.at.file != first->at.file)
+            return fail(f, "waits at " + name_of(f.at) + " while " + name_of(*first) + " waits at " + name_of(first->at));
+    }
+    block->at_barrier = 0;
+    for (Fiber &f : block->fibers) {
+        f.counted = yes;
+        wake(f.number);
+    }
+}
+
+} // namespace
+
+void stop(Place at, const char *why) {
+    fail(*self, name_of(at) + " " + why);
+    for (;;) give_way(); // it is never woken
+}
+
+int barrier(Place at, bool value) {
+    self->at = at;
+    self->result_of_barrier = value;
+    self->state = State::barrier;
+    if (++block->at_barrier == block->fibers.size()) release();
+    give_way();
+    return self->counted;
+}
+
+unsigned lane() { return self->number % 32; }
+
+const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
+    Fiber *f = self;
+    const unsigned mine = 1u << lane();
+    if (!(mask & mine)) stop(at, "is called by a lane that is not in its mask");
+    auto &meetings = block->warps[f->number / 32];
+    size_t i = 0;
+    for (; i < meetings.size(); i++) {
+        if (meetings[i].mask == mask && !(meetings[i].arrived & mine)) break;
+        if (meetings[i].mask & mask) stop(at, "and lanes of its mask meet elsewhere with another mask");
+    }
+    if (i == meetings.size()) meetings.push_back({mask, 0, at.what, {}});
+    Meeting &m = meetings[i];
+    if (std::strcmp(m.what, at.what)) stop(at, (std::string("meets lanes that are in ") + m.what).c_str());
+    m.arrived |= mine;
+    m.values[lane()] = value;
+    f->at = at;
+    f->state = State::meeting;
+    if (m.arrived == mask) {
+        const unsigned first = f->number / 32 * 32;
+        for (unsigned l = 0; l < 32; l++)
+            if (mask >> l & 1) {
+                std::memcpy(block->fibers[first + l].inbox, m.values, sizeof m.values);
+                wake(first + l);
+            }
+        meetings.erase(meetings.begin() + static_cast<long>(i));
+    }
+    give_way();
+    return f->inbox;
+}
+
+void *shared(const void *key, size_t bytes) {
+    auto [at, fresh] = block->shared.try_emplace(key);
+    if (fresh) at->second.assign(bytes + 16, poison);
+    void *p = at->second.data();
+    size_t space = bytes + 16;
+    return std::align(16, bytes, p, space);
+}
+
+void *dynamic_shared() {
+    void *p = block->dynamic.data();
+    size_t space = block->dynamic.size();
+    return std::align(16, space - 16, p, space);
+}
+
+std::vector<Kernel> &kernels() {
+    static std::vector<Kernel> all;
+    return all;
+}
+
+bool register_kernel(Kernel k) {
+    kernels().push_back(k);
+    return true;
+}
+
+void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
+    std::mt19937_64 random(seed);
+    const unsigned *g = shape.grid, *d = shape.block;
+    std::vector<unsigned> order(size_t(g[0]) * g[1] * g[2]);
+    for (size_t i = 0; i < order.size(); i++) order[i] = unsigned(i);
+    std::shuffle(order.begin(), order.end(), random);
+    const unsigned threads = d[0] * d[1] * d[2];
+    Block b;
+    block = &b;
+    b.kernel = &k;
+    b.params = params;
+    b.random.seed(random());
+    for (unsigned at : order) {
+        b.shared.clear();
+        b.dynamic.assign(shape.shared + 16, poison);
+        b.at_barrier = b.ended = 0;
+        b.fibers.assign(threads, Fiber{});
+        b.warps.assign((threads + 31) / 32, {});
+        b.ready.clear();
+        for (unsigned i = 0; i < threads; i++) {
+            Fiber &f = b.fibers[i];
+            f.number = i;
+            f.thread = {i % d[0], i / d[0] % d[1], i / d[0] / d[1]};
+            f.block = {at % g[0], at / g[0] % g[1], at / g[0] / g[1]};
+            f.block_dim = {d[0], d[1], d[2]};
+            f.grid_dim = {g[0], g[1], g[2]};
+            start(f);
+            b.ready.push_back(i);
+        }
+        while (!b.ready.empty() && b.fault.empty()) {
+            const size_t i = b.random() % b.ready.size();
+            const unsigned next = b.ready[i];
+            b.ready[i] = b.ready.back();
+            b.ready.pop_back();
+            resume(b.fibers[next]);
+        }
+        if (b.fault.empty() && b.ended != threads)
+            for (const Fiber &f : b.fibers)
+                if (f.state != State::ended) {
+                    fail(f, "waits for ever at " + name_of(f.at) + ", where not all come: " + std::to_string(b.ended) + " of " + std::to_string(threads) + " threads have ended");
+                    break;
+                }
+        if (!b.fault.empty()) break;
+    }
+    block = nullptr;
+    if (!b.fault.empty()) throw Fault(b.fault);
+}
+
+} // namespace kindred
