@@ -13,7 +13,7 @@
 // index/rows, and rounded to float once.
 //
 // Bytes and operations a row of dim 384, H heads: 384 + 4 read, 4 H written, 384 H
-// products of bytes. One head reads 388 and writes 4: bandwidth is the bound. The
+// products of a byte and a short. One head reads 388 and writes 4: bandwidth is the bound. The
 // refining passes read 4 bytes a row and head each.
 
 #include "kernel.cuh"
@@ -43,28 +43,33 @@ static __device__ float score(int sum, float scale, double head_scale, double bi
     return __double2float_rn(x);
 }
 
-static __device__ int dot16(const int4& a, const int4& b, int sum) {
-    sum = __dp4a(a.x, b.x, sum);
-    sum = __dp4a(a.y, b.y, sum);
-    sum = __dp4a(a.z, b.z, sum);
-    return __dp4a(a.w, b.w, sum);
+// dot16 adds 16 products of a row's bytes and a head's shorts.
+static __device__ int dot16(const int4& row, const int4& low, const int4& high, int sum) {
+    sum = __dp2a_lo(low.x, row.x, sum);
+    sum = __dp2a_hi(low.y, row.x, sum);
+    sum = __dp2a_lo(low.z, row.y, sum);
+    sum = __dp2a_hi(low.w, row.y, sum);
+    sum = __dp2a_lo(high.x, row.z, sum);
+    sum = __dp2a_hi(high.y, row.z, sum);
+    sum = __dp2a_lo(high.z, row.w, sum);
+    return __dp2a_hi(high.w, row.w, sum);
 }
 
 // scan_int8 scores rows [0, n).
 //   codes   [n, stride] bytes, stride a multiple of 16, zeros behind the row
 //   scales  [n]
 //   mask    [(n + 63) / 64] bits, row r is bit r % 64: which rows count
-//   heads   [count, stride] bytes; head_scale, bias: [count]
+//   heads   [count, stride] shorts; head_scale, bias: [count]
 //   scores  [count, n]: -Inf for rows that don't count
 //   hist    [count, bins]: of the upper 11 bits of the images; added to
-// Blocks of 256 threads; dynamic shared memory: count * (stride + 4 * bins) bytes.
-KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned long long *mask, const signed char *heads,
+// Blocks of 256 threads; dynamic shared memory: count * (2 * stride + 4 * bins) bytes.
+KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
                   const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
     DYNAMIC_SHARED(int4, shared);
     const int chunks = stride / 16;
-    int4 *head = shared; // [count][chunks]
-    unsigned *local = reinterpret_cast<unsigned *>(head + count * chunks); // [count][bins]
-    for (int i = threadIdx.x; i < count * chunks; i += blockDim.x) head[i] = reinterpret_cast<const int4 *>(heads)[i];
+    int4 *head = shared; // [count][2 * chunks]
+    unsigned *local = reinterpret_cast<unsigned *>(head + count * 2 * chunks); // [count][bins]
+    for (int i = threadIdx.x; i < count * 2 * chunks; i += blockDim.x) head[i] = reinterpret_cast<const int4 *>(heads)[i];
     for (int i = threadIdx.x; i < count * bins; i += blockDim.x) local[i] = 0;
     __syncthreads();
 
@@ -82,7 +87,7 @@ KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned 
                 const int4 x = __ldg(code + c);
 #pragma unroll
                 for (int h = 0; h < heads_most; h++)
-                    if (h < count) sum[h] = dot16(x, head[h * chunks + c], sum[h]);
+                    if (h < count) sum[h] = dot16(x, head[2 * (h * chunks + c)], head[2 * (h * chunks + c) + 1], sum[h]);
             }
         }
         int mine = 0; // lane h keeps head h's

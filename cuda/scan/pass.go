@@ -54,7 +54,7 @@ func (w *pass) alloc(words int) error {
 		name string
 		size int64
 	}{
-		{&w.vectors, "heads", count * int64(p.stride)}, {&w.scale, "heads", count * 8}, {&w.bias, "heads", count * 8},
+		{&w.vectors, "heads", 2 * count * int64(p.stride)}, {&w.scale, "heads", count * 8}, {&w.bias, "heads", count * 8},
 		{&w.mask, "mask", int64(words) * 8}, {&w.hist, "histograms", count * bins * 4},
 	} {
 		buffer, err := p.d.Alloc(b.name, b.size)
@@ -81,7 +81,7 @@ func (w *pass) alloc(words int) error {
 // score scores everyone and reads the histograms of the scores' upper bits.
 func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error {
 	p := w.p
-	codes := make([]int8, len(w.heads)*p.stride)
+	codes := make([]int16, len(w.heads)*p.stride)
 	scale, bias := make([]float64, len(w.heads)), make([]float64, len(w.heads))
 	for h, head := range w.heads {
 		copy(codes[h*p.stride:], head.Codes)
@@ -98,7 +98,7 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 		for i, scores := range w.scores {
 			s := p.segments[i]
 			err := q.Launch("scan_int8", cuda.Launch{
-				Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (p.stride + 4*bins),
+				Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
 			}, cuda.At(s.codes, 0), cuda.At(s.scales, 0), cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
 				cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
 			if err != nil {

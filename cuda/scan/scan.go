@@ -22,10 +22,10 @@ const (
 // large ones memory.
 const segmentBytes = 256 << 20
 
-// Head is a vector of codes whose score of a row is
-// codes·row × (the row's scale × Scale) + Bias, in fp64, rounded once to fp32.
+// Head is a vector of codes, whose products with any row add up within 32 bits; its
+// score of a row is codes·row × (the row's scale × Scale) + Bias, in fp64, rounded once to fp32.
 type Head struct {
-	Codes       []int8
+	Codes       []int16
 	Scale, Bias float64
 }
 
@@ -184,7 +184,7 @@ func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Hea
 			return nil, fmt.Errorf("head %d has %d codes, rows have %d", h, len(heads[h].Codes), p.dim)
 		}
 	}
-	each := min(headsMost, p.d.Info().SharedPerBlock/(p.stride+4*bins))
+	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride+4*bins))
 	if each < 1 {
 		return nil, fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", p.dim, p.d.Info().SharedPerBlock)
 	}

@@ -89,10 +89,11 @@ func (b *base) best(n int, mask []uint64, h Head, k int) []uint64 {
 
 func randomHeads(rng *rand.Rand, count, dim int) []Head {
 	var out []Head
+	most := min(math.MaxInt16, math.MaxInt32/(127*dim))
 	for range count {
-		h := Head{Scale: rng.Float64(), Codes: make([]int8, dim)}
+		h := Head{Scale: rng.Float64(), Codes: make([]int16, dim)}
 		for j := range h.Codes {
-			h.Codes[j] = int8(rng.IntN(255) - 127)
+			h.Codes[j] = int16(rng.IntN(2*most+1) - most)
 		}
 		if rng.IntN(2) == 0 {
 			h.Bias = rng.NormFloat64()
@@ -182,8 +183,8 @@ func TestExtremes(t *testing.T) {
 		t.Fatal(err)
 	}
 	mask := []uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64, 1<<8 - 1}
-	ones := slices.Repeat([]int8{127}, 16)
-	for _, h := range []Head{{ones, 1, 0}, {ones, math.MaxFloat64, 0}, {ones, -1e300, 1}, {make([]int8, 16), 1, 0}, {make([]int8, 16), 1, -3}} {
+	ones := slices.Repeat([]int16{math.MaxInt16}, 16)
+	for _, h := range []Head{{ones, 1, 0}, {ones, math.MaxFloat64, 0}, {ones, -1e300, 1}, {make([]int16, 16), 1, 0}, {make([]int16, 16), 1, -3}} {
 		for _, k := range []int{1, 7, 100, 200, 1000} {
 			check(t, p, b, 200, mask, []Head{h}, []int{k})
 		}
@@ -303,11 +304,11 @@ func TestRefused(t *testing.T) {
 	if err := p.Append(t.Context(), make([]int8, 8), make([]float32, 2)); err != nil {
 		t.Fatal(err)
 	}
-	h := []Head{{Codes: make([]int8, 4)}}
+	h := []Head{{Codes: make([]int16, 4)}}
 	for what, err := range map[string]error{
 		"more rows than there are": second(p.Best(t.Context(), 3, []uint64{7}, h, []int{1})),
 		"a long mask":              second(p.Best(t.Context(), 2, []uint64{3, 0}, h, []int{1})),
-		"a short head":             second(p.Best(t.Context(), 2, []uint64{3}, []Head{{Codes: make([]int8, 3)}}, []int{1})),
+		"a short head":             second(p.Best(t.Context(), 2, []uint64{3}, []Head{{Codes: make([]int16, 3)}}, []int{1})),
 		"no size":                  second(p.Best(t.Context(), 2, []uint64{3}, h, nil)),
 	} {
 		if err == nil {

@@ -149,3 +149,12 @@ inline int __dp4a(int a, int b, int c) {
         c += static_cast<int8_t>(static_cast<unsigned>(a) >> (8 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * i));
     return c;
 }
+
+// Two shorts of a by the lower, or upper, two bytes of b.
+inline int dp2a(int a, int b, int c, int at) {
+    for (int i = 0; i < 2; i++)
+        c += static_cast<int16_t>(static_cast<unsigned>(a) >> (16 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * (at + i)));
+    return c;
+}
+inline int __dp2a_lo(int a, int b, int c) { return dp2a(a, b, c, 0); }
+inline int __dp2a_hi(int a, int b, int c) { return dp2a(a, b, c, 2); }

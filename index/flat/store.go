@@ -451,6 +451,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 	}
 	if e := s.engines[name]; e != nil {
 		e.dropped.Store(true)
+		e.table.Close()
 		delete(s.engines, name)
 	}
 	return nil
@@ -517,6 +518,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	for _, e := range s.engines {
+		e.table.Close()
+	}
 	closed := make(chan error, 1)
 	go func() {
 		defer func() { // a database that failed may not close cleanly

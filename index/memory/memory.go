@@ -107,6 +107,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		return err
 	}
 	e.end(fmt.Errorf("collection %q: %w", name, index.ErrNotFound))
+	e.table.Close()
 	delete(s.engines, name)
 	return nil
 }
@@ -132,6 +133,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	for _, e := range s.engines {
 		e.end(fmt.Errorf("memory store: %w", index.ErrClosed))
+		e.table.Close()
 	}
 	return nil
 }

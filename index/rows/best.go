@@ -48,13 +48,17 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 	for s := range which {
 		which[s] = s
 	}
-	if len(req.Sets) > 0 && int(v.n) >= 16*sampleRows {
+	guessed := int(v.n) >= 16*sampleRows
+	if len(req.Sets) > 0 && (guessed || v.opt.Device != nil) {
 		p, err := v.plan(&req.ScanRequest)
 		if err != nil {
 			return nil, err
 		}
 		c.plan = p
-		if c.guess() {
+		if made, err := v.onDevice(ctx, p, &req, c.allowed, out); err != nil || made {
+			return out, err
+		}
+		if guessed && c.guess() {
 			if err := p.blocks(ctx, req.Progress, c.worker); err != nil {
 				return nil, err
 			}

@@ -36,6 +36,10 @@ type Options struct {
 	// MinDead is how many dead rows there must be before compaction is thought
 	// of; 0 means 4096. Small values are for tests.
 	MinDead int
+	// Device, where given, makes the lists of heads that are a vector and a bias,
+	// over int8 rows, where there are at least DeviceRows of them; 0 means 50,000.
+	Device     Device
+	DeviceRows int
 }
 
 // Table is one collection in memory. Methods are safe for concurrent use.
@@ -60,6 +64,7 @@ type core struct {
 	used   int
 	dicts  []*dict // nil for numeric columns
 	derive derived
+	device deviceCopy
 }
 
 // New returns an empty table of a valid spec.
@@ -69,6 +74,9 @@ func New(spec index.Spec, opt Options) *Table {
 	}
 	if opt.MinDead == 0 {
 		opt.MinDead = 4096
+	}
+	if opt.DeviceRows == 0 {
+		opt.DeviceRows = deviceRows
 	}
 	if opt.ChunkRows < 64 || opt.ChunkRows&(opt.ChunkRows-1) != 0 {
 		opt.ChunkRows = chunkRows(&spec)
@@ -210,6 +218,19 @@ func (t *Table) changed(version uint64) {
 	}
 }
 
+// Close gives back what the table holds on a device. It can still be used.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.close()
+}
+
+func (t *Table) close() {
+	if err := t.core.device.close(); err != nil {
+		t.opt.Device.Note(err)
+	}
+}
+
 // collectEvery is how many bytes of vectors compaction copies between two
 // collections of garbage.
 const collectEvery = 64 << 20
@@ -223,6 +244,7 @@ func (t *Table) compact() {
 	chunks, names, shift := slices.Clone(old.chunks), dictNames(old.dicts), old.shift
 	it := old.live.Iterator()
 	fresh := newCore(&t.spec, 1<<shift)
+	t.close()
 	t.core, old = fresh, nil
 	var p Prepared
 	at, copied := 0, 0
@@ -293,6 +315,7 @@ func (t *Table) Snapshot() *View {
 	if t.view == nil {
 		c := t.core
 		t.view = &View{
+			opt:  t.opt,
 			spec: t.spec, core: c, chunks: c.chunks, n: c.n, live: c.live.Clone(),
 			names: dictNames(c.dicts), version: t.version,
 		}

@@ -16,6 +16,7 @@ import (
 // View is a Table at one version. It implements index.Snapshot.
 type View struct {
 	spec    index.Spec
+	opt     Options // the table's
 	core    *core
 	chunks  []*chunk
 	n       uint32

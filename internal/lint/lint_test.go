@@ -20,6 +20,7 @@ const module = "github.com/kindred-search/kindred"
 // and packages of its own tree; never one as high or higher.
 var layer = map[string]int{
 	"internal":   0,
+	"cuda":       0,
 	"index":      1,
 	"profile":    2,
 	"embed":      2,
