@@ -11,7 +11,7 @@ FUZZTIME ?= 10s
 RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint test-arm64 test-cpu fuzz generate models conformance demo bench bench-check bench-render clean
+.PHONY: help build test race vet lint test-arm64 test-cpu fuzz generate models conformance demo bench bench-check bench-render kernels build-cuda sim test-cuda-sim testcuda clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,26 @@ bench-check: ## the same comparisons small, for correctness only
 bench-render: ## render docs/performance.md and docs/img from bench/results
 	$(GO) run ./bench/render
 
+# What the targets below run in.
+CUDA_ENV := eval "$$(cuda/toolchain/setup.sh)"
+
+kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME
+	$(CUDA_ENV) && $(PYTHON) cuda/toolchain/kernels.py --home "$$KINDRED_CUDA_HOME"
+
+build-cuda: kernels ## build bin/kindred-cuda, which uses a CUDA device where there is one
+	$(CUDA_ENV) && $(GO) build -tags cuda -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred-cuda ./cmd/kindred
+
+sim: ## build the simulator of CUDA's driver: plain, and with sanitizers
+	for kind in plain asan ubsan; do cuda/sim/build.sh $$kind || exit 1; done
+
+test-cuda-sim: kernels sim ## run the CUDA code, kernels included, on the CPU: several schedules, sanitizers, broken kernels
+	GO=$(GO) cuda/sim/test.sh
+
+testcuda: kernels ## run the same tests on the CUDA device of this machine; no device is a failure
+	GO=$(GO) cuda/sim/device.sh
+
 demo: ## the main job on a generated customer base
 	$(GO) run ./cmd/kindred demo
 
 clean: ## remove what the targets above made
-	rm -rf bin $(VENV) bench/tmp
+	rm -rf bin $(VENV) bench/tmp cuda/build

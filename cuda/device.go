@@ -164,6 +164,9 @@ func (d *Device) on(f func() error) error {
 	return <-done
 }
 
+// Err is the error that lost the device, nil while there is none.
+func (d *Device) Err() error { return d.failed() }
+
 // failed is the error that lost the device, nil while there is none.
 func (d *Device) failed() error {
 	d.mu.Lock()

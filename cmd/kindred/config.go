@@ -25,7 +25,7 @@ type Config struct {
 	Key    string `yaml:"key"`    // API key for Server
 	Listen string `yaml:"listen"` // host:port that serve binds; default 127.0.0.1:7878
 	Engine string `yaml:"engine"` // flat, hnsw or auto: how look-ups find customers
-	Device string `yaml:"device"` // auto or cpu, the only one in this version
+	Device string `yaml:"device"` // auto, cpu or cuda
 
 	Threads   string `yaml:"threads"`   // cores to use; "" for all
 	Memory    string `yaml:"memory"`    // bytes the process may take, such as 2GiB; "" for any
@@ -49,7 +49,7 @@ func (c *Config) settings() []setting {
 		{name: "key", help: "API key for --server", text: &c.Key},
 		{name: "listen", def: "127.0.0.1:7878", help: "host:port to serve on", text: &c.Listen},
 		{name: "engine", def: "flat", help: "how search and similar find customers: flat (exact), hnsw (a graph: faster, may miss some), auto (by size)", text: &c.Engine},
-		{name: "device", def: "auto", help: "where models run: auto or cpu", text: &c.Device},
+		{name: "device", def: "auto", help: "where populations are scored: auto (a CUDA device where this binary and machine have one), cpu or cuda", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
 		{name: "precision", help: "arithmetic of models: fp32, int16 or int8 (default int16)", text: &c.Precision},
@@ -195,8 +195,8 @@ func (c *Config) Validate() error {
 	default:
 		faults = append(faults, fmt.Errorf("engine %q: this version has flat, hnsw and auto", c.Engine))
 	}
-	if c.Device != "auto" && c.Device != "cpu" {
-		faults = append(faults, fmt.Errorf("device %q: this version has auto and cpu", c.Device))
+	if c.Device != deviceAuto && c.Device != deviceCPU && c.Device != deviceCUDA {
+		faults = append(faults, fmt.Errorf("device %q: want auto, cpu or cuda", c.Device))
 	}
 	return errors.Join(append(faults, c.validateLimits())...)
 }

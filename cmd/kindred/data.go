@@ -12,6 +12,7 @@ import (
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/index/hnsw"
+	"github.com/kindred-search/kindred/index/rows"
 )
 
 // backend is what commands ask, in this process or over HTTP.
@@ -79,7 +80,14 @@ func (a *app) openStore(dir string) (*hnsw.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	store, err := flat.Open(dir, flat.Options{})
+	device, err := a.openDevice()
+	if err != nil {
+		return nil, err
+	}
+	store, err := flat.Open(dir, flat.Options{Rows: rows.Options{Device: device.tables()}, OnClose: device.Close})
+	if err != nil {
+		err = errors.Join(err, device.Close())
+	}
 	if errors.Is(err, index.ErrLocked) {
 		return nil, fmt.Errorf("%s is held by another process: if that is a server, ask it with --server http://HOST:PORT: %w", dir, err)
 	}

@@ -67,6 +67,7 @@ func (a *app) examine() []finding {
 	list = append(list, finding{What: "memory limit", Found: cmp.Or(a.cfg.Memory, "none (--memory sets one)")},
 		finding{What: "precision", Found: cmp.Or(a.cfg.Precision, string(embed.DefaultPrecision)+" (--precision chooses)")},
 		finding{What: "engine", Found: a.cfg.Engine})
+	list = append(list, a.examineDevice()...)
 	if mem, ok := memorySize(); ok {
 		list = append(list, finding{What: "memory", Found: gigabytes(mem)})
 	}

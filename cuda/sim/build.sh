@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 kind=${1:-plain}
 case $kind in
   plain) extra=() ;;
-  asan) extra=(-fsanitize=address -fno-omit-frame-pointer) ;;
+  asan | mutant) extra=(-fsanitize=address -fno-omit-frame-pointer) ;; # mutate.py breaks kernels
   ubsan) extra=(-fsanitize=undefined -fno-sanitize-recover=all) ;;
   *) echo "build.sh: $kind is none of plain, asan, ubsan" >&2; exit 2 ;;
 esac

@@ -26,6 +26,13 @@
 
 #include "core.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
 namespace {
 
 constexpr size_t zone = 256; // bytes before and behind what was asked for
@@ -89,9 +96,18 @@ CUresult lose(CUresult why, const std::string &what) {
 }
 
 bool whole(const Memory &m) {
+#if defined(__SANITIZE_ADDRESS__)
+    (void)m;
+    return true; // nobody could write there
+#endif
     for (size_t i = 0; i < zone; i++)
         if (m.all[i] != zone_byte || m.begin()[m.size + i] != zone_byte) return false;
     return true;
+}
+
+void release(const Memory &m) {
+    ASAN_UNPOISON_MEMORY_REGION(m.all, m.size + 2 * zone);
+    free(m.all);
 }
 
 // holds says whether n bytes from p on were allocated.
@@ -189,7 +205,7 @@ CUresult CUDAAPI cuCtxDestroy(CUcontext ctx) {
     CUresult r = c->lost;
     for (auto &[p, m] : c->memory) {
         if (!r && !whole(m)) r = CUDA_ERROR_ILLEGAL_ADDRESS;
-        free(m.all);
+        release(m);
     }
     for (auto &[p, n] : c->pinned) free(reinterpret_cast<void *>(p));
     for (auto *s : c->streams) delete s;
@@ -212,6 +228,8 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr *p, size_t n) {
     memset(m.all, zone_byte, zone);
     memset(m.begin(), fresh_byte, n);
     memset(m.begin() + n, zone_byte, zone);
+    ASAN_POISON_MEMORY_REGION(m.all, zone);
+    ASAN_POISON_MEMORY_REGION(m.begin() + n, zone);
     context->used += n;
     *p = reinterpret_cast<uintptr_t>(m.begin());
     context->memory[*p] = m;
@@ -225,7 +243,7 @@ CUresult CUDAAPI cuMemFree(CUdeviceptr p) {
     if (at == context->memory.end()) return CUDA_ERROR_INVALID_VALUE;
     const bool intact = whole(at->second);
     context->used -= at->second.size;
-    free(at->second.all);
+    release(at->second);
     context->memory.erase(at);
     return intact ? CUDA_SUCCESS : lose(CUDA_ERROR_ILLEGAL_ADDRESS, "memory beside an allocation was written");
 }

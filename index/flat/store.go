@@ -49,6 +49,8 @@ type Options struct {
 	Logf func(format string, args ...any)
 	// Rows adjusts the tables in memory.
 	Rows rows.Options
+	// OnClose is called when the store has closed: what Rows uses can be given back.
+	OnClose func() error
 
 	fs vfs.FS // tests inject faults
 }
@@ -541,7 +543,11 @@ func (s *Store) Close() error {
 		}
 	}
 	s.cache.Unref()
-	return errors.Join(s.wrap("close", err), s.lock.Close())
+	err = errors.Join(s.wrap("close", err), s.lock.Close())
+	if s.opt.OnClose != nil {
+		err = errors.Join(err, s.opt.OnClose())
+	}
+	return err
 }
 
 // closeQuietly releases a batch's memory; that cannot fail in a way that

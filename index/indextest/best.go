@@ -42,6 +42,19 @@ func sameList(a, b index.Ranked) bool {
 
 // testBest holds Best to a sort of Scan's scores: on random requests, and with sizes
 // beyond who there is.
+// plain leaves each set one vector and a bias, which engines may score by a way of
+// its own.
+func plain(rng *rand.Rand, req *index.ScanRequest) {
+	req.Bins = nil
+	for k := range req.Sets {
+		v := make([]float32, dim)
+		for j := range v {
+			v[j] = float32(rng.NormFloat64())
+		}
+		req.Sets[k] = index.HeadSet{Heads: []index.Head{{Vector: v, Bias: float32(rng.IntN(2))}}}
+	}
+}
+
 func testBest(t *testing.T, cfg Config, p index.Precision) {
 	const seed = 37
 	ctx := context.Background()
@@ -51,6 +64,9 @@ func testBest(t *testing.T, cfg Config, p index.Precision) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	for round := range 25 {
 		req := index.BestRequest{ScanRequest: randomRequest(rng, snap.Live())}
+		if round%3 == 0 {
+			plain(rng, &req.ScanRequest)
+		}
 		for range req.Sets {
 			req.Size = append(req.Size, []int{1, 7, 100, 100000}[rng.IntN(4)])
 			var some *roaring.Bitmap

@@ -1,0 +1,65 @@
+package cuda
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestManifest: the committed manifest is of the committed sources, and what the
+// compiler said of them is bearable.
+func TestManifest(t *testing.T) {
+	var m struct {
+		NVCC    string
+		Sources map[string]string
+		Kernels map[string]map[string]map[string]struct {
+			Registers   int
+			SpillStores int `json:"spill_stores"`
+			SpillLoads  int `json:"spill_loads"`
+		}
+	}
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, pattern := range []string{"*.cu", "*.cuh"} {
+		files, err := filepath.Glob(filepath.Join("kernels", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, files...)
+	}
+	for _, file := range found {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(raw)
+		if m.Sources[filepath.Base(file)] != hex.EncodeToString(sum[:]) {
+			t.Errorf("%s was changed since `make kernels`: run it and commit kernels/manifest.json", file)
+		}
+	}
+	if len(found) != len(m.Sources) {
+		t.Errorf("the manifest is of %v, and there are %v", slices.Sorted(maps.Keys(m.Sources)), found)
+	}
+	if a := Architectures(); len(a) < 6 || slices.Contains(a, "") {
+		t.Errorf("architectures %q", a)
+	}
+	for file, kernels := range m.Kernels {
+		for kernel, by := range kernels {
+			if len(by) != len(Architectures())-1 {
+				t.Errorf("%s: %s was compiled for %d architectures", file, kernel, len(by))
+			}
+			for architecture, k := range by {
+				if k.Registers < 1 || k.Registers > 255 || k.SpillStores+k.SpillLoads > 0 {
+					t.Errorf("%s: %s for %s: %+v", file, kernel, architecture, k)
+				}
+			}
+		}
+	}
+}

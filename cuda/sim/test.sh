@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs the tests of cuda/... against the simulator of the driver, which `make
+# test-cuda-sim` has built: under several schedules of blocks and threads, in builds
+# with sanitizers, without any driver, and with kernels broken on purpose, each of
+# which the tests have to notice.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+GO=${GO:-go}
+eval "$(cuda/toolchain/setup.sh)"
+build=$PWD/cuda/build
+step() { printf '\n--- %s\n' "$*"; }
+
+step "vet"
+$GO vet -tags cuda ./cuda/... ./cmd/...
+mkdir -p "$build/tests"
+packages=()
+for package in $($GO list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' -tags cuda ./cuda/...); do
+  packages+=("$package")
+  $GO test -tags cuda -c -o "$build/tests/$(basename "$package").test" "$package"
+done
+# tests NAME=VALUE... runs all of them.
+tests() {
+  for package in "${packages[@]}"; do
+    (cd "$package" && env CI=true "$@" "$build/tests/$(basename "$package").test" -test.failfast -test.timeout 10m) || return 1
+  done
+}
+
+for seed in 1 2 3; do
+  step "schedule $seed"
+  tests LD_LIBRARY_PATH="$build/sim-plain" KINDRED_SIM_SEED=$seed
+done
+step "undefined behaviour"
+tests LD_LIBRARY_PATH="$build/sim-ubsan"
+step "addresses"
+tests LD_LIBRARY_PATH="$build/sim-asan" LD_PRELOAD="$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0
+step "two binaries: without a driver, with one, and asked for a device that is not there"
+$GO build -tags cuda -o "$build/kindred" ./cmd/kindred
+if ldd "$build/kindred" | grep -i cuda; then echo "the binary is linked with a driver"; exit 1; fi
+"$build/kindred" doctor | grep "CUDA  .*no driver"
+LD_LIBRARY_PATH="$build/sim-plain" "$build/kindred" doctor | grep "Kindred simulator (not a GPU)"
+if "$build/kindred" doctor --device cuda >/dev/null 2>&1; then echo "--device cuda without a device is no error"; exit 1; fi
+for fault in KINDRED_SIM_INIT=803 KINDRED_SIM_DEVICES=0; do
+  LD_LIBRARY_PATH="$build/sim-plain" env $fault "$build/kindred" doctor | grep "CUDA  .*built in"
+done
+step "broken kernels"
+cuda/sim/mutate.py
