@@ -189,15 +189,15 @@ func (d *Device) Close() error {
 	for b := range d.held {
 		left = append(left, fmt.Sprintf("%d bytes for %s", b.size, b.purpose))
 	}
-	lost := d.lost
+	lost := d.lost != nil
 	d.mu.Unlock()
 	done := make(chan error, 1)
 	d.work <- func() { done <- d.b.close() }
 	err := <-done
 	close(d.work)
 	<-d.ended
-	if lost != nil {
-		return nil // nothing of a lost device can be given back
+	if lost { // nothing of it can be given back
+		err, left = nil, nil
 	}
 	if err == nil && len(left) > 0 {
 		sort.Strings(left)

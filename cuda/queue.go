@@ -104,11 +104,16 @@ func At(b *Buffer, off int64) Arg { return Arg{b: b, off: off} }
 // Null is an address that a kernel takes for none.
 func Null() Arg { return Arg{} }
 
-// I32, U32, I64 and F32 are numbers of a kernel's parameters int, unsigned,
-// long long and float.
-func I32(x int) Arg     { return Arg{bits: uint64(uint32(int32(x)))} }
-func U32(x uint32) Arg  { return Arg{bits: uint64(x)} }
-func I64(x int64) Arg   { return Arg{bits: uint64(x)} }
+// I32 is a number for a parameter of type int.
+func I32(x int) Arg { return Arg{bits: uint64(uint32(int32(x)))} }
+
+// U32 is a number for a parameter of type unsigned.
+func U32(x uint32) Arg { return Arg{bits: uint64(x)} }
+
+// I64 is a number for a parameter of type long long.
+func I64(x int64) Arg { return Arg{bits: uint64(x)} }
+
+// F32 is a number for a parameter of type float.
 func F32(x float32) Arg { return Arg{bits: uint64(math.Float32bits(x))} }
 
 // Launch orders a kernel. Its arguments must be of the types and in the order of

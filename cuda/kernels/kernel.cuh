@@ -1,5 +1,6 @@
 // What every kernel includes: CUDA under nvcc, the simulator under g++. KERNEL
-// declares a kernel, SHARED a static array of shared memory, DYNAMIC_SHARED what the
+// declares a kernel, SHARED a static array of shared memory that begins at
+// a multiple of 16 bytes, DYNAMIC_SHARED what the
 // launch gave.
 #pragma once
 
@@ -17,7 +18,7 @@
 #include <cuda_fp16.h>
 
 #define KERNEL(name) extern "C" __global__ void name
-#define SHARED(type, name, count) __shared__ type name[count]
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define SHARED(type, name, count) __shared__ __align__(16) type name[count]
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 
 #endif

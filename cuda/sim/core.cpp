@@ -92,6 +92,12 @@ constexpr unsigned char poison = 0xff; // a NaN, and no index
 
 enum class State { ready, barrier, meeting, ended };
 
+struct Copy {
+    void *to;
+    const void *from;
+    size_t wanted;
+};
+
 struct Fiber : Thread {
     void *stack = nullptr; // where it stopped
     State state = State::ready;
@@ -100,6 +106,7 @@ struct Fiber : Thread {
     bool result_of_barrier = false;
     int counted = 0;
     uint64_t inbox[32];
+    std::vector<std::vector<Copy>> copies{1}; // groups; the last is not committed
 #if KINDRED_ASAN
     void *fake = nullptr;
 #endif
@@ -277,6 +284,21 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
     }
     give_way();
     return f->inbox;
+}
+
+void copy_later(void *to, const void *from, size_t wanted) { self->copies.back().push_back({to, from, wanted}); }
+
+void commit_copies() { self->copies.emplace_back(); }
+
+void wait_copies(size_t most) {
+    auto &all = self->copies;
+    while (all.size() - 1 > most) {
+        for (const Copy &c : all.front()) {
+            std::memset(c.to, 0, 16);
+            std::memcpy(c.to, c.from, c.wanted);
+        }
+        all.erase(all.begin());
+    }
 }
 
 void *shared(const void *key, size_t bytes) {

@@ -45,6 +45,11 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value);
 void *shared(const void *key, size_t bytes);
 void *dynamic_shared();
 unsigned lane();
+// Copies that go on by themselves, by groups: they are made when they are waited for,
+// and not before.
+void copy_later(void *to, const void *from, size_t wanted);
+void commit_copies();
+void wait_copies(size_t most);
 [[noreturn]] void stop(Place at, const char *why);
 
 template <class T> uint64_t pack(T x) {
@@ -149,6 +154,12 @@ inline int __dp4a(int a, int b, int c) {
         c += static_cast<int8_t>(static_cast<unsigned>(a) >> (8 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * i));
     return c;
 }
+
+// Halves: _Float16 rounds to nearest even, as the device does.
+struct __half { _Float16 value; };
+inline float __half2float(__half h) { return static_cast<float>(h.value); }
+inline __half __float2half_rn(float f) { return {static_cast<_Float16>(f)}; }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 // Two shorts of a by the lower, or upper, two bytes of b.
 inline int dp2a(int a, int b, int c, int at) {

@@ -1,0 +1,238 @@
+package encoder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/kindred-search/kindred/cuda"
+)
+
+// What encoder.cu names alike, and the threads of its blocks.
+const (
+	tileM, tileN = 64, 64
+	queries      = 16
+	blockThreads = 128
+	warpsABlock  = blockThreads / 32
+)
+
+const (
+	// budget is how many tokens a batch has, or one text more: enough for every
+	// processor of a large device.
+	budget = 16384
+	// textsMost is the third dimension of a grid.
+	textsMost = 65535
+)
+
+// Model is a model on a device. It is safe for concurrent use; calls take turns.
+type Model struct {
+	d      *cuda.Device
+	cfg    Config
+	at     *places
+	budget int
+
+	mu             sync.Mutex
+	halves, floats *cuda.Buffer
+	work           *work // nil until the first batch
+	closed         bool
+}
+
+// work is the memory of a batch.
+type work struct {
+	tokens, texts int // for how many
+	x, y          *cuda.Buffer
+	qkv, inner    *cuda.Buffer
+	ids, places   *cuda.Buffer
+	starts, out   *cuda.Buffer
+}
+
+// New copies a model's weights to the device, which stays the caller's. A shape that
+// the kernels cannot run is an error that says why.
+func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	p, at, err := pack(&cfg, get)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{d: d, cfg: cfg, at: at, budget: budget}
+	if m.halves, err = d.Alloc("weights", int64(len(p.halves))*2); err != nil {
+		return nil, err
+	}
+	if m.floats, err = d.Alloc("weights", int64(len(p.floats))*4); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	err = d.Do(ctx, func(q *cuda.Queue) error {
+		return errors.Join(cuda.Upload(q, m.halves, 0, p.halves), cuda.Upload(q, m.floats, 0, p.floats))
+	})
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// Close frees what the model holds on the device. It may be called again.
+func (m *Model) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return errors.Join(m.halves.Free(), m.floats.Free(), m.freeWork())
+}
+
+func (m *Model) freeWork() error {
+	w := m.work
+	m.work = nil
+	if w == nil {
+		return nil
+	}
+	var all []error
+	for _, b := range w.buffers() {
+		all = append(all, (*b).Free())
+	}
+	return errors.Join(all...)
+}
+
+func (w *work) buffers() []**cuda.Buffer {
+	return []**cuda.Buffer{&w.x, &w.y, &w.qkv, &w.inner, &w.ids, &w.places, &w.starts, &w.out}
+}
+
+// Encode returns the unit vectors of texts, [texts, dim], given as ids with the specials
+// the model wants: 1 to Positions of them, each below Vocab. Ctx is asked between
+// batches.
+func (m *Model) Encode(ctx context.Context, texts [][]int32) ([]float32, error) {
+	for i, text := range texts {
+		if len(text) == 0 || len(text) > m.cfg.Positions {
+			return nil, fmt.Errorf("text %d has %d tokens: want 1 to %d", i, len(text), m.cfg.Positions)
+		}
+		for j, id := range text {
+			if id < 0 || int(id) >= m.cfg.Vocab {
+				return nil, fmt.Errorf("text %d: token %d is %d: want 0 to %d", i, j, id, m.cfg.Vocab-1)
+			}
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, cuda.ErrClosed
+	}
+	// Texts of like length are neighbours: a grid of attention is as long as the
+	// longest needs.
+	order := make([]int, len(texts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return len(texts[b]) - len(texts[a]) })
+	out := make([]float32, len(texts)*m.cfg.Dim)
+	for len(order) > 0 {
+		n, tokens := 0, 0
+		for n < len(order) && n < textsMost && (n == 0 || tokens+len(texts[order[n]]) <= m.budget) {
+			tokens += len(texts[order[n]])
+			n++
+		}
+		vectors, err := m.batch(ctx, texts, order[:n], tokens)
+		if err != nil {
+			return nil, err
+		}
+		for j, i := range order[:n] {
+			row := vectors[j*m.cfg.Dim : (j+1)*m.cfg.Dim]
+			if x := float64(row[0]); math.IsNaN(x) || math.IsInf(x, 0) {
+				return nil, fmt.Errorf("the vector of text %d is not finite: a half is too narrow for this model, or its weights are damaged", i)
+			}
+			copy(out[i*m.cfg.Dim:], row)
+		}
+		order = order[n:]
+	}
+	return out, nil
+}
+
+// room makes sure that a batch of so many tokens and texts has memory.
+func (m *Model) room(tokens, texts int) error {
+	if m.work != nil && m.work.tokens >= tokens && m.work.texts >= texts {
+		return nil
+	}
+	if m.work != nil {
+		tokens, texts = max(tokens, m.work.tokens), max(texts, m.work.texts)
+		if err := m.freeWork(); err != nil {
+			return err
+		}
+	}
+	m.work = &work{tokens: tokens, texts: texts}
+	t, dim := int64(tokens), int64(m.cfg.Dim)
+	sizes := []int64{t * dim * 2, t * dim * 2, t * dim * 6, t * int64(m.cfg.Inner) * 2, t * 4, t * 4, int64(texts+1) * 4, int64(texts) * dim * 4}
+	for i, b := range m.work.buffers() {
+		var err error
+		if *b, err = m.d.Alloc("activations", sizes[i]); err != nil {
+			return errors.Join(err, m.freeWork())
+		}
+	}
+	return nil
+}
+
+func (m *Model) batch(ctx context.Context, texts [][]int32, which []int, tokens int) ([]float32, error) {
+	if err := m.room(tokens, len(which)); err != nil {
+		return nil, err
+	}
+	ids, places := make([]int32, 0, tokens), make([]int32, 0, tokens)
+	starts := []int32{0}
+	for _, i := range which {
+		ids = append(ids, texts[i]...)
+		for j := range texts[i] {
+			places = append(places, int32(j))
+		}
+		starts = append(starts, int32(len(ids)))
+	}
+	vectors := make([]float32, len(which)*m.cfg.Dim)
+	err := m.d.Do(ctx, func(q *cuda.Queue) error {
+		w := m.work
+		if err := errors.Join(cuda.Upload(q, w.ids, 0, ids), cuda.Upload(q, w.places, 0, places), cuda.Upload(q, w.starts, 0, starts)); err != nil {
+			return err
+		}
+		if err := m.forward(q, tokens, len(which), len(texts[which[0]])); err != nil {
+			return err
+		}
+		return cuda.Download(q, vectors, w.out, 0)
+	})
+	return vectors, err
+}
+
+// forward orders the kernels of a batch. longest is the most tokens of a text.
+func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
+	c, w := &m.cfg, m.work
+	perWarp := cuda.Launch{Grid: [3]int{(tokens + warpsABlock - 1) / warpsABlock}, Block: [3]int{blockThreads}}
+	var failed error
+	launch := func(kernel string, l cuda.Launch, args ...cuda.Arg) {
+		if failed == nil {
+			failed = q.Launch(kernel, l, args...)
+		}
+	}
+	half := func(at int64) cuda.Arg { return cuda.At(m.halves, at) }
+	float := func(at int64) cuda.Arg { return cuda.At(m.floats, at) }
+	gemm := func(x, out *cuda.Buffer, p tensorPlace, residual cuda.Arg, n, k, act int) {
+		launch("gemm", cuda.Launch{Grid: [3]int{(n + tileN - 1) / tileN, (tokens + tileM - 1) / tileM}, Block: [3]int{blockThreads}},
+			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
+	}
+	norm := func(in, out *cuda.Buffer, p tensorPlace) {
+		launch("layer_norm", perWarp, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
+	}
+	size := c.Dim / c.Heads
+	launch("embed_norm", perWarp, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
+		float(m.at.norm.weight), float(m.at.norm.bias), cuda.F32(c.Eps), cuda.At(w.x, 0), cuda.I32(tokens), cuda.I32(c.Dim))
+	for i := range m.at.layers {
+		l := &m.at.layers[i]
+		gemm(w.x, w.qkv, l.qkv, cuda.Null(), 3*c.Dim, c.Dim, 0)
+		launch("attention", cuda.Launch{Grid: [3]int{(longest + queries - 1) / queries, c.Heads, texts}, Block: [3]int{blockThreads}},
+			cuda.At(w.qkv, 0), cuda.At(w.starts, 0), cuda.At(w.y, 0), cuda.I32(c.Heads), cuda.I32(size), cuda.F32(float32(1/math.Sqrt(float64(size)))))
+		gemm(w.y, w.x, l.out, cuda.At(w.x, 0), c.Dim, c.Dim, 0)
+		norm(w.x, w.y, l.attnNorm)
+		gemm(w.y, w.inner, l.up, cuda.Null(), c.Inner, c.Dim, 1)
+		gemm(w.inner, w.y, l.down, cuda.At(w.y, 0), c.Dim, c.Inner, 0)
+		norm(w.y, w.x, l.outNorm)
+	}
+	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{blockThreads}},
+		cuda.At(w.x, 0), cuda.At(w.starts, 0), cuda.At(w.out, 0), cuda.I32(c.Dim), cuda.I32(pools[c.Pooling]))
+	return failed
+}

@@ -1,0 +1,146 @@
+package encoder
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/kindred-search/kindred/internal/simd"
+)
+
+// Config is a model's shape.
+type Config struct {
+	Dim, Inner, Layers, Heads    int
+	Vocab, Positions, TokenTypes int
+	Eps                          float32
+	Pooling                      string // mean, first, last or max
+}
+
+// pools are the kernel's numbers of ways to pool.
+var pools = map[string]int{"mean": 0, "first": 1, "last": 2, "max": 3}
+
+// Limits of the kernels.
+const (
+	dimMost  = 1024
+	headMost = 128
+	halfMost = 65504
+)
+
+func (c *Config) check() error {
+	for _, x := range []struct {
+		what string
+		ok   bool
+	}{
+		{"sizes above 0", c.Dim > 0 && c.Inner > 0 && c.Layers > 0 && c.Heads > 0 && c.Vocab > 0 && c.Positions > 0 && c.TokenTypes > 0},
+		{fmt.Sprintf("a dim of at most %d, a multiple of 8", dimMost), c.Dim <= dimMost && c.Dim%8 == 0},
+		{"an inner size that is a multiple of 8", c.Inner%8 == 0},
+		{"heads that divide dim", c.Heads > 0 && c.Dim%c.Heads == 0},
+		{fmt.Sprintf("heads of an even size of at most %d", headMost), c.Heads > 0 && c.Dim/c.Heads%2 == 0 && c.Dim/c.Heads <= headMost},
+	} {
+		if !x.ok {
+			return fmt.Errorf("a model of %+v cannot run on a CUDA device: its kernels need %s", *c, x.what)
+		}
+	}
+	if _, ok := pools[c.Pooling]; !ok {
+		return fmt.Errorf("pooling %q cannot run on a CUDA device: mean, first, last and max can", c.Pooling)
+	}
+	return nil
+}
+
+// Tensors gives a tensor by its name in BERT's checkpoints, row-major, or why there is
+// none of that shape.
+type Tensors func(name string, shape ...int) ([]float32, error)
+
+// packed are a model's tensors in two arrays, and where each begins.
+type packed struct {
+	halves []uint16
+	floats []float32
+	err    error
+}
+
+// half appends a tensor in halves and returns where it begins, in bytes.
+func (p *packed) half(name string, x []float32) int64 {
+	for len(p.halves)%128 != 0 { // rows are copied 16 bytes at a time
+		p.halves = append(p.halves, 0)
+	}
+	at := int64(len(p.halves)) * 2
+	for i, v := range x {
+		if !(math.Abs(float64(v)) <= halfMost) && p.err == nil {
+			p.err = fmt.Errorf("tensor %s: element %d is %g, which no half holds: the model cannot run on a CUDA device", name, i, v)
+		}
+	}
+	n := len(p.halves)
+	p.halves = slices.Grow(p.halves, len(x))[:n+len(x)]
+	simd.Fp32ToFp16(p.halves[n:], x)
+	return at
+}
+
+func (p *packed) float(x []float32) int64 {
+	at := int64(len(p.floats)) * 4
+	p.floats = append(p.floats, x...)
+	return at
+}
+
+// tensorPlace is where one linear layer, or one layer norm, lies.
+type tensorPlace struct{ weight, bias int64 }
+
+// layerPlace is where a layer's tensors lie: weights in halves, biases and norms in
+// floats.
+type layerPlace struct {
+	qkv, out, up, down tensorPlace
+	attnNorm, outNorm  tensorPlace // gamma, beta
+}
+
+type places struct {
+	words, positions int64
+	norm             tensorPlace
+	layers           []layerPlace
+}
+
+// pack takes a model's tensors by BERT's names.
+func pack(c *Config, get Tensors) (*packed, *places, error) {
+	p, at := &packed{}, &places{}
+	want := func(name string, shape ...int) []float32 {
+		if p.err != nil {
+			return nil
+		}
+		x, err := get(name, shape...)
+		p.err = err
+		return x
+	}
+	norm := func(name string) tensorPlace {
+		return tensorPlace{p.float(want(name+".weight", c.Dim)), p.float(want(name+".bias", c.Dim))}
+	}
+	linear := func(name string, out, in int) tensorPlace {
+		return tensorPlace{p.half(name, want(name+".weight", out, in)), p.float(want(name+".bias", out))}
+	}
+	at.words = p.half("word embeddings", want("embeddings.word_embeddings.weight", c.Vocab, c.Dim))
+	positions := append([]float32(nil), want("embeddings.position_embeddings.weight", c.Positions, c.Dim)...)
+	if types := want("embeddings.token_type_embeddings.weight", c.TokenTypes, c.Dim); p.err == nil {
+		for i := range positions {
+			positions[i] += types[i%c.Dim]
+		}
+	}
+	at.positions = p.half("position embeddings", positions)
+	at.norm = norm("embeddings.LayerNorm")
+	for l := range c.Layers {
+		name := fmt.Sprintf("encoder.layer.%d.", l)
+		var weight, bias []float32
+		for _, part := range []string{"query", "key", "value"} {
+			weight = append(weight, want(name+"attention.self."+part+".weight", c.Dim, c.Dim)...)
+			bias = append(bias, want(name+"attention.self."+part+".bias", c.Dim)...)
+		}
+		at.layers = append(at.layers, layerPlace{
+			qkv:      tensorPlace{p.half(name+"attention.self", weight), p.float(bias)},
+			out:      linear(name+"attention.output.dense", c.Dim, c.Dim),
+			attnNorm: norm(name + "attention.output.LayerNorm"),
+			up:       linear(name+"intermediate.dense", c.Inner, c.Dim),
+			down:     linear(name+"output.dense", c.Dim, c.Inner),
+			outNorm:  norm(name + "output.LayerNorm"),
+		})
+		if p.err != nil {
+			break
+		}
+	}
+	return p, at, p.err
+}

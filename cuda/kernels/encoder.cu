@@ -1,0 +1,280 @@
+// The encoder of the BERT family over packed texts: the tokens of all texts of a batch
+// follow each other, [tokens], and starts[text] says where each begins. No padding.
+//
+// The ladder, from the batch to the token:
+//
+//   embed_norm   word + position vectors, layer norm: a warp a token
+//   gemm         x · wᵀ + bias on tensor cores, then nothing, GELU, or the residual:
+//                a block 64 tokens x 64 columns, its operands three slices of K ahead
+//   attention    softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time: a block
+//                16 queries, keys and values pass through shared memory 32 at a time,
+//                the softmax is kept up on the way
+//   layer_norm   layer norm: a warp a token
+//   pool         mean, first, last or maximum of a text's tokens, made unit length: a
+//                block a text
+//
+// Activations and weights are halves, sums floats. A token's values depend on its text
+// alone: sums are added in the same order in any batch.
+//
+// Of MiniLM (dim 384, inner 1536), a token and layer: 1.77 M products on tensor cores
+// and 2 · 384 · tokens of its text outside of them; 10 reads and 6 writes of
+// activations of dim or inner.
+
+#include "ptx.cuh"
+
+static constexpr int warp = 32;
+static constexpr int dim_most = 1024; // of a layer norm: 32 values a lane
+
+static __device__ float warp_sum(float x) {
+    for (int step = warp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+
+static __device__ float warp_max(float x) {
+    for (int step = warp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+    return x;
+}
+
+// normalise writes the layer norm of the values that a warp holds, value i of lane l
+// being element 32 i + l.
+static __device__ void normalise(float (&x)[dim_most / warp], int dim, int lane, const float *gamma, const float *beta, float eps, __half *out) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < dim_most / warp; i++)
+        if (i * warp + lane < dim) sum += x[i];
+    const float mean = warp_sum(sum) / static_cast<float>(dim);
+    float square = 0;
+#pragma unroll
+    for (int i = 0; i < dim_most / warp; i++)
+        if (i * warp + lane < dim) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(dim) + eps);
+#pragma unroll
+    for (int i = 0; i < dim_most / warp; i++) {
+        const int at = i * warp + lane;
+        if (at < dim) out[at] = __float2half_rn((x[i] - mean) * scale * gamma[at] + beta[at]);
+    }
+}
+
+// embed_norm: words [vocabulary, dim], positions [most, dim] with the token type's
+// vector added; ids and places (in their text) [tokens]; out [tokens, dim]. Blocks of a
+// multiple of 32 threads.
+KERNEL(embed_norm)(const __half *words, const __half *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                   float eps, __half *out, int tokens, int dim) {
+    const int lane = threadIdx.x % warp;
+    const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
+    if (token >= tokens) return; // a whole warp
+    const __half *word = words + static_cast<long long>(ids[token]) * dim;
+    const __half *place = positions + static_cast<long long>(places[token]) * dim;
+    float x[dim_most / warp];
+#pragma unroll
+    for (int i = 0; i < dim_most / warp; i++) {
+        const int at = i * warp + lane;
+        x[i] = at < dim ? __half2float(word[at]) + __half2float(place[at]) : 0;
+    }
+    normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
+}
+
+// layer_norm: in and out [tokens, dim]. Blocks of a multiple of 32 threads.
+KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, float eps, __half *out, int tokens, int dim) {
+    const int lane = threadIdx.x % warp;
+    const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
+    if (token >= tokens) return; // a whole warp
+    const __half *row = in + static_cast<long long>(token) * dim;
+    float x[dim_most / warp];
+#pragma unroll
+    for (int i = 0; i < dim_most / warp; i++) {
+        const int at = i * warp + lane;
+        x[i] = at < dim ? __half2float(row[at]) : 0;
+    }
+    normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
+}
+
+// A block's tile of the product, and the slices of K that are in shared memory.
+static constexpr int tile_m = 64, tile_n = 64, tile_k = 32, stages = 3;
+
+// place_of is where 16 bytes, eight halves, of a tile's row lie: chunks are exchanged
+// so that eight rows of one column of chunks are in different banks.
+static __device__ int place_of(int row, int chunk) { return row * tile_k + ((chunk ^ (row >> 1 & 3)) * 8); }
+
+static __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+// gemm: x [m, k], w [n, k], bias [n], residual and out [m, n]; out may be residual, and
+// residual none. k is a multiple of 8, n an even number. act 1 is GELU, before the
+// residual is added. Blocks of 128 threads: four warps of 32 x 32, grid (n / 64, m / 64).
+KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *residual, __half *out, int m, int n, int k, int act) {
+    SHARED(__half, shared, stages * (tile_m + tile_n) * tile_k);
+    const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
+    const int first_m = blockIdx.y * tile_m, first_n = blockIdx.x * tile_n;
+    const int warp_m = wid / 2 * 32, warp_n = wid % 2 * 32;
+    const int slices = (k + tile_k - 1) / tile_k;
+
+    // load asks for a slice of both operands: 64 rows of four chunks each.
+    auto load = [&](int slice) {
+        __half *to = shared + slice % stages * (tile_m + tile_n) * tile_k;
+        for (int i = threadIdx.x; i < (tile_m + tile_n) * 4; i += blockDim.x) {
+            const int row = i / 4 % tile_m, chunk = i % 4;
+            const int at = slice * tile_k + chunk * 8;
+            if (i < tile_m * 4) {
+                const bool wanted = first_m + row < m && at < k;
+                cp_async16(to + place_of(row, chunk), wanted ? x + static_cast<long long>(first_m + row) * k + at : x, wanted);
+            } else {
+                const bool wanted = first_n + row < n && at < k;
+                cp_async16(to + tile_m * tile_k + place_of(row, chunk), wanted ? w + static_cast<long long>(first_n + row) * k + at : w, wanted);
+            }
+        }
+    };
+    float sum[2][4][4] = {}; // [rows / 16][columns / 8]
+    for (int s = 0; s < stages - 1; s++) {
+        if (s < slices) load(s);
+        cp_async_commit();
+    }
+    for (int s = 0; s < slices; s++) {
+        cp_async_wait<stages - 2>();
+        __syncthreads(); // slice s is here, and nobody reads the slice before any more
+        if (s + stages - 1 < slices) load(s + stages - 1);
+        cp_async_commit();
+        const __half *left = shared + s % stages * (tile_m + tile_n) * tile_k;
+        const __half *right = left + tile_m * tile_k;
+#pragma unroll
+        for (int kk = 0; kk < tile_k; kk += 16) {
+            unsigned a[2][4], b[4][2];
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                ldmatrix_x4(a[i], left + place_of(warp_m + 16 * i + lane % 16, kk / 8 + lane / 16));
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                unsigned both[4];
+                ldmatrix_x4(both, right + place_of(warp_n + 16 * j + lane / 16 * 8 + lane % 8, kk / 8 + lane / 8 % 2));
+                b[2 * j][0] = both[0];
+                b[2 * j][1] = both[1];
+                b[2 * j + 1][0] = both[2];
+                b[2 * j + 1][1] = both[3];
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) mma_m16n8k16(sum[i][j], a[i], b[j]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
+            if (col >= n) continue;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int row = first_m + warp_m + 16 * i + 8 * half + lane / 4;
+                if (row >= m) continue;
+                const long long at = static_cast<long long>(row) * n + col;
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    float v = sum[i][j][2 * half + c] + bias[col + c];
+                    if (act == 1) v = gelu(v);
+                    if (residual) v += __half2float(residual[at + c]);
+                    out[at + c] = __float2half_rn(v);
+                }
+            }
+        }
+}
+
+// Queries of a block, keys that are in shared memory at a time, warps that share the
+// queries, and the longest head.
+static constexpr int queries = 16, keys = 32, attention_warps = 4, head_most = 128;
+
+// attention: qkv [tokens, 3 * heads * size], the queries, keys and values of a token
+// side by side; out [tokens, heads * size]. starts [texts + 1]; size is a multiple of 2,
+// at most 128. Blocks of 128 threads, grid (blocks of queries of the longest text, heads,
+// texts).
+KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
+    SHARED(__half, key, keys * (head_most + 2)); // rows two apart in banks
+    SHARED(__half, value, keys * (head_most + 2));
+    SHARED(float, query, queries * head_most);
+    const int head = blockIdx.y, lane = threadIdx.x % warp, wid = threadIdx.x / warp;
+    const int start = starts[blockIdx.z], tokens = starts[blockIdx.z + 1] - start;
+    const int first = blockIdx.x * queries;
+    if (first >= tokens) return; // the whole block
+    const int width = heads * size;
+    const __half *base = qkv + static_cast<long long>(start) * 3 * width + head * size;
+    for (int i = threadIdx.x; i < queries * size; i += blockDim.x) {
+        const int q = first + i / size;
+        query[i / size * head_most + i % size] = q < tokens ? __half2float(base[static_cast<long long>(q) * 3 * width + i % size]) * scale : 0;
+    }
+    constexpr int mine = queries / attention_warps; // queries of a warp
+    constexpr int parts = head_most / warp;         // elements of a head that a lane sums
+    float top[mine], total[mine], sum[mine][parts];
+#pragma unroll
+    for (int q = 0; q < mine; q++) {
+        top[q] = -__int_as_float(0x7f800000);
+        total[q] = 0;
+#pragma unroll
+        for (int p = 0; p < parts; p++) sum[q][p] = 0;
+    }
+    for (int from = 0; from < tokens; from += keys) {
+        __syncthreads(); // nobody reads the keys before any more
+        const int here = tokens - from < keys ? tokens - from : keys;
+        for (int i = threadIdx.x; i < here * size; i += blockDim.x) {
+            const __half *row = base + static_cast<long long>(from + i / size) * 3 * width + i % size;
+            key[i / size * (head_most + 2) + i % size] = row[width];
+            value[i / size * (head_most + 2) + i % size] = row[2 * width];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int q = 0; q < mine; q++) {
+            const float *mine_query = query + (wid * mine + q) * head_most;
+            float s = -__int_as_float(0x7f800000);
+            if (lane < here) {
+                s = 0;
+                for (int d = 0; d < size; d++) s += mine_query[d] * __half2float(key[lane * (head_most + 2) + d]);
+            }
+            const float higher = fmaxf(top[q], warp_max(s));
+            const float weight = lane < here ? expf(s - higher) : 0;
+            const float shrink = expf(top[q] - higher); // 0 at first
+            top[q] = higher;
+            total[q] = total[q] * shrink + warp_sum(weight);
+#pragma unroll
+            for (int p = 0; p < parts; p++) sum[q][p] *= shrink;
+            for (int j = 0; j < here; j++) {
+                const float w = __shfl_sync(0xffffffffu, weight, j);
+#pragma unroll
+                for (int p = 0; p < parts; p++)
+                    if (p * warp + lane < size) sum[q][p] += w * __half2float(value[j * (head_most + 2) + p * warp + lane]);
+            }
+        }
+    }
+#pragma unroll
+    for (int q = 0; q < mine; q++) {
+        const int token = first + wid * mine + q;
+        if (token >= tokens) continue;
+        __half *to = out + static_cast<long long>(start + token) * width + head * size;
+#pragma unroll
+        for (int p = 0; p < parts; p++)
+            if (p * warp + lane < size) to[p * warp + lane] = __float2half_rn(sum[q][p] / total[q]);
+    }
+}
+
+// pool: in [tokens, dim], out [texts, dim]. how: 0 mean, 1 first, 2 last, 3 maximum. A
+// vector that is not finite or has no length becomes NaN. Blocks of 128 threads, a
+// block a text.
+KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {
+    SHARED(float, part, 4);
+    const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
+    const int start = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+    float *to = out + static_cast<long long>(blockIdx.x) * dim;
+    float square = 0;
+    for (int d = threadIdx.x; d < dim; d += blockDim.x) {
+        float x = __half2float(in[static_cast<long long>(how == 2 ? end - 1 : start) * dim + d]);
+        if (how == 0 || how == 3)
+            for (int t = start + 1; t < end; t++) {
+                const float y = __half2float(in[static_cast<long long>(t) * dim + d]);
+                x = how == 0 ? x + y : fmaxf(x, y);
+            }
+        to[d] = x;
+        square += x * x;
+    }
+    square = warp_sum(square);
+    if (lane == 0) part[wid] = square;
+    __syncthreads();
+    const float length = sqrtf(part[0] + part[1] + part[2] + part[3]);
+    for (int d = threadIdx.x; d < dim; d += blockDim.x) to[d] = to[d] / length;
+}

@@ -1,0 +1,83 @@
+// The only inline PTX: matrix fragments, tensor cores and copies to shared memory
+// that go on by themselves. Under the simulator each is a twin written from the
+// fragment layouts of the PTX manual (sections on ldmatrix, mma.m16n8k16 and
+// cp.async); cuda/sim/fragments.cpp pins them.
+#pragma once
+
+#include "kernel.cuh"
+
+#ifdef KINDRED_SIM
+
+// ldmatrix_x4 gives each lane its part of four 8 x 8 matrices of halves: of matrix i,
+// whose row r starts at what lane 8 i + r gave, the halves 2 (lane % 4) and the next
+// of row lane / 4.
+static inline void ldmatrix_x4(unsigned (&out)[4], const __half *row) {
+    uint64_t rows[32];
+    std::memcpy(rows, kindred::meet(KINDRED_PLACE("ldmatrix_x4"), 0xffffffffu, kindred::pack(row)), sizeof rows);
+    for (int i = 0; i < 4; i++) {
+        const __half *from = kindred::unpack<const __half *>(rows[8 * i + kindred::lane() / 4]);
+        if (reinterpret_cast<uintptr_t>(from) % 16) kindred::stop(KINDRED_PLACE("ldmatrix_x4"), "is given a row that is not aligned to 16 bytes");
+        std::memcpy(&out[i], from + 2 * (kindred::lane() % 4), 4);
+    }
+    // Nobody goes on and writes before all have read.
+    kindred::meet(KINDRED_PLACE("ldmatrix_x4, end"), 0xffffffffu, 0);
+}
+
+// mma_m16n8k16 adds A (16 x 16) times B (16 x 8), halves, to the floats of D. With
+// g = lane / 4 and t = lane % 4: a[0] is A(g, 2t..), a[1] A(g + 8, 2t..), a[2]
+// A(g, 2t + 8..), a[3] A(g + 8, 2t + 8..); b[0] is B(2t.., g), b[1] B(2t + 8.., g);
+// d[0], d[1] are D(g, 2t..), d[2], d[3] D(g + 8, 2t..).
+static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    uint64_t low[32], high[32], right[32];
+    std::memcpy(low, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[0] | uint64_t(a[1]) << 32), sizeof low);
+    std::memcpy(high, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[2] | uint64_t(a[3]) << 32), sizeof high);
+    std::memcpy(right, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, b[0] | uint64_t(b[1]) << 32), sizeof right);
+    auto half = [](uint64_t word, int at) { return __half2float(kindred::unpack<__half>(word >> (16 * at) & 0xffff)); };
+    const unsigned g = kindred::lane() / 4, t = kindred::lane() % 4;
+    for (int i = 0; i < 4; i++) {
+        const unsigned row = g + 8 * (i / 2), col = 2 * t + i % 2;
+        float sum = d[i];
+        for (unsigned k = 0; k < 16; k++) {
+            const uint64_t *part = k < 8 ? low : high;
+            const unsigned from = row % 8 * 4 + k % 8 / 2;
+            const float x = half(part[from], int(row / 8 * 2 + k % 2));
+            const float y = half(right[col * 4 + k % 8 / 2], int(k / 8 * 2 + k % 2));
+            sum += x * y;
+        }
+        d[i] = sum;
+    }
+}
+
+// cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
+// What it copies is there after the thread's cp_async_wait, for others after a barrier
+// behind that.
+static inline void cp_async16(void *to, const void *from, bool wanted) { kindred::copy_later(to, from, wanted ? 16 : 0); }
+static inline void cp_async_commit() { kindred::commit_copies(); }
+// cp_async_wait waits until at most n groups of this thread's are under way.
+template <int n> static inline void cp_async_wait() { kindred::wait_copies(n); }
+
+#else
+
+static __device__ __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const __half *row) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void cp_async16(void *to, const void *from, bool wanted) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    const int bytes = wanted ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+static __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int n> static __device__ __forceinline__ void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory"); }
+
+#endif
