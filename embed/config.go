@@ -115,16 +115,22 @@ func open(dir string, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	var device *onDevice
+	if info.Precision == FP16 {
+		if device, err = newOnDevice(opt.Device, cfg, pool, t); err != nil {
+			return nil, err
+		}
+	}
 	net, err := newBERT(cfg, t, info.Precision)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, device.close())
 	}
 	info.Full = net.full
 	if ids, _ := tok.Encode("", info.MaxTokens, nil); len(ids) == 0 {
-		return nil, fmt.Errorf("%w: the tokenizer adds no [CLS] and [SEP]", ErrUnsupported)
+		return nil, errors.Join(fmt.Errorf("%w: the tokenizer adds no [CLS] and [SEP]", ErrUnsupported), device.close())
 	}
 	info.Stamp = stamp(info.Name, t.SHA256()[:12], info.Precision)
-	m := &Model{info: info, tok: tok, cfg: cfg, pool: pool, threads: threads(opt.Threads)}
+	m := &Model{info: info, tok: tok, cfg: cfg, pool: pool, threads: threads(opt.Threads), device: device}
 	m.net.Store(net)
 	return m, nil
 }

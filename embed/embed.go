@@ -35,6 +35,8 @@ type Options struct {
 	// Precision is how the model computes; "" means what the environment
 	// variable KINDRED_PRECISION says, or else DefaultPrecision.
 	Precision Precision
+	// Device runs the model where the precision is FP16.
+	Device Device
 }
 
 // Info describes an open model.
@@ -71,6 +73,7 @@ type Model struct {
 	threads   int
 	scratches sync.Pool // of *scratch
 	tempo     tempo
+	device    *onDevice // of FP16, else nil
 }
 
 // Info describes m.
@@ -86,7 +89,7 @@ func (m *Model) Close() error {
 	m.net.Store(nil)
 	for m.scratches.Get() != nil {
 	}
-	return nil
+	return m.device.close()
 }
 
 // weights returns the network of an open model.
@@ -208,6 +211,9 @@ func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done
 		return nil, err
 	}
 	first, plan := planTiles(ids, m.threads)
+	if made, err := m.encodeOnDevice(ctx, ids, first, res, progress); err != nil || made {
+		return res, err
+	}
 	var together *crew
 	parts := 1
 	if n := min(m.threads, runtime.GOMAXPROCS(0)); len(plan.tiles) == 1 && n > 1 {
@@ -255,12 +261,17 @@ func (m *Model) encodeIDs(ctx context.Context, ids [][]int32, progress func(done
 	if err != nil {
 		return nil, err
 	}
+	repeat(res.Vectors, first, dim)
+	return res, nil
+}
+
+// repeat gives each text that equals an earlier one its vector.
+func repeat(vectors []float32, first []int, dim int) {
 	for i, f := range first {
 		if f != i {
-			copy(res.Vectors[i*dim:(i+1)*dim], res.Vectors[f*dim:(f+1)*dim])
+			copy(vectors[i*dim:(i+1)*dim], vectors[f*dim:(f+1)*dim])
 		}
 	}
-	return res, nil
 }
 
 // normalise scales v to unit length; it reports false for a vector of length

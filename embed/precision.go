@@ -8,7 +8,7 @@ import (
 
 // Precision is the arithmetic of the matrix products with the weights, which is
 // nearly all of the work. Attention, softmax, GELU and layer norms are fp32 in
-// every precision, and so are the vectors. docs/performance.md has the measured
+// every precision but fp16, and so are the vectors. docs/performance.md has the measured
 // speeds and cosines; docs/adr/0006-precision.md says why int16 is the default.
 type Precision string
 
@@ -23,6 +23,9 @@ const (
 	// Int8 is the same with 8 bits: faster where the processor has products of
 	// bytes (VNNI, AMX), and clearly less accurate.
 	Int8 Precision = "int8"
+	// FP16 runs the whole model on a CUDA device, in halves with fp32 sums; see
+	// Options.Device. Where the device fails, texts are encoded here in fp32.
+	FP16 Precision = "fp16"
 )
 
 // DefaultPrecision is what Open takes when neither the options nor the
@@ -35,10 +38,10 @@ const precisionVariable = "KINDRED_PRECISION"
 // ParsePrecision reads a precision's name.
 func ParsePrecision(name string) (Precision, error) {
 	switch p := Precision(name); p {
-	case FP32, Int16, Int8:
+	case FP32, Int16, Int8, FP16:
 		return p, nil
 	}
-	return "", fmt.Errorf("precision %q: choose fp32, int16 or int8", name)
+	return "", fmt.Errorf("precision %q: choose fp32, int16 or int8, or fp16 on a CUDA device", name)
 }
 
 // settle chooses the precision: p, else the environment's, else the default.

@@ -26,7 +26,7 @@ func TestPrecisionIsSettled(t *testing.T) {
 		{"", "fp32", FP32, ""},
 		{"int8", "fp32", Int8, ""},
 		{"", "fp8", "", "KINDRED_PRECISION"},
-		{"half", "", "", "choose fp32, int16 or int8"},
+		{"half", "", "", "choose fp32, int16 or int8, or fp16"},
 	} {
 		t.Setenv(precisionVariable, c.env)
 		m, err := Open("testdata/tiny", Options{Precision: Precision(c.opt)})

@@ -80,7 +80,7 @@ func (a *app) openStore(dir string) (*hnsw.Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	device, err := a.openDevice()
+	device, err := a.theDevice()
 	if err != nil {
 		return nil, err
 	}

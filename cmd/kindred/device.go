@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/encoder"
 	"github.com/kindred-search/kindred/cuda/scan"
+	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index/rows"
 )
 
@@ -18,27 +21,31 @@ const (
 	deviceCUDA = "cuda"
 )
 
-// scorer lets tables make lists on the first CUDA device. A device that was lost is
-// opened anew when a table asks next.
-type scorer struct {
+// device is the first CUDA device, for tables and for models. One that was lost is
+// opened anew when it is asked for next.
+type device struct {
 	say func(format string, args ...any)
 
-	mu           sync.Mutex
-	device       *cuda.Device
-	lists, turns atomic.Int64 // made by the device; made by the CPU after an error
+	mu   sync.Mutex
+	open *cuda.Device
+	// Lists and batches made by the device, and by the CPU after an error.
+	lists, batches, turns atomic.Int64
 }
 
-// openDevice opens what --device names: nil is the CPU. auto takes a device where
+// theDevice opens what --device names, once; nil is the CPU. auto takes a device where
 // one can be used, and never the simulator; cuda fails where none can.
-func (a *app) openDevice() (*scorer, error) {
-	if a.cfg.Device == deviceCPU {
+func (a *app) theDevice() (*device, error) {
+	a.deviceOnce.Do(func() { a.device, a.deviceErr = a.findDevice() })
+	return a.device, a.deviceErr
+}
+
+func (a *app) findDevice() (*device, error) {
+	if a.cfg.Device != deviceAuto && a.cfg.Device != deviceCUDA {
 		return nil, nil
 	}
 	status := cuda.Probe()
-	if a.cfg.Device == deviceAuto {
-		if len(status.Devices) == 0 || status.Devices[0].Simulated {
-			return nil, nil // doctor says why
-		}
+	if a.cfg.Device == deviceAuto && (len(status.Devices) == 0 || status.Devices[0].Simulated) {
+		return nil, nil // doctor says why
 	}
 	d, err := cuda.Open(0)
 	if err != nil && a.cfg.Device == deviceAuto {
@@ -51,58 +58,93 @@ func (a *app) openDevice() (*scorer, error) {
 	if d.Info().Simulated {
 		a.say("%s computes on the CPU, slowly: it is for tests", d.Info().Name)
 	}
-	return &scorer{say: a.say, device: d}, nil
+	return &device{say: a.say, open: d}, nil
 }
 
-// tables is s as tables take it; a nil scorer is none.
-func (s *scorer) tables() rows.Device {
-	if s == nil {
+// tables is d as tables take it, and models as models do; a nil device is none.
+func (d *device) tables() rows.Device {
+	if d == nil {
 		return nil
 	}
-	return s
+	return d
 }
 
-// NewPopulation implements rows.Device.
-func (s *scorer) NewPopulation(dim int) (rows.Population, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.device == nil || s.device.Err() != nil {
-		if s.device != nil {
-			if err := s.device.Close(); err != nil {
-				s.say("the CUDA device was lost: %v", err)
-			}
-			s.device = nil
+func (d *device) models() embed.Device {
+	if d == nil {
+		return nil
+	}
+	return d
+}
+
+// current is the device, opened anew where it was lost.
+func (d *device) current() (*cuda.Device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open != nil && d.open.Err() != nil {
+		if err := d.open.Close(); err != nil {
+			d.say("the CUDA device was lost: %v", err)
 		}
-		d, err := cuda.Open(0)
+		d.open = nil
+	}
+	if d.open == nil {
+		open, err := cuda.Open(0)
 		if err != nil {
 			return nil, err
 		}
-		s.device = d
+		d.open = open
 	}
-	return scan.New(s.device, dim)
+	return d.open, nil
+}
+
+// NewPopulation implements rows.Device.
+func (d *device) NewPopulation(dim int) (rows.Population, error) {
+	open, err := d.current()
+	if err != nil {
+		return nil, err
+	}
+	return scan.New(open, dim)
+}
+
+// NewModel implements embed.Device.
+func (d *device) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
+	open, err := d.current()
+	if err != nil {
+		return nil, err
+	}
+	return encoder.New(ctx, open, cfg, get)
+}
+
+// NoteModel implements embed.Device.
+func (d *device) NoteModel(err error) {
+	if err == nil {
+		d.batches.Add(1)
+		return
+	}
+	d.turns.Add(1)
+	d.say("the CPU encodes texts that the CUDA device did not: %v", err)
 }
 
 // Note implements rows.Device.
-func (s *scorer) Note(err error) {
+func (d *device) Note(err error) {
 	if err == nil {
-		s.lists.Add(1)
+		d.lists.Add(1)
 		return
 	}
-	s.turns.Add(1)
-	s.say("the CPU makes a list that the CUDA device did not: %v", err)
+	d.turns.Add(1)
+	d.say("the CPU makes a list that the CUDA device did not: %v", err)
 }
 
 // Close gives the device back.
-func (s *scorer) Close() error {
-	if s == nil {
+func (d *device) Close() error {
+	if d == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.device == nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
 		return nil
 	}
-	return s.device.Close()
+	return d.open.Close()
 }
 
 // examineDevice says which devices there are, or why there are none.

@@ -24,7 +24,11 @@ func (a *app) openCached(name string) (*embed.Model, error) {
 		}
 		return nil, fmt.Errorf("model %s is not on this machine: run kindred models pull %s", name, name)
 	}
-	m, err := embed.Open(dir, embed.Options{Precision: embed.Precision(a.cfg.Precision)})
+	device, err := a.theDevice()
+	if err != nil {
+		return nil, err
+	}
+	m, err := embed.Open(dir, embed.Options{Precision: embed.Precision(a.cfg.Precision), Device: device.models()})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -20,6 +21,10 @@ type app struct {
 	out, err io.Writer
 	cfg      Config
 	limits   collection.Limits // of serve
+
+	deviceOnce sync.Once // see theDevice
+	device     *device
+	deviceErr  error
 }
 
 // say writes a line for people. A terminal that is gone is no reason to fail.

@@ -25,6 +25,10 @@ tests() {
   done
 }
 
+step "the simulator itself"
+g++ -std=c++20 -O2 -g -Wall -Wextra -Werror -DKINDRED_SIM -ffp-contract=off -Wno-format-security -Icuda/sim -Icuda/kernels cuda/sim/fragments.cpp cuda/sim/core.cpp -o "$build/fragments"
+"$build/fragments"
+
 for seed in 1 2 3; do
   step "schedule $seed"
   tests LD_LIBRARY_PATH="$build/sim-plain" KINDRED_SIM_SEED=$seed

@@ -1,0 +1,170 @@
+// Runs fragments.cu and the simulator's own checks: see test.sh.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "core.h"
+#include "fragments.cu"
+
+KINDRED_REGISTER(fragment)
+
+// Kernels that do what a kernel must not.
+KERNEL(half_a_barrier)(int *out) {
+    if (threadIdx.x < 16) __syncthreads();
+    out[threadIdx.x] = 1;
+}
+KERNEL(two_barriers)(int *out) {
+    if (threadIdx.x % 2) __syncthreads();
+    else
+        __syncthreads();
+    out[threadIdx.x] = 1;
+}
+KERNEL(outside_its_mask)(int *out) { out[threadIdx.x] = static_cast<int>(__ballot_sync(0xffu, true)); }
+KERNEL(not_all_lanes)(int *out) {
+    if (threadIdx.x < 31) out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
+}
+KERNEL(no_wait)(const int *in, int *out) {
+    SHARED(int, shared, 128);
+    cp_async16(shared + 4 * threadIdx.x, in + 4 * threadIdx.x, true);
+    cp_async_commit();
+    __syncthreads();
+    out[threadIdx.x] = shared[4 * threadIdx.x];
+}
+KERNEL(unwritten)(int *out) {
+    SHARED(int, shared, 32);
+    out[threadIdx.x] = shared[threadIdx.x];
+}
+KERNEL(collectives)(int *out) {
+    const int lane = threadIdx.x % 32;
+    int bad = 0;
+    if (threadIdx.x < 32) {
+        bad += __shfl_xor_sync(0xffffffffu, lane, 5) != (lane ^ 5);
+        bad += __shfl_down_sync(0xffffffffu, lane, 3) != (lane + 3 < 32 ? lane + 3 : lane);
+        bad += __shfl_up_sync(0xffffffffu, lane, 3) != (lane >= 3 ? lane - 3 : lane);
+        bad += __shfl_sync(0xffffffffu, lane, 37) != 5;
+        bad += __ballot_sync(0xffffffffu, lane % 3 == 0) != 0x49249249u;
+        if (lane < 8) bad += __any_sync(0xffu, lane == 7) != true || __all_sync(0xffu, lane < 8) != true || __all_sync(0xffu, lane < 7) != false;
+        else
+            bad += __ballot_sync(0xffffff00u, lane >= 20) != 0xfff00000u;
+    }
+    bad += __syncthreads_count(threadIdx.x % 2 == 0) != 24;
+    bad += __syncthreads_or(threadIdx.x == 47) != true;
+    out[threadIdx.x] = bad;
+}
+KINDRED_REGISTER(half_a_barrier)
+KINDRED_REGISTER(two_barriers)
+KINDRED_REGISTER(outside_its_mask)
+KINDRED_REGISTER(not_all_lanes)
+KINDRED_REGISTER(no_wait)
+KINDRED_REGISTER(unwritten)
+KINDRED_REGISTER(collectives)
+
+static int failures;
+#define WANT(what, ...)                 \
+    if (!(what)) {                      \
+        failures++;                     \
+        printf("FAIL %s: ", #what);     \
+        printf(__VA_ARGS__);            \
+        printf("\n");                   \
+    }
+
+static std::string launch(const char *name, unsigned threads, void **params, uint64_t seed) {
+    for (auto &k : kindred::kernels())
+        if (!strcmp(k.name, name)) {
+            try {
+                kindred::run(k, {{1, 1, 1}, {threads, 1, 1}, 0}, params, seed);
+                return "";
+            } catch (const kindred::Fault &e) { return e.what(); }
+        }
+    printf("no kernel %s\n", name);
+    exit(1);
+}
+
+static __half code(int i) { return __float2half_rn(static_cast<float>(i)); }
+static float at(const unsigned *words, int i) {
+    __half h;
+    memcpy(&h, reinterpret_cast<const char *>(words) + 2 * i, 2);
+    return __half2float(h);
+}
+
+static void fragments(uint64_t seed) {
+    __half matrix[256], A[16][16], B[16][8];
+    for (int i = 0; i < 256; i++) matrix[i] = code(i);
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 16; c++) A[r][c] = code((r * 7 + c * 3) % 11 - 5);
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 8; c++) B[r][c] = code((r * 5 + c * 2) % 13 - 6);
+    unsigned loaded[32][4], left[32][4], right[32][2];
+    float acc[32][4];
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int i = 0; i < 8; i++) { // the manual's a_i
+            const int row = (0 <= i && i < 2) || (4 <= i && i < 6) ? groupID : groupID + 8;
+            const int col = i < 4 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8;
+            memcpy(reinterpret_cast<char *>(left[lane]) + 2 * i, &A[row][col], 2);
+        }
+        for (int i = 0; i < 4; i++) { // b_i
+            const int row = i < 2 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8;
+            memcpy(reinterpret_cast<char *>(right[lane]) + 2 * i, &B[row][groupID], 2);
+        }
+        for (int i = 0; i < 4; i++) acc[lane][i] = static_cast<float>(lane + i);
+    }
+    const __half *m = matrix;
+    unsigned *l = &loaded[0][0], *a = &left[0][0], *b = &right[0][0];
+    float *d = &acc[0][0];
+    void *params[] = {&m, &l, &a, &b, &d};
+    const std::string fault = launch("fragment", 32, params, seed);
+    WANT(fault.empty(), "%s", fault.c_str());
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int i = 0; i < 8; i++) { // loaded as a left operand, so by the same formula
+            const int row = (0 <= i && i < 2) || (4 <= i && i < 6) ? groupID : groupID + 8;
+            const int col = i < 4 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8;
+            WANT(at(loaded[lane], i) == static_cast<float>(row * 16 + col), "ldmatrix: lane %d, a%d", lane, i);
+        }
+        for (int i = 0; i < 4; i++) { // c_i
+            const int row = i < 2 ? groupID : groupID + 8, col = threadID_in_group * 2 + (i & 1);
+            float want = static_cast<float>(lane + i);
+            for (int k = 0; k < 16; k++) want += __half2float(A[row][k]) * __half2float(B[k][col]);
+            WANT(acc[lane][i] == want, "mma: lane %d, c%d is %g, want %g", lane, i, static_cast<double>(acc[lane][i]), static_cast<double>(want));
+        }
+    }
+}
+
+// caught: the kernel ends in a fault that says so.
+static void caught(const char *kernel, const char *says, uint64_t seed) {
+    int out[64] = {};
+    int *p = out;
+    void *params[] = {&p};
+    const std::string fault = launch(kernel, 32, params, seed);
+    WANT(fault.find(says) != std::string::npos, "%s: \"%s\", want \"%s\"", kernel, fault.c_str(), says);
+    WANT(fault.find("block (0, 0, 0), thread (") != std::string::npos && fault.find("fragments.cpp:") != std::string::npos, "%s", fault.c_str());
+}
+
+int main() {
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        fragments(seed);
+        caught("half_a_barrier", "waits for ever at __syncthreads", seed);
+        caught("two_barriers", "waits at __syncthreads", seed);
+        caught("outside_its_mask", "is called by a lane that is not in its mask", seed);
+        caught("not_all_lanes", "waits for ever at __shfl_sync", seed);
+        int out[64];
+        int *p = out;
+        void *params[] = {&p};
+        std::string fault = launch("collectives", 48, params, seed);
+        int bad = 0;
+        for (int i = 0; i < 48; i++) bad += out[i];
+        WANT(fault.empty() && bad == 0, "collectives: %d, %s", bad, fault.c_str());
+        launch("unwritten", 32, params, seed);
+        WANT(out[0] == -1 && out[31] == -1, "shared memory that nobody wrote is %d", out[0]);
+        int in[128];
+        for (int &x : in) x = 7;
+        const int *from = in;
+        void *both[] = {&from, &p};
+        launch("no_wait", 32, both, seed);
+        WANT(out[0] != 7 && out[31] != 7, "a copy is there before it was waited for");
+    }
+    printf(failures ? "%d failures\n" : "ok: fragments, collectives and what the simulator notices\n", failures);
+    return failures != 0;
+}

@@ -1,0 +1,24 @@
+// Pins the fragments of ptx.cuh: operands are filled with codes of their place, and what
+// each lane gets is compared with the formulas of the PTX manual ("Matrix Fragments for
+// mma.m16n8k16 with floating point type", "ldmatrix"), which are written here in the
+// manual's own form, element by element, and not as the twins or the kernels have them.
+// fragments.cpp runs it; it is no part of the product.
+#include "../kernels/ptx.cuh"
+
+// fragment: loads [16, 16] halves by ldmatrix as the left operand is loaded, writes each
+// lane's registers [32, 4] to loaded; multiplies a lane's halves left [32, 8] and right
+// [32, 4] onto floats acc [32, 4]. One warp.
+KERNEL(fragment)(const __half *matrix, unsigned *loaded, const unsigned *left, const unsigned *right, float *acc) {
+    SHARED(__half, shared, 256);
+    const int lane = threadIdx.x;
+    for (int i = lane; i < 256; i += 32) shared[i] = matrix[i];
+    __syncthreads();
+    unsigned r[4];
+    ldmatrix_x4(r, shared + (lane % 16) * 16 + lane / 16 * 8);
+    for (int i = 0; i < 4; i++) loaded[lane * 4 + i] = r[i];
+    const unsigned a[4] = {left[lane * 4], left[lane * 4 + 1], left[lane * 4 + 2], left[lane * 4 + 3]};
+    const unsigned b[2] = {right[lane * 2], right[lane * 2 + 1]};
+    float d[4] = {acc[lane * 4], acc[lane * 4 + 1], acc[lane * 4 + 2], acc[lane * 4 + 3]};
+    mma_m16n8k16(d, a, b);
+    for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
+}
