@@ -168,7 +168,7 @@ func (d *divided) rates(eligible, members []int) []GroupRate {
 	}
 	out := make([]GroupRate, len(eligible))
 	for g := range out {
-		out[g] = GroupRate{Label: d.groups[g].label, Eligible: eligible[g], Members: members[g], Rate: wilson(members[g], eligible[g], 1)}
+		out[g] = GroupRate{Label: d.groups[g].label, Eligible: eligible[g], Members: members[g], Rate: wilson(float64(members[g]), eligible[g], 1)}
 		if best >= 0 {
 			out[g].Ratio = ratio(members[g], eligible[g], members[best], eligible[best])
 			out[g].FourFifths = g != best && eligible[g] >= leastGroup && out[g].Ratio.High < 0.8

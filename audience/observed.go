@@ -8,16 +8,21 @@ import (
 )
 
 // Observed is what outcomes say about scores: the probability of the outcome is
-// 1 / (1 + exp(-(A + B e))), e being the score's Evidence. Evidence means the same
-// in each version of an audience, so that later lists are read by it too.
+// 1 / (1 + exp(-(A + B e))), e being the score's Evidence, or where that form does not
+// fit, what Curve says of e. Evidence means the same in each version of an audience, so
+// that later lists are read by it too.
 type Observed struct {
-	A         float64 `json:"a"`
-	B         float64 `json:"b"`
-	Used      int     `json:"used"`      // outcomes
-	Converted int     `json:"converted"` // of them
-	Low       float64 `json:"low"`       // least evidence among them
-	High      float64 `json:"high"`      // most
-	Words     string  `json:"words"`
+	A float64 `json:"a"`
+	B float64 `json:"b"`
+	// Curve is the isotonic fit, where there are outcomes enough and it is ahead on those
+	// held out; else there is none.
+	Curve     []Knot   `json:"curve,omitempty"`
+	HeldOut   *HeldOut `json:"held_out,omitempty"` // both forms compared; nil: too few outcomes
+	Used      int      `json:"used"`               // outcomes
+	Converted int      `json:"converted"`          // of them
+	Low       float64  `json:"low"`                // least evidence among them
+	High      float64  `json:"high"`               // most
+	Words     string   `json:"words"`
 }
 
 // minObserved is how many of either outcome it takes to fit a line.
@@ -32,8 +37,9 @@ func (c Calibration) Evidence(score float32) float64 {
 	return c.A + c.B*float64(score) - math.Log(c.Norm)
 }
 
-// Observe fits the probability of an outcome on evidence (Platt, with his
-// targets), on outcomes of customers who were treated alike.
+// Observe fits the probability of an outcome on evidence, on outcomes of customers who
+// were treated alike: by Platt's form with his targets or, where both outcomes are many
+// and those held out are the likelier by it, by a curve that only never falls.
 func Observe(evidence []float64, converted []bool) (*Observed, error) {
 	out := &Observed{Used: len(evidence), Low: math.Inf(1), High: math.Inf(-1)}
 	for i, e := range evidence {
@@ -45,14 +51,32 @@ func Observe(evidence []float64, converted []bool) (*Observed, error) {
 	if not := out.Used - out.Converted; out.Converted < minObserved || not < minObserved {
 		return nil, fmt.Errorf("outcomes: %d converted and %d did not: at least %d of both are needed to calibrate: %w", out.Converted, not, minObserved, index.ErrInvalid)
 	}
-	out.A, out.B = plattFit(evidence, converted, out.Converted)
+	line := logisticOf(evidence, converted, out.Converted)
+	out.A, out.B = line.A, line.B
 	out.Words = fmt.Sprintf("Calibrated on %d outcomes, %d of them conversions.", out.Used, out.Converted)
-	if out.B <= 0 {
-		rate := (float64(out.Converted) + 1) / (float64(out.Used) + 2)
-		out.A, out.B = math.Log(rate/(1-rate)), 0
+	if min(out.Converted, out.Used-out.Converted) >= leastIsotonic {
+		held, ahead := better(evidence, converted)
+		out.HeldOut = &held
+		if ahead {
+			out.Curve = within(isotonic(evidence, converted), out.Used)
+			out.Words += " A curve that only never falls fits outcomes held out better than a logistic one, and is used."
+			return out, nil
+		}
+	}
+	if out.B == 0 {
 		out.Words += " The outcomes do not rise with the score: every member has the same probability."
 	}
 	return out, nil
+}
+
+// logisticOf is Platt's fit; where the outcomes do not rise with x, their rate.
+func logisticOf(x []float64, hit []bool, hits int) *Observed {
+	a, b := plattFit(x, hit, hits)
+	if b <= 0 {
+		rate := (float64(hits) + 1) / (float64(len(x)) + 2)
+		a, b = math.Log(rate/(1-rate)), 0
+	}
+	return &Observed{A: a, B: b}
 }
 
 // plattFit is Platt's fit (Advances in Large Margin Classifiers, 1999; Lin, Lin
@@ -111,6 +135,9 @@ func plattFit(x []float64, hit []bool, hits int) (a, b float64) {
 
 // Probability estimates the outcome at an evidence.
 func (o *Observed) Probability(evidence float64) float64 {
+	if len(o.Curve) > 0 {
+		return alongKnots(o.Curve, evidence)
+	}
 	return 1 / (1 + math.Exp(-(o.A + o.B*evidence)))
 }
 

@@ -29,11 +29,33 @@ type ranked struct {
 // alike is the same weights for each fold.
 func (c *comparison) alike(w []float64) [][]float64 { return slices.Repeat([][]float64{w}, c.folds) }
 
+// standing is where a held-out seed stands among the population, in shares of it.
+type standing struct {
+	ahead float64 // who score more
+	tied  float64 // who score the same
+}
+
+// below is the chance that the seed is ahead of a random customer, ties half.
+func (p standing) below() float64 { return 1 - p.ahead - p.tied/2 }
+
+// within is the share of this seed that a list of the best q of the population holds.
+// Of those who tie with its last member so many are on it as there is room for, and a
+// seed among them is no likelier to be than another.
+func (p standing) within(q float64) float64 {
+	switch room := q - p.ahead; {
+	case room <= 0:
+		return 0
+	case room >= p.tied:
+		return 1
+	default:
+		return room / p.tied
+	}
+}
+
 // measure ranks each fold's held-out seeds among the population, in one scan of
-// it, and returns for each way the shares of the population ahead of each
-// held-out seed. Of the population, seeds are left out, and so is the
+// it, and returns for each way the place of each held-out seed. Of the population, seeds are left out, and so is the
 // background that a fold's model was trained on, where enough others are left.
-func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone *roaring.Bitmap, ways []ranked) ([][]float64, error) {
+func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone *roaring.Bitmap, ways []ranked) ([][]standing, error) {
 	mask := everyone.Clone()
 	f := c.m.f
 	for i := range c.m.seeds + c.m.negatives {
@@ -45,7 +67,7 @@ func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone 
 	for i := range c.m.seeds {
 		all.Add(c.m.rows[i])
 	}
-	got := make([][][]float64, c.folds) // [fold][way]
+	got := make([][][]standing, c.folds) // [fold][way]
 	// As many folds share a scan as memory allows: a row is read once for all of them.
 	together := max(1, min(c.folds, scoreRoom/(len(ways)*(snap.Len()+1))))
 	for first := 0; first < c.folds; first += together {
@@ -64,7 +86,7 @@ func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone 
 			got[fold] = c.rank(fold, scores[(fold-first)*len(ways):][:len(ways)], mask)
 		}
 	}
-	out := make([][]float64, len(ways))
+	out := make([][]standing, len(ways))
 	for _, fold := range got {
 		for w := range ways {
 			out[w] = append(out[w], fold[w]...)
@@ -76,9 +98,8 @@ func (c *comparison) measure(ctx context.Context, snap index.Snapshot, everyone 
 // scoreRoom is how many scores are held at once for judging: 256 MB.
 const scoreRoom = 64 << 20
 
-// rank returns for each way the shares of a fold's population ahead of each of its
-// held-out seeds.
-func (c *comparison) rank(fold int, scores [][]float32, mask *roaring.Bitmap) [][]float64 {
+// rank returns for each way the places of a fold's held-out seeds among its population.
+func (c *comparison) rank(fold int, scores [][]float32, mask *roaring.Bitmap) [][]standing {
 	negFrom := c.m.seeds + c.m.negatives
 	train, held := c.split(fold)
 	others := mask.Clone()
@@ -91,21 +112,20 @@ func (c *comparison) rank(fold int, scores [][]float32, mask *roaring.Bitmap) []
 		others = mask
 	}
 	rows := others.ToArray()
-	out := make([][]float64, len(scores))
+	out := make([][]standing, len(scores))
 	for w := range scores {
 		seeds := make([]float32, len(held.pos))
 		for k, i := range held.pos {
 			seeds[k] = scores[w][c.m.rows[i]]
 		}
-		out[w] = ahead(seeds, scores[w], rows)
+		out[w] = stand(seeds, scores[w], rows)
 	}
 	return out
 }
 
-// ahead is for each of seeds the share of rows that score more, ties half. The seeds
-// are sorted, not the population: a row is counted between the two seeds' scores that
+// stand returns where each of seeds stands among rows. The seeds are sorted, not the population: a row is counted between the two seeds' scores that
 // its own lies between.
-func ahead(seeds, scores []float32, rows []uint32) []float64 {
+func stand(seeds, scores []float32, rows []uint32) []standing {
 	sorted := slices.Clone(seeds)
 	slices.Sort(sorted)
 	sorted = slices.Compact(sorted)
@@ -147,10 +167,10 @@ func ahead(seeds, scores []float32, rows []uint32) []float64 {
 		above[i] = sum
 		sum += at[i]
 	}
-	out := make([]float64, len(seeds))
+	out := make([]standing, len(seeds))
 	for k, s := range seeds {
 		i, _ := slices.BinarySearch(sorted, s)
-		out[k] = (float64(above[i]) + float64(at[i])/2) / float64(len(rows))
+		out[k] = standing{ahead: float64(above[i]) / float64(len(rows)), tied: float64(at[i]) / float64(len(rows))}
 	}
 	return out
 }
@@ -166,32 +186,30 @@ const otherSeeds = 1.25 // of an AUC and of an expected precision
 // otherSeedsShare is the same of a share of held-out seeds that are reached.
 func otherSeedsShare(share float64) float64 { return 1.03 + 0.25*share }
 
-// sheet turns the shares ahead of held-out seeds into a measure with 95 %
-// intervals: of the AUC by bootstrap over those seeds, of recall and lift by
-// Wilson's score interval, which holds where few seeds are caught or nearly all.
-func sheet(name string, ahead []float64, asked float64, seed uint64) Measure {
+// sheet turns the places of held-out seeds into a measure with 95 % intervals: of the
+// AUC by bootstrap over those seeds, of recall and lift by Wilson's score interval,
+// which holds where few seeds are caught or nearly all.
+func sheet(name string, held []standing, asked float64, seed uint64) Measure {
 	m := Measure{Name: name, Sizes: []AtSize{}}
 	rng := rand.New(rand.NewPCG(seed, 0x6b696e64726564))
-	n := len(ahead)
+	n := len(held)
 	drawn := make([]float64, draws)
 	for d := range drawn {
 		for range n {
-			drawn[d] += (1 - ahead[rng.IntN(n)]) / float64(n)
+			drawn[d] += held[rng.IntN(n)].below() / float64(n)
 		}
 	}
 	mean := 0.0
-	for _, p := range ahead {
-		mean += (1 - p) / float64(n)
+	for _, p := range held {
+		mean += p.below() / float64(n)
 	}
 	m.AUC = bootstrapped(mean, drawn, n)
 	for _, q := range append([]float64{asked}, shares...) {
-		hit := 0
-		for _, p := range ahead {
-			if p < q {
-				hit++
-			}
+		hit := 0.0
+		for _, p := range held {
+			hit += p.within(q)
 		}
-		r := wilson(hit, n, otherSeedsShare(float64(hit)/float64(n)))
+		r := wilson(hit, n, otherSeedsShare(hit/float64(n)))
 		m.Sizes = append(m.Sizes, AtSize{Share: q, Recall: r, Lift: Interval{r.Value / q, r.Low / q, r.High / q}})
 	}
 	return m
@@ -218,9 +236,9 @@ func bootstrapped(value float64, drawn []float64, n int) Interval {
 func logit(p float64) float64 { return math.Log(p / (1 - p)) }
 
 // wilson is the score interval of a share (Wilson, JASA 1927).
-func wilson(hits, n int, wider float64) Interval {
+func wilson(hits float64, n int, wider float64) Interval {
 	z := 1.96 * wider
-	p, m := float64(hits)/float64(n), float64(n)
+	p, m := hits/float64(n), float64(n)
 	mid := (p + z*z/(2*m)) / (1 + z*z/m)
 	half := z / (1 + z*z/m) * math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
 	return Interval{Value: p, Low: math.Max(0, mid-half), High: math.Min(1, mid+half)}
@@ -250,9 +268,9 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 	q.HeldOut = len(got[0])
 	q.Measure = sheet(ways[0].name, got[0], asked, req.Seed)
 	rng := rand.New(rand.NewPCG(req.Seed, 1))
-	chance := make([]float64, q.HeldOut)
+	chance := make([]standing, q.HeldOut)
 	for i := range chance {
-		chance[i] = rng.Float64()
+		chance[i].ahead = rng.Float64()
 	}
 	q.Baselines = append(q.Baselines, sheet("random", chance, asked, req.Seed))
 	for i := 1; i < len(ways); i++ {

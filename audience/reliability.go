@@ -118,7 +118,7 @@ func reliabilityOf(pos, neg []float64, known float64) Reliability {
 		for _, p := range neg[from:to] {
 			b.Predicted += p / float64(to-from)
 		}
-		share := wilson(k, len(pos), otherSeedsShare(float64(k)/float64(len(pos))))
+		share := wilson(float64(k), len(pos), otherSeedsShare(float64(k)/float64(len(pos))))
 		scale := pi * float64(len(neg)) / float64(to-from)
 		b.Observed = Interval{Value: math.Min(1, scale*share.Value), Low: math.Min(1, scale*share.Low), High: math.Min(1, scale*share.High)}
 		out.Error += math.Abs(scale*share.Value-b.Predicted) * float64(to-from) / float64(len(neg))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -113,7 +114,7 @@ func TestClosedLoop(t *testing.T) {
 	arrive(t, s, 0, 500)
 	mustRefresh(t, s, "spring", RefreshRequest{})
 	info = mustInfo(t, s, "spring")
-	if got := info.Result.Quality.Platt.Observed; got == nil || *got != *o {
+	if got := info.Result.Quality.Platt.Observed; !reflect.DeepEqual(got, o) {
 		t.Errorf("calibration after the refresh %+v", got)
 	}
 	if now := info.Result.Manifest.Control; now.Below != held.Below || now.Seed != held.Seed {
