@@ -3,11 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -86,11 +84,15 @@ func rankOf(cursor string) (int, error) {
 	digits, ok := bytes.CutPrefix(raw, []byte("r"))
 	rank, aerr := strconv.Atoi(string(digits))
 	if err != nil || aerr != nil || !ok || rank < 0 {
-		p := newProblem(http.StatusUnprocessableEntity, "invalid", "the cursor is not one of this server's")
-		p.Errors = []Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
-		return 0, p
+		return 0, badCursor()
 	}
 	return rank, nil
+}
+
+func badCursor() error {
+	p := newProblem(http.StatusUnprocessableEntity, "invalid", "the cursor is not one of this server's")
+	p.Errors = []Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
+	return p
 }
 
 // finished returns an audience whose list is there.
@@ -126,23 +128,8 @@ func (s *Server) audienceRoutes() {
 		job, err := svc.CreateAudience(ctx, in.Collection, in.Body.request())
 		return accepted(job), problemOf(err)
 	})
-	type audienceList struct {
-		Audiences []collection.AudienceInfo `json:"audiences"`
-	}
-	huma.Register(s.api, s.operation("list-audiences", http.MethodGet, base, "A collection's audiences", "audiences", RoleRead),
-		func(ctx context.Context, in *InCollection) (*body[audienceList], error) {
-			all, err := svc.Audiences(ctx, in.Collection)
-			if all == nil {
-				all = []collection.AudienceInfo{}
-			}
-			return &body[audienceList]{audienceList{all}}, problemOf(err)
-		})
 	at := base + "/{audience}"
-	huma.Register(s.api, s.operation("get-audience", http.MethodGet, at, "State, quality sheet, doctor, curve and reasons", "audiences", RoleRead),
-		func(ctx context.Context, in *AtAudience) (*body[*collection.AudienceInfo], error) {
-			info, err := svc.Audience(ctx, in.Collection, in.Audience)
-			return &body[*collection.AudienceInfo]{info}, problemOf(err)
-		})
+	s.showRoutes(base, at)
 	huma.Register(s.api, s.operation("delete-audience", http.MethodDelete, at, "Delete an audience", "audiences", RoleWrite),
 		func(ctx context.Context, in *AtAudience) (*struct{}, error) {
 			return nil, problemOf(svc.DropAudience(ctx, in.Collection, in.Audience))
@@ -156,7 +143,7 @@ func (s *Server) audienceRoutes() {
 			if _, err := s.finished(ctx, &in.AtAudience); err != nil {
 				return nil, problemOf(err)
 			}
-			if err := svc.Releasable(ctx, in.Collection, in.Audience); err != nil {
+			if err := svc.Releasable(ctx, in.Collection, in.Audience, in.Version); err != nil {
 				return nil, problemOf(err)
 			}
 			members, err := svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, after, in.Limit)
@@ -204,75 +191,8 @@ func (s *Server) audienceRoutes() {
 		return stream(s, "change", changes), nil
 	})
 	s.lifecycleRoutes(at)
-	s.exportRoute(at)
+	s.exportRoutes(at)
 }
-
-type exportInput struct {
-	AtAudience
-	Format  string `query:"format" enum:"csv,ndjson,parquet" default:"csv"`
-	Reasons bool   `query:"reasons" doc:"a column with the parts of each score"`
-	AtVersion
-}
-
-func (s *Server) exportRoute(at string) {
-	svc := s.opt.Service
-	export := s.operation("export-members", http.MethodGet, at+"/export", "The whole list as a file, without the control group", "audiences", RoleRead)
-	export.Description = "The file's SHA-256 follows as the trailer Repr-Digest (RFC 9530). A list of fewer members than the server's minimum is refused."
-	text := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
-	export.Responses = map[string]*huma.Response{"200": {Description: "the file", Content: map[string]*huma.MediaType{
-		"text/csv": text, "application/x-ndjson": text, "application/vnd.apache.parquet": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
-	}}}
-	huma.Register(s.api, export, func(ctx context.Context, in *exportInput) (*huma.StreamResponse, error) {
-		if _, err := s.finished(ctx, &in.AtAudience); err != nil {
-			return nil, problemOf(err)
-		}
-		if err := svc.Releasable(ctx, in.Collection, in.Audience); err != nil {
-			return nil, problemOf(err)
-		}
-		// The first page is read before the status is sent, so that what is wrong
-		// can still be said.
-		page, err := svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, 0, maxPage)
-		if err != nil {
-			return nil, problemOf(err)
-		}
-		kind := map[string]string{"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}[in.Format]
-		return &huma.StreamResponse{Body: func(hc huma.Context) {
-			hc.SetHeader("Content-Type", kind)
-			hc.SetHeader("Content-Disposition", fmt.Sprintf("attachment; filename=%q", in.Audience+"."+in.Format))
-			// The checksum is known when all is written, so it follows as a trailer.
-			hc.SetHeader("Trailer", digestTrailer)
-			hc.SetStatus(http.StatusOK)
-			sum := sha256.New()
-			w := newMemberWriter(in.Format, io.MultiWriter(hc.BodyWriter(), sum), in.Reasons)
-			for err == nil && len(page) > 0 {
-				for _, m := range page {
-					if m.Control {
-						continue // held back, to measure against
-					}
-					if err = w.write(m); err != nil {
-						break
-					}
-				}
-				if err == nil && len(page) == maxPage {
-					page, err = svc.MembersAt(ctx, in.Collection, in.Audience, in.Version, page[len(page)-1].Rank, maxPage)
-				} else {
-					page = nil
-				}
-			}
-			if cerr := w.close(); err == nil {
-				err = cerr
-			}
-			if err != nil {
-				s.opt.Logger.Warn("an export broke off", "audience", in.Audience, "error", err)
-				panic(http.ErrAbortHandler) // the client must not take half a list for a whole one
-			}
-			hc.SetHeader(digestTrailer, "sha-256=:"+base64.StdEncoding.EncodeToString(sum.Sum(nil))+":")
-		}}, nil
-	})
-}
-
-// digestTrailer carries the checksum of an export, as RFC 9530 writes it.
-const digestTrailer = "Repr-Digest"
 
 // reasonsText is a member's parts as one cell.
 func reasonsText(parts []audience.Part) string {

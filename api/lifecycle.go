@@ -68,16 +68,18 @@ func (s *Server) lifecycleRoutes(at string) {
 			Body collection.AudienceChange
 		}) (*body[*collection.AudienceInfo], error) {
 			info, err := svc.ChangeAudience(ctx, in.Collection, in.Audience, in.Body)
-			return &body[*collection.AudienceInfo]{info}, problemOf(err)
+			if err != nil {
+				return nil, problemOf(err)
+			}
+			shown := info.Shown()
+			return &body[*collection.AudienceInfo]{&shown}, nil
 		})
 	diff := s.operation("diff-audience", http.MethodGet, at+"/diff", "How a list differs from another version or audience", "audiences", RoleRead)
 	diff.Description = "entered are on this list and not on the other, left on the other and not on this one. Ids come in order of id."
 	huma.Register(s.api, diff, func(ctx context.Context, in *diffInput) (*body[*collection.Diff], error) {
 		after, err := base64.RawURLEncoding.DecodeString(in.Cursor)
 		if err != nil {
-			p := newProblem(http.StatusUnprocessableEntity, "invalid", "the cursor is not one of this server's")
-			p.Errors = []Fault{{Location: "query.cursor", Message: "use next of the page before, unchanged"}}
-			return nil, p
+			return nil, badCursor()
 		}
 		if _, err := s.finished(ctx, &in.AtAudience); err != nil {
 			return nil, problemOf(err)

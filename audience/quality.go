@@ -184,7 +184,7 @@ func stand(seeds, scores []float32, rows []uint32) []standing {
 const otherSeeds = 1.25 // of an AUC and of an expected precision
 
 // otherSeedsShare is the same of a share of held-out seeds that are reached.
-func otherSeedsShare(share float64) float64 { return 1.03 + 0.25*share }
+func otherSeedsShare(share float64) float64 { return 1.03 + 0.33*share }
 
 // sheet turns the places of held-out seeds into a measure with 95 % intervals: of the
 // AUC by bootstrap over those seeds, of recall and lift by Wilson's score interval,
@@ -205,11 +205,12 @@ func sheet(name string, held []standing, asked float64, seed uint64) Measure {
 	}
 	m.AUC = bootstrapped(mean, drawn, n)
 	for _, q := range append([]float64{asked}, shares...) {
-		hit := 0.0
+		hit, square := 0.0, 0.0
 		for _, p := range held {
-			hit += p.within(q)
+			in := p.within(q)
+			hit, square = hit+in, square+in*in
 		}
-		r := wilson(hit, n, otherSeedsShare(hit/float64(n)))
+		r := wilson(hit, n, otherSeedsShare(hit/float64(n))*partly(hit, square, n))
 		m.Sizes = append(m.Sizes, AtSize{Share: q, Recall: r, Lift: Interval{r.Value / q, r.Low / q, r.High / q}})
 	}
 	return m
@@ -234,6 +235,21 @@ func bootstrapped(value float64, drawn []float64, n int) Interval {
 }
 
 func logit(p float64) float64 { return math.Log(p / (1 - p)) }
+
+// partly is how much less a sum of n shares varies than one of as many that are 0 or 1,
+// by deviations: seeds that tie with a list's end are on it in part, and part of a seed
+// is known better than whether it is there. The n shares tell their own variance, and
+// fewPartly more would have that of the others: where all tie, it is still not 0.
+func partly(sum, square float64, n int) float64 {
+	p := sum / float64(n)
+	if p <= 0 || p >= 1 {
+		return 1
+	}
+	own := (square/float64(n) - p*p) / (p * (1 - p))
+	return math.Sqrt(math.Max(0, math.Min(1, (own*float64(n)+fewPartly)/float64(n+fewPartly))))
+}
+
+const fewPartly = 4
 
 // wilson is the score interval of a share (Wilson, JASA 1927).
 func wilson(hits float64, n int, wider float64) Interval {

@@ -35,6 +35,9 @@ type AudienceInfo struct {
 	Next     time.Time       `json:"next_refresh,omitzero"`
 	Expires  time.Time       `json:"expires,omitzero"`  // then the audience is deleted
 	Combine  *CombineRequest `json:"combine,omitempty"` // how it was made, if not from seeds
+	// Filled where an audience is shown, see Shown and Brief; never stored.
+	Named *NamedIDs    `json:"named,omitempty" doc:"ids of the request, which lists none here: /ids does"`
+	Sheet *QualityLine `json:"sheet,omitempty" doc:"the result in a line, where the result is left out"`
 }
 
 // Membership says whether a customer is in an audience.

@@ -203,7 +203,7 @@ func (s *Service) MembersAt(_ context.Context, coll, name string, version, after
 	if after < 0 || limit < 1 {
 		return nil, faultf("limit", "want a limit of 1 or more and a rank of 0 or more")
 	}
-	off, err := s.suppressedBy(coll, info.Request.Exclude.Lists, true)
+	off, err := s.suppressedFrom(coll, name)
 	if err != nil {
 		return nil, err
 	}

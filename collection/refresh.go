@@ -80,6 +80,17 @@ func (s *Service) at(coll, name string, version int) (AudienceInfo, error) {
 	return old, nil
 }
 
+// AudienceAt is one version of a finished audience, 0 being the one that counts. The
+// definition stands in the latter alone.
+func (s *Service) AudienceAt(_ context.Context, coll, name string, version int) (*AudienceInfo, error) {
+	info, err := s.at(coll, name, version)
+	info.Version = info.version()
+	return &info, err
+}
+
+// MinAudience is the fewest members that a list which is handed out may have.
+func (s *Service) MinAudience() int { return s.opt.Limits.MinAudience }
+
 func (info *AudienceInfo) kept() string {
 	list := []string{}
 	for _, v := range info.Versions {

@@ -351,28 +351,31 @@ func (s *Service) forgetSuppressions(coll string) {
 	delete(s.suppress.list, coll)
 }
 
-// Releasable returns nil when an audience may be handed out: when as many of its
-// members as Limits.MinAudience are on no suppression list that applies now. A smaller
-// list can single people out.
-func (s *Service) Releasable(ctx context.Context, coll, name string) error {
-	info, err := s.finished(coll, name)
+// Releasable returns nil when a version of an audience may be handed out, 0 being the
+// one that counts: when as many of its members as Limits.MinAudience are on no suppression
+// list that applies now and are not held back. A smaller list can single people out.
+func (s *Service) Releasable(ctx context.Context, coll, name string, version int) error {
+	info, err := s.at(coll, name, version)
+	if err != nil {
+		return err
+	}
+	off, err := s.suppressedFrom(coll, name)
 	if err != nil {
 		return err
 	}
 	least, n := s.opt.Limits.MinAudience, info.Size
-	if n >= least {
-		off, err := s.suppressedBy(coll, info.Request.Exclude.Lists, true)
-		if err != nil {
-			return err
-		}
-		if off != nil {
-			ids, err := s.memberIDs(ctx, coll, name)
+	if n >= least && (off != nil || info.Result != nil && info.Result.Manifest.Control != nil) {
+		n = 0
+		for page := 0; page*pageSize < info.Size && n < least; page++ {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			members, err := s.membersPage(coll, &info, page)
 			if err != nil {
 				return err
 			}
-			n = 0
-			for _, id := range ids {
-				if !off(id) {
+			for _, m := range members {
+				if !m.Control && (off == nil || !off(m.ID)) {
 					n++
 				}
 			}
@@ -382,6 +385,16 @@ func (s *Service) Releasable(ctx context.Context, coll, name string) error {
 		return fmt.Errorf("audience %q has %d members who may be named, at least %d are needed: %w", name, n, least, ErrTooSmall)
 	}
 	return nil
+}
+
+// suppressedFrom says who is kept off an audience's lists now, of whatever version: its
+// definition is of the one that counts. nil: nobody is.
+func (s *Service) suppressedFrom(coll, name string) (func(id string) bool, error) {
+	info, err := s.finished(coll, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.suppressedBy(coll, info.Request.Exclude.Lists, true)
 }
 
 // CheckSeeds looks at the seeds of a request, as audience.Check does.

@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,12 +15,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/export"
 	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/profile"
 )
-
-const plainLayout = "plain"
 
 // exportFlags say how an audience leaves.
 type exportFlags struct {
@@ -31,14 +27,14 @@ type exportFlags struct {
 	columns                           []string
 	smallest                          int
 	control                           string
-	held                              *audience.Holdback // who stays behind
+	list                              *collection.AudienceInfo // what leaves, once it is known
 }
 
 func (f *exportFlags) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.out, "out", "o", "-", ".csv, .ndjson or .parquet, or - for standard output")
 	flags.IntVar(&f.smallest, "min-audience", 100, "refuse lists shorter than this")
 	flags.StringVar(&f.control, "control", "", "hold this share (10%) or number of members back from this and every later export, to measure against; once for an audience")
-	flags.StringVar(&f.layout, "layout", plainLayout, "plain, or hashed contact data for meta, google or tiktok (a CSV file)")
+	flags.StringVar(&f.layout, "layout", export.Plain, "plain, or hashed contact data for meta, google or tiktok (a CSV file)")
 	flags.StringVar(&f.contacts, "contacts", "", "for hashed layouts: file with the customers' ids and contact data; it is read, not stored")
 	flags.StringVar(&f.id, "contacts-id", "", "column of the contacts that holds the ids (default: looked for)")
 	flags.StringArrayVar(&f.columns, "contact", nil, "kind=column for contacts whose columns have other names, such as email=mail_private; kinds: email, phone, first name, last name, city, state, postal code, country")
@@ -60,7 +56,7 @@ var contactNames = map[string][]string{
 // check finds what can be wrong before anything is opened.
 func (f *exportFlags) check() error {
 	var faults []error
-	hashed := f.layout != plainLayout
+	hashed := f.layout != export.Plain
 	switch {
 	case hashed && !slices.Contains(export.Layouts(), f.layout):
 		faults = append(faults, fmt.Errorf("--layout %q: want plain, %s", f.layout, strings.Join(export.Layouts(), ", ")))
@@ -86,34 +82,9 @@ func (f *exportFlags) check() error {
 		if _, err := formOf(f.out); err != nil {
 			return err
 		}
-		return checkOutputs([]string{f.contacts}, []string{f.out, f.out + manifestEnd})
+		return checkOutputs([]string{f.contacts}, []string{f.out, f.out + export.ManifestEnd})
 	}
 	return nil
-}
-
-// manifestEnd is what a manifest is called after its file's name.
-const manifestEnd = ".manifest.json"
-
-// exportManifest says what a file of an audience is and how it was made.
-type exportManifest struct {
-	File       string          `json:"file"`
-	SHA256     string          `json:"sha256"`
-	Bytes      int64           `json:"bytes"`
-	Collection string          `json:"collection"`
-	Audience   string          `json:"audience"`
-	Members    int             `json:"members"` // of the audience
-	Rows       int             `json:"rows"`    // of the file
-	Minimum    int             `json:"minimum"` // of both
-	Layout     string          `json:"layout"`
-	Contacts   *contactSummary `json:"contacts,omitempty"` // of hashed layouts
-	// Control is who was held back: no member of the file.
-	Control *audience.Holdback `json:"control,omitempty"`
-	Tool    string             `json:"tool"`
-}
-
-type contactSummary struct {
-	export.Summary
-	Absent int `json:"absent"` // members that the contacts do not name
 }
 
 // exportAudience writes members to a file and its manifest beside it.
@@ -127,10 +98,13 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 	if err := short(len(members), "members"); err != nil {
 		return err
 	}
-	m := exportManifest{Collection: coll, Audience: name, Members: len(members), Rows: len(members), Minimum: f.smallest, Layout: f.layout, Tool: tool(), Control: f.held}
+	m := export.FileManifest{Collection: coll, Audience: name, Members: len(members), Rows: len(members), Minimum: f.smallest, Layout: f.layout, Tool: tool()}
+	if f.list != nil && f.list.Result != nil {
+		m.Version, m.Built, m.Control, m.List = f.list.Version, f.list.Built, f.list.Result.Manifest.Control, &f.list.Result.Manifest
+	}
 	var write func(io.Writer) error
 	switch form, err := formOf(f.out); {
-	case f.layout != plainLayout:
+	case f.layout != export.Plain:
 		contacts, absent, err := f.read(ctx, members)
 		if err != nil {
 			return err
@@ -140,7 +114,7 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 			if err != nil {
 				return err
 			}
-			m.Rows, m.Contacts = sum.Rows, &contactSummary{sum, absent}
+			m.Rows, m.Contacts = sum.Rows, &export.Contacts{Summary: sum, Absent: absent}
 			return short(sum.Rows, "members with contact data that "+f.layout+" takes")
 		}
 		if f.out == "-" {
@@ -159,17 +133,16 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 	if f.out == "-" {
 		return write(a.out)
 	}
-	sum := sha256.New()
+	m.File = filepath.Base(f.out)
 	err := writeAtomic(f.out, func(w *os.File) error {
-		n := &tally{}
-		err := write(io.MultiWriter(w, sum, n))
-		m.Bytes = n.n
+		sealed := export.Seal(w)
+		err := write(sealed)
+		sealed.Describe(&m)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	m.File, m.SHA256 = filepath.Base(f.out), hex.EncodeToString(sum.Sum(nil))
 	if c := m.Contacts; c != nil {
 		a.say("%s: %d rows for %d members; %d not among the contacts, %d without what %s takes, %d twice", c.Rules, c.Rows, m.Members, c.Absent, c.Unusable, f.layout, c.Duplicates)
 		for _, kind := range slices.Sorted(maps.Keys(c.Refused)) {
@@ -177,19 +150,7 @@ func (a *app) exportAudience(ctx context.Context, f exportFlags, coll, name stri
 		}
 	}
 	a.say("audience: %s", f.out)
-	return writeAtomic(f.out+manifestEnd, func(w *os.File) error {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(m)
-	})
-}
-
-// tally counts bytes.
-type tally struct{ n int64 }
-
-func (t *tally) Write(p []byte) (int, error) {
-	t.n += int64(len(p))
-	return len(p), nil
+	return writeAtomic(f.out+export.ManifestEnd, func(w *os.File) error { return m.Write(w) })
 }
 
 // read finds the contacts of members, in the members' order. absent is how many

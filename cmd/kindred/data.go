@@ -51,6 +51,25 @@ func (d direct) Cancel(_ context.Context, id string) (collection.Job, error) {
 	return d.Service.Cancel(id)
 }
 
+// Audiences are shown as a server shows them.
+func (d direct) Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error) {
+	all, err := d.Service.Audiences(ctx, coll)
+	for i := range all {
+		all[i] = all[i].Brief()
+	}
+	return all, err
+}
+
+// Audience is shown as a server shows it.
+func (d direct) Audience(ctx context.Context, coll, name string) (*collection.AudienceInfo, error) {
+	info, err := d.Service.Audience(ctx, coll, name)
+	if err != nil {
+		return nil, err
+	}
+	shown := info.Shown()
+	return &shown, nil
+}
+
 // withBackend runs do on the server, where one is named, else on the data
 // directory.
 func (a *app) withBackend(ctx context.Context, do func(backend) error) error {

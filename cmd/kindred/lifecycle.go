@@ -303,8 +303,9 @@ func (a *app) outgoing(ctx context.Context, b backend, f *exportFlags, coll, nam
 	if err != nil {
 		return nil, err
 	}
-	if f.held = controlOf(info); f.held != nil {
-		a.say("held back: %d of %d members", f.held.Members, info.Size)
+	f.list = info
+	if held := controlOf(info); held != nil {
+		a.say("held back: %d of %d members", held.Members, info.Size)
 	}
 	return slices.DeleteFunc(members, func(m audience.Member) bool { return m.Control }), nil
 }

@@ -140,7 +140,7 @@ func complete(cmd *cobra.Command) {
 	}
 	for flag, values := range map[string][]string{
 		"method": audience.Methods(), "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu"},
-		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "layout": append([]string{plainLayout}, export.Layouts()...), "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
+		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "layout": append([]string{export.Plain}, export.Layouts()...), "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
 	} {
 		if cmd.LocalFlags().Lookup(flag) != nil {
 			// It fails only for flags that are not there or have one already.

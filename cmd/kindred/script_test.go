@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/text/encoding/simplifiedchinese"
 
+	"github.com/kindred-search/kindred/export"
 	"github.com/kindred-search/kindred/index/flat"
 )
 
@@ -167,8 +168,8 @@ func makeContacts(ts *testscript.TestScript, _ bool, args []string) {
 // checksum wants a file's manifest to have its checksum and size.
 func checksum(ts *testscript.TestScript, _ bool, args []string) {
 	text := ts.ReadFile(args[0])
-	var m exportManifest
-	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0]+manifestEnd)), &m))
+	var m export.FileManifest
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0]+export.ManifestEnd)), &m))
 	if sum := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); m.SHA256 != sum || m.Bytes != int64(len(text)) || m.File != args[0] {
 		ts.Fatalf("%+v, want %s of %d bytes", m, sum, len(text))
 	}

@@ -1,0 +1,81 @@
+package collection
+
+import (
+	"context"
+
+	"github.com/kindred-search/kindred/audience"
+)
+
+// NamedIDs counts the ids that an audience's definition names.
+type NamedIDs struct {
+	Seeds     int `json:"seeds"`
+	Negatives int `json:"negatives"`
+	Excluded  int `json:"excluded"`
+}
+
+// QualityLine is an audience's quality in a line.
+type QualityLine struct {
+	Method  string            `json:"method"`
+	Verdict string            `json:"verdict"`
+	AUC     audience.Interval `json:"auc"`
+	Words   string            `json:"words"`
+}
+
+// Shown is the audience with its definition's ids counted instead of listed: they may be
+// a million. AudienceIDs lists them.
+func (info AudienceInfo) Shown() AudienceInfo {
+	req := &info.Request // of this copy
+	if n := (NamedIDs{len(req.Seeds.IDs), len(req.Negatives.IDs), len(req.Exclude.IDs)}); n != (NamedIDs{}) {
+		info.Named = &n
+	}
+	req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs = nil, nil, nil
+	return info
+}
+
+// Brief is Shown with one line of the result.
+func (info AudienceInfo) Brief() AudienceInfo {
+	info = info.Shown()
+	if r := info.Result; r != nil {
+		info.Sheet = &QualityLine{Method: r.Manifest.Method, Verdict: r.Quality.Verdict, AUC: r.Quality.Measure.AUC, Words: r.Quality.Words}
+		info.Result = nil
+	}
+	return info
+}
+
+// The lists of ids that a definition may have.
+const (
+	NamedSeeds     = "seeds"
+	NamedNegatives = "negatives"
+	NamedExcluded  = "excluded"
+)
+
+// AudienceIDs returns up to limit of the ids that a definition names in one of its
+// lists, as they were given, from a place on; and how many the list has. Who was erased
+// is on none of them.
+func (s *Service) AudienceIDs(_ context.Context, coll, name, which string, from, limit int) ([]audience.SeedRef, int, error) {
+	if from < 0 || limit < 1 {
+		return nil, 0, faultf("limit", "want a limit of 1 or more and a place of 0 or more")
+	}
+	if _, err := s.config(coll); err != nil {
+		return nil, 0, err
+	}
+	info, err := s.info(coll, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	var all []audience.SeedRef
+	switch which {
+	case NamedSeeds:
+		all = info.Request.Seeds.IDs
+	case NamedNegatives:
+		all = info.Request.Negatives.IDs
+	case NamedExcluded:
+		for _, id := range info.Request.Exclude.IDs {
+			all = append(all, audience.SeedRef{ID: id})
+		}
+	default:
+		return nil, 0, faultf("of", "%q: want %s, %s or %s", which, NamedSeeds, NamedNegatives, NamedExcluded)
+	}
+	from = min(from, len(all))
+	return all[from : from+min(limit, len(all)-from)], len(all), nil
+}
