@@ -1,7 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"fmt"
+	"mime/multipart"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -97,4 +100,90 @@ func TestEventsDecay(t *testing.T) {
 		}
 	}
 	f.do("PUT", "/v1/collections/other", `{"fields":[{"name":"age","type":"number",`+decay+`}]}`).problem(422, "invalid")
+}
+
+// upload sends a file as an import and waits for its end.
+func (f *fixture) upload(coll, name, options, text string) collection.Job {
+	f.t.Helper()
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	if err := form.WriteField("options", options); err != nil {
+		f.t.Fatal(err)
+	}
+	part, err := form.CreateFormFile("file", name)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := part.Write([]byte(text)); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := form.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	var job collection.Job
+	f.do("POST", "/v1/collections/"+coll+"/imports", b.Bytes(), header{"Content-Type": form.FormDataContentType()}).want(202).into(&job)
+	return f.finish(job.ID)
+}
+
+// The same customers with dated events, posted as NDJSON and read as a file of it, are
+// the same: items decay as the field says, texts keep their times and weights.
+func TestEventsOfFilesDecayAsPosted(t *testing.T) {
+	f := start(t, setup{opt: Options{UploadDir: t.TempDir()}})
+	const fields = `{"model":"words","fields":[{"name":"items","type":"set","decay":{"half_life_days":30,"reference":"2011-12-01T00:00:00Z"}},{"name":"plain","type":"set"},` +
+		`{"name":"note","type":"text","decay":{"half_life_days":30,"reference":"2011-12-01T00:00:00Z"}},{"name":"age","type":"number"}]}`
+	f.do("PUT", "/v1/collections/posted", fields).want(201)
+	f.do("PUT", "/v1/collections/read", fields).want(201)
+	var lines strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&lines, `{"id":"c%d","fields":{"age":%d,"plain":["x",{"item":"y","at":"2001-01-01"}],"items":[{"item":"tea","at":"2011-11-2%d"},{"item":"jam","at":"2011-09-20T10:00:00Z","weight":%d},{"item":"ham","at":1262304000},"always"],`+
+			`"note":[{"text":"sailing boats sea %d","at":"2011-11-30","weight":0.5},{"text":"cooking garden soup","at":"2011-06-01"},"cooking"]},"texts":[{"field":"note","body":"sea","at":"2011-10-01"},"boats"]}`+"\n", i, 20+i, i%10, 1+i%9, i)
+	}
+	var out collection.Outcome
+	f.do("POST", "/v1/collections/posted/customers", lines.String(), header{"Content-Type": "application/x-ndjson"}).want(200).into(&out)
+	if end := f.upload("read", "in.ndjson", "{}", lines.String()); end.Accepted != 40 || out.Accepted != 40 {
+		t.Fatalf("%+v and %+v", end, out)
+	}
+	marked := 0
+	for i := range 40 {
+		var posted, read collection.Customer
+		f.do("GET", fmt.Sprintf("/v1/collections/posted/customers/c%d", i), nil).want(200).into(&posted)
+		f.do("GET", fmt.Sprintf("/v1/collections/read/customers/c%d", i), nil).want(200).into(&read)
+		if !reflect.DeepEqual(posted.Fields, read.Fields) || !reflect.DeepEqual(posted.Texts, read.Texts) {
+			t.Fatalf("posted %+v, read %+v", posted, read)
+		}
+		marked += strings.Count(fmt.Sprint(read.Fields["items"]), "(recent)")
+	}
+	if marked < 80 {
+		t.Errorf("%d items are marked as recent", marked)
+	}
+	var posted, read struct{ Hits []collection.Hit }
+	f.do("POST", "/v1/collections/posted/search", `{"text":"sailing boats sea","limit":40}`).want(200).into(&posted)
+	f.do("POST", "/v1/collections/read/search", `{"text":"sailing boats sea","limit":40}`).want(200).into(&read)
+	if !reflect.DeepEqual(posted, read) || len(read.Hits) != 40 {
+		t.Error("a search finds them at other scores")
+	}
+	// What is no event is said, with its line and place; a half-life that is not the
+	// collection's is refused.
+	end := f.upload("read", "in.ndjson", "{}", `{"id":"a","items":[{"item":"tea","at":"2011-11-20"}]}`+"\n"+`{"id":"b","items":[{"item":"tea","at":"yesterday"}]}`+"\n"+`{"id":"c","items":["x",{"sku":7}]}`+"\n"+`{"id":"d","items":["x"]}`+"\n"+`{"id":"e","items":["x"]}`+"\n")
+	if end.Accepted != 3 || len(end.Errors) != 2 || !strings.Contains(end.Errors[0].Reason, "element 0: at: want a time") || !strings.Contains(end.Errors[1].Reason, "element 1: item: want a string") || end.Errors[0].Line != 2 {
+		t.Errorf("%+v", end)
+	}
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	if err := form.WriteField("options", `{"half_life_days":90,"as_of":"2011-12-01T00:00:00Z"}`); err != nil {
+		t.Fatal(err)
+	}
+	part, err := form.CreateFormFile("file", "in.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := part.Write([]byte(lines.String())); err != nil {
+		t.Fatal(err)
+	}
+	if err := form.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p := f.do("POST", "/v1/collections/read/imports", b.Bytes(), header{"Content-Type": form.FormDataContentType()}).problem(422, "invalid"); !strings.Contains(p.Detail+fmt.Sprint(p.Errors), "30 days before 2011-12-01") {
+		t.Errorf("%+v", p)
+	}
 }

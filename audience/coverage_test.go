@@ -34,9 +34,13 @@ func TestIntervalsCover(t *testing.T) {
 	if *simulated <= 120 {
 		return
 	}
-	columns := biased(t, 8000) // had no say in how wide intervals are
+	columns := biased(t, 8000)
 	for _, n := range []int{40, 160} {
 		t.Run(fmt.Sprintf("columns alone, %d seeds", n), func(t *testing.T) { coverage(t, columns, Centroid, n) })
+	}
+	text := newWorld(t, worldOptions{n: 6000, dim: 24}) // had no say in how wide intervals are
+	for _, n := range []int{40, 160} {
+		t.Run(fmt.Sprintf("text alone, %d seeds", n), func(t *testing.T) { coverage(t, text, Centroid, n) })
 	}
 }
 

@@ -178,13 +178,15 @@ func stand(seeds, scores []float32, rows []uint32) []standing {
 // Intervals are wider than held-out seeds alone would have them. A bootstrap and a
 // binomial know how this model does on other seeds, not how the model would differ had
 // it learned from others. That moves the order of everyone, and so an AUC, and hardly
-// who comes first; of a share it matters the more the larger the share is. The numbers
-// are from simulated lists whose truth is known; docs/quality.md has how often the
-// intervals then hold it on lists that had no say in them.
+// who comes first or last; of a share it matters the most in the middle and above. The
+// numbers are from simulated lists whose truth is known; docs/quality.md has how often
+// the intervals then hold it on lists that had no say in them.
 const otherSeeds = 1.25 // of an AUC and of an expected precision
 
 // otherSeedsShare is the same of a share of held-out seeds that are reached.
-func otherSeedsShare(share float64) float64 { return 1.03 + 0.33*share }
+func otherSeedsShare(share float64) float64 {
+	return 1.03 + 0.6*share*math.Sqrt(math.Max(0, 1-share))
+}
 
 // sheet turns the places of held-out seeds into a measure with 95 % intervals: of the
 // AUC by bootstrap over those seeds, of recall and lift by Wilson's score interval,
@@ -238,18 +240,16 @@ func logit(p float64) float64 { return math.Log(p / (1 - p)) }
 
 // partly is how much less a sum of n shares varies than one of as many that are 0 or 1,
 // by deviations: seeds that tie with a list's end are on it in part, and part of a seed
-// is known better than whether it is there. The n shares tell their own variance, and
-// fewPartly more would have that of the others: where all tie, it is still not 0.
+// is known better than whether it is there. Half of the gain is given up: with other
+// seeds others would tie.
 func partly(sum, square float64, n int) float64 {
 	p := sum / float64(n)
 	if p <= 0 || p >= 1 {
 		return 1
 	}
 	own := (square/float64(n) - p*p) / (p * (1 - p))
-	return math.Sqrt(math.Max(0, math.Min(1, (own*float64(n)+fewPartly)/float64(n+fewPartly))))
+	return math.Sqrt((1 + math.Max(0, math.Min(1, own))) / 2)
 }
-
-const fewPartly = 4
 
 // wilson is the score interval of a share (Wilson, JASA 1927).
 func wilson(hits float64, n int, wider float64) Interval {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -51,11 +52,29 @@ func (s *Service) StartImport(ctx context.Context, coll string, req ImportReques
 	if err != nil {
 		return Job{}, faultf("path", "%v", err)
 	}
+	if err := sameDecay(plan, cfg.Schema); err != nil {
+		return Job{}, err
+	}
 	req.Options.Types = typed(plan, req.Options, cfg.Schema)
 	return s.jobs.add(ctx, &storedJob{
 		Job:    Job{Kind: "import", Collection: coll, Target: filepath.Base(req.Path)},
 		Import: &req,
 	}, nil)
+}
+
+// sameDecay refuses a half-life of dated elements that is not the collection's: what its
+// fields say is what counts.
+func sameDecay(plan *ingest.Plan, schema profile.Schema) error {
+	if plan.GroupBy != "" || plan.Decay == nil {
+		return nil
+	}
+	has := fieldsByName(schema)
+	for _, f := range plan.Schema().Fields {
+		if was, there := has[f.Name]; there && f.Decay != nil && decayText(was.Decay) != decayText(f.Decay) {
+			return faultf("options.half_life_days", "field %s of the collection has %s: leave the half-life out, or declare it with the collection", f.Name, decayText(was.Decay))
+		}
+	}
+	return nil
 }
 
 // typed is the types asked for, and for the other columns that are fields of the
@@ -175,7 +194,7 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 		return err
 	}
 	size := batchSize(cfg)
-	known := fieldNames(cfg.Schema)
+	known := fieldsByName(cfg.Schema)
 	var read int64
 	var refused int
 	sum := Outcome{}
@@ -240,20 +259,26 @@ func (s *Service) commit(ctx context.Context, cfg Config, p prepared) (Outcome, 
 
 // conform drops, in place, the columns of a file that the collection does not
 // have: a file may carry more than the schema names, and the plan says so
-// beforehand.
-func conform(known map[string]bool, rec profile.Record) profile.Record {
+// beforehand. Dated elements of a set weigh what the collection's field says.
+func conform(known map[string]profile.Field, rec profile.Record) profile.Record {
 	for name := range rec.Fields {
-		if !known[name] {
+		if _, there := known[name]; !there {
 			delete(rec.Fields, name)
 		}
 	}
+	for name, events := range rec.Events {
+		if f, there := known[name]; there && f.Type == profile.TypeSet {
+			rec.Fields[name] = index.Value{Kind: index.Set, Set: f.Decay.Elements(events)}
+		}
+	}
+	rec.Events = nil
 	return rec
 }
 
-func fieldNames(schema profile.Schema) map[string]bool {
-	names := make(map[string]bool, len(schema.Fields))
+func fieldsByName(schema profile.Schema) map[string]profile.Field {
+	fields := make(map[string]profile.Field, len(schema.Fields))
 	for _, f := range schema.Fields {
-		names[f.Name] = true
+		fields[f.Name] = f
 	}
-	return names
+	return fields
 }

@@ -276,15 +276,15 @@ func DecodeFields(schema profile.Schema, fields map[string]any) (map[string]inde
 			texts = append(texts, profile.Text{Field: f.Name, Body: t})
 		case []any:
 			for i, e := range t {
-				body, at, weight, err := decodeEvent("text", e)
+				said, err := profile.ParseEvent("text", e)
 				if err != nil {
 					faults = append(faults, faultf(fmt.Sprintf("fields.%s[%d]", f.Name, i), "%v", err))
 					continue
 				}
-				texts = append(texts, profile.Text{Field: f.Name, Body: body, At: at, Weight: weight})
+				texts = append(texts, profile.Text{Field: f.Name, Body: said.Item, At: said.At, Weight: said.Weight})
 			}
 		default:
-			faults = append(faults, faultf("fields."+f.Name, "want a string or a list of strings, have %s", jsonType(v)))
+			faults = append(faults, faultf("fields."+f.Name, "want a string or a list of strings, have %s", profile.JSONType(v)))
 		}
 	}
 	return values, texts, errors.Join(faults...)
@@ -293,9 +293,9 @@ func DecodeFields(schema profile.Schema, fields map[string]any) (map[string]inde
 func decodeValue(typ profile.FieldType, v any) (index.Value, error) {
 	switch typ {
 	case profile.TypeNumber:
-		n, ok := asNumber(v)
+		n, ok := profile.JSONNumber(v)
 		if !ok {
-			return index.Value{}, fmt.Errorf("want a finite number, have %s", jsonType(v))
+			return index.Value{}, fmt.Errorf("want a finite number, have %s", profile.JSONType(v))
 		}
 		return index.Value{Kind: index.Number, Num: n}, nil
 	case profile.TypeCategory:
@@ -305,11 +305,11 @@ func decodeValue(typ profile.FieldType, v any) (index.Value, error) {
 		case json.Number:
 			return index.Value{Kind: index.Category, Str: c.String()}, nil
 		}
-		return index.Value{}, fmt.Errorf("want a string, have %s", jsonType(v))
+		return index.Value{}, fmt.Errorf("want a string, have %s", profile.JSONType(v))
 	case profile.TypeBool:
 		b, ok := v.(bool)
 		if !ok {
-			return index.Value{}, fmt.Errorf("want true or false, have %s", jsonType(v))
+			return index.Value{}, fmt.Errorf("want true or false, have %s", profile.JSONType(v))
 		}
 		val := index.Value{Kind: index.Bool}
 		if b {
@@ -317,52 +317,10 @@ func decodeValue(typ profile.FieldType, v any) (index.Value, error) {
 		}
 		return val, nil
 	case profile.TypeTime:
-		at, err := decodeTime(v)
+		at, err := profile.ParseTime(v)
 		return index.Value{Kind: index.Time, Num: at}, err
 	}
 	return index.Value{}, fmt.Errorf("the field has the unknown type %q", typ)
-}
-
-func asNumber(v any) (float64, bool) {
-	var n float64
-	switch x := v.(type) {
-	case float64:
-		n = x
-	case int:
-		n = float64(x)
-	case int64:
-		n = float64(x)
-	case json.Number:
-		f, err := x.Float64()
-		if err != nil {
-			return 0, false
-		}
-		n = f
-	default:
-		return 0, false
-	}
-	return n, !math.IsNaN(n) && !math.IsInf(n, 0)
-}
-
-func jsonType(v any) string {
-	switch x := v.(type) {
-	case nil:
-		return "null"
-	case string:
-		if len(x) > 40 {
-			x = strings.ToValidUTF8(x[:40], "") + "…"
-		}
-		return fmt.Sprintf("the string %q", x)
-	case bool:
-		return fmt.Sprintf("the boolean %v", x)
-	case float64, json.Number, int, int64:
-		return fmt.Sprintf("the number %v", x)
-	case []any:
-		return "a list"
-	case map[string]any:
-		return "an object"
-	}
-	return fmt.Sprintf("a %T", v)
 }
 
 // encodeField is the inverse of decodeValue, for answers.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kindred-search/kindred/profile"
 )
 
 // missing says whether a cell's text stands for no value.
@@ -160,6 +162,18 @@ func splitSet(c *cell, sep string) []string {
 	}
 	slices.Sort(set)
 	return slices.Compact(set)
+}
+
+// eventsOf are a list's elements as events, those of a set without space around them;
+// nil where none has a time or a weight.
+func eventsOf(c *cell) []profile.Event {
+	var out []profile.Event
+	for _, e := range c.events {
+		if e.Item = strings.TrimSpace(e.Item); e.Item != "" {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // idText is an id as text: "17850.0", as spreadsheets and data frames write

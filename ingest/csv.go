@@ -29,6 +29,10 @@ type cell struct {
 	raw  []byte
 	num  float64
 	list []string
+	// Of a list of NDJSON: its elements as events, where one has a time or a weight of its
+	// own, and what is wrong with the first element that is none.
+	events []profile.Event
+	odd    string
 }
 
 // row is one row of any format. It is reused by the next call.

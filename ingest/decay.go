@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/profile"
@@ -15,12 +16,16 @@ func (p *Plan) decays() error {
 		return nil
 	}
 	switch {
-	case p.GroupBy == "":
-		return fmt.Errorf("a half-life is of rows that are folded into customers: name the customers' column to group by: %w", index.ErrInvalid)
+	case p.GroupBy == "" && (o.TimeColumn != "" || !slices.ContainsFunc(p.Columns, func(c ColumnPlan) bool { return c.Dated })):
+		return fmt.Errorf("a half-life is of rows that are folded into customers, or of dated elements of lists in NDJSON, which this file has none of: name the customers' column to group by: %w", index.ErrInvalid)
 	case o.HalfLife == 0 || o.AsOf.IsZero():
 		return fmt.Errorf("a half-life and the time that ages are counted from go together: give both: %w", index.ErrInvalid)
 	case !(o.HalfLife > 0) || math.IsInf(o.HalfLife, 0):
 		return fmt.Errorf("half-life %v: want days, above 0: %w", o.HalfLife, index.ErrInvalid)
+	}
+	if p.GroupBy == "" {
+		p.Decay = &profile.Decay{HalfLife: o.HalfLife, Reference: o.AsOf}
+		return nil
 	}
 	var times []string
 	for _, c := range p.Columns {
@@ -39,6 +44,11 @@ func (p *Plan) decays() error {
 	}
 	p.Decay = &profile.Decay{HalfLife: o.HalfLife, Reference: o.AsOf}
 	return nil
+}
+
+// decaying says whether a column's dated elements lose weight with age.
+func (p *Plan) decaying(c *ColumnPlan) bool {
+	return p.Decay != nil && c.Dated && (c.Use == UseText || c.Use == UseField && c.Type == profile.TypeSet)
 }
 
 // aged is the weight of a row, and whether it counts: not when it lies after the

@@ -104,3 +104,82 @@ func TestFoldedRowsDecay(t *testing.T) {
 		}
 	}
 }
+
+// NDJSON whose lists have dated events: without a half-life they are items and dated
+// texts, with one the plan's fields decay; what folds rows weighs each event by its own time.
+func TestDatedElementsOfLists(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "customers.ndjson")
+	text := `{"who":"a","items":[{"item":" tea ","at":"2011-11-20"},"jam",{"item":"ham","at":1262304000,"weight":3}],"notes":[{"text":"a long remark about the tea that she bought and drank on a long and sunny day in the garden","at":"2011-11-21"},{"text":"an older remark about the jam of last summer, which was good enough to be eaten by all of us","weight":2}],"odd":[{"sku":7}],"same":[{"item":"x"}]}
+{"who":"b","items":["jam"],"notes":["he says that the jam is good enough to buy it, and that he will do so when he comes back"],"odd":[{"sku":8}],"same":["x"]}
+{"who":"c","items":[{"item":"tea","at":"2011-01-20"}],"notes":[],"odd":[[1]],"same":["x"]}
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := func(opt Options) (*Plan, map[string]profile.Record) {
+		t.Helper()
+		plan, err := Inspect(t.Context(), path, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := plan.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]profile.Record{}
+		for {
+			rec, err := src.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[rec.ID] = rec
+		}
+		if err := src.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return plan, got
+	}
+	plan, got := read(Options{IDColumn: "who"})
+	a := got["a"]
+	if want := []string{"ham", "jam", "tea"}; !slices.Equal(a.Fields["items"].Set, want) || len(a.Events["items"]) != 3 || a.Events["items"][0] != (profile.Event{Item: "tea", At: 1321747200}) || a.Events["items"][2].Weight != 3 {
+		t.Errorf("%q, %+v", a.Fields["items"].Set, a.Events)
+	}
+	if len(a.Texts) != 2 || a.Texts[0].At != 1321833600 || a.Texts[1].Weight != 2 || a.Texts[0].Field != "notes" {
+		t.Errorf("texts %+v", a.Texts)
+	}
+	if got["b"].Events != nil || len(got["b"].Texts) != 1 || got["a"].Events["same"] != nil {
+		t.Errorf("b %+v", got["b"])
+	}
+	if c := plan.Column("odd"); c.Use != UseIgnore || !strings.Contains(c.Why, "no events") || !plan.Column("items").Dated || plan.Column("same").Dated {
+		t.Errorf("%+v", plan.Columns)
+	}
+	opt := Options{IDColumn: "who", HalfLife: 30, AsOf: time.Date(2011, 12, 1, 0, 0, 0, 0, time.UTC)}
+	plan, _ = read(opt)
+	for _, f := range plan.Schema().Fields {
+		if (f.Decay != nil) != (f.Name == "items" || f.Name == "notes") {
+			t.Errorf("field %+v", f)
+		}
+	}
+	if !strings.Contains(plan.String(), "half of the weight of what is dated in items goes every 30 days before 2011-12-01") {
+		t.Errorf("the plan does not say it:\n%s", plan)
+	}
+	// As rows: no column has the rows' times, so there is none to fold by.
+	opt.IDColumn, opt.GroupBy = "", "who"
+	if _, err := Inspect(t.Context(), path, opt); err == nil || !strings.Contains(err.Error(), "0 columns are times") {
+		t.Errorf("%v", err)
+	}
+	opt = Options{GroupBy: "who"}
+	if _, got = read(opt); !slices.Equal(got["a"].Fields["items"].Set, []string{"ham", "jam", "tea"}) {
+		t.Errorf("folded %+v", got["a"])
+	}
+	flat := filepath.Join(t.TempDir(), "flat.csv")
+	if err := os.WriteFile(flat, []byte("id,n\n1,2\n2,3\n3,5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Inspect(t.Context(), flat, Options{HalfLife: 30, AsOf: opt.AsOf}); err == nil || !strings.Contains(err.Error(), "which this file has none of") {
+		t.Errorf("%v", err)
+	}
+}

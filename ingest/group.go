@@ -215,8 +215,8 @@ func (r *Reader) take(id string, row *row) string {
 		switch r.plan.Columns[i].Use {
 		case UseCount, UseText:
 			if c.kind == cellList {
-				for _, e := range c.list {
-					f.count(d, e, weight)
+				for k, e := range c.list {
+					f.count(d, e, f.weightOf(c.events, k, weight))
 				}
 			} else if c.kind != cellAbsent && !missing(c.raw) {
 				f.count(d, r.word(i, c.raw), weight)
@@ -226,6 +226,12 @@ func (r *Reader) take(id string, row *row) string {
 			case index.Category:
 				f.count(d, v.Str, weight)
 			case index.Set:
+				if events := eventsOf(c); events != nil {
+					for k, e := range events {
+						f.count(d, e.Item, f.weightOf(events, k, weight))
+					}
+					break
+				}
 				for _, e := range v.Set {
 					f.count(d, e, weight)
 				}
@@ -240,6 +246,22 @@ func (r *Reader) take(id string, row *row) string {
 		}
 	}
 	return ""
+}
+
+// weightOf is the weight of element k of a list in a row of this weight: an event with a
+// time of its own goes by that.
+func (f *folder) weightOf(events []profile.Event, k int, row float64) float64 {
+	if events == nil {
+		return row
+	}
+	e := events[k]
+	if e.At != 0 {
+		row = f.plan.Decay.Weight(e.At)
+	}
+	if e.Weight != 0 {
+		row *= e.Weight
+	}
+	return row
 }
 
 func (f *folder) count(d *fold, value string, weight float64) {

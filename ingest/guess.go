@@ -26,6 +26,7 @@ type stats struct {
 	sequence                      bool // 0, 1, 2, ... or 1, 2, 3, ...
 	low, high                     float64
 	samples                       []string
+	dated, odd                    int // lists of events; lists with elements that are none
 }
 
 func newStats() *stats {
@@ -43,6 +44,12 @@ func (s *stats) see(c *cell) {
 	s.present++
 	if c.kind == cellList {
 		s.lists++
+		if c.events != nil {
+			s.dated++
+		}
+		if c.odd != "" {
+			s.odd++
+		}
 		for _, e := range c.list {
 			s.parts[e] = struct{}{}
 			s.partCount++
@@ -211,6 +218,7 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 		c.Split = ";"
 	}
 	c.Comma = s.fraction
+	c.Dated = s.dated > 0
 	isBool := slices.ContainsFunc(s.bools, func(k int) bool { return k == n && n > 0 })
 	nearUnique := n > 50 && float64(distinct) > 0.95*float64(n)
 	switch {
@@ -218,6 +226,8 @@ func guessColumn(c *ColumnPlan, s *stats, rows int, whole, grouped bool) {
 		set(UseField, profile.TypeCategory, "no values in the first %d rows", rows)
 	case n == 0:
 		set(UseIgnore, "", "no values")
+	case 2*s.odd > s.lists:
+		set(UseIgnore, "", "lists of objects that are no events: {\"item\" or \"text\", \"at\", \"weight\"} are")
 	case s.lists > 0 && s.chars > 60*s.partCount:
 		set(UseText, profile.TypeText, "lists of long texts")
 	case s.lists > 0:

@@ -43,8 +43,9 @@ type Options struct {
 	Ignore      []string                     `json:"ignore,omitempty"`       // columns to leave out
 	GroupBy     string                       `json:"group_by,omitempty"`     // fold rows with the same value here into one customer
 	// With GroupBy: rows lose half of their weight every HalfLife days before AsOf, by
-	// TimeColumn ("": the only time), and rows after AsOf are left out. HalfLife and
-	// AsOf go together, or neither is set.
+	// TimeColumn ("": the only time), and rows after AsOf are left out. Without it, of
+	// NDJSON whose lists have events {"item" or "text", "at", "weight"}: those do.
+	// HalfLife and AsOf go together, or neither is set.
 	HalfLife   float64   `json:"half_life_days,omitempty"`
 	AsOf       time.Time `json:"as_of,omitzero"`
 	TimeColumn string    `json:"time_column,omitempty"`
@@ -103,6 +104,7 @@ type ColumnPlan struct {
 	Layout  string            `json:"layout,omitempty"`    // of a time, as in package time; "unix" for seconds
 	Split   string            `json:"separator,omitempty"` // of a set's elements
 	Comma   bool              `json:"comma,omitempty"`     // numbers are written 3,14
+	Dated   bool              `json:"dated,omitempty"`     // elements of lists have times or weights
 	Missing float64           `json:"missing"`             // share of the sampled rows
 	Samples []string          `json:"samples,omitempty"`   // up to three different values
 }
@@ -117,7 +119,8 @@ type Plan struct {
 	Header      bool   `json:"header"`
 	IDColumn    string `json:"id_column,omitempty"` // "": rows are numbered from 1
 	GroupBy     string `json:"group_by,omitempty"`
-	// When rows are events that lose weight: how, and by which column.
+	// When rows, or elements of lists, are events that lose weight: how, and rows by
+	// which column.
 	Decay      *profile.Decay `json:"decay,omitempty"`
 	TimeColumn string         `json:"time_column,omitempty"`
 	Columns    []ColumnPlan   `json:"columns"`
@@ -150,7 +153,11 @@ func (p *Plan) Schema() profile.Schema {
 	}
 	for _, c := range p.Columns {
 		if c.Use == UseField || c.Use == UseText {
-			s.Fields = append(s.Fields, profile.Field{Name: c.Name, Type: c.Type})
+			f := profile.Field{Name: c.Name, Type: c.Type}
+			if p.decaying(&c) {
+				f.Decay = p.Decay
+			}
+			s.Fields = append(s.Fields, f)
 		}
 	}
 	return s
@@ -189,6 +196,11 @@ func (p *Plan) String() string {
 		fmt.Fprintf(&b, "\nid: %s\n", p.IDColumn)
 	default:
 		b.WriteString("\nid: the row number, from 1\n")
+	}
+	for _, c := range p.Columns {
+		if p.GroupBy == "" && p.decaying(&c) {
+			fmt.Fprintf(&b, "half of the weight of what is dated in %s goes every %g days before %s\n", printable(c.Name), p.Decay.HalfLife, p.Decay.Reference.UTC().Format(time.RFC3339))
+		}
 	}
 	table := [][]string{{"COLUMN", "TYPE", "MISSING", "WHY", "SAMPLES"}}
 	for _, c := range p.Columns {

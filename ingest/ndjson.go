@@ -99,12 +99,16 @@ func (s *jsonSource) object(obj map[string]any) string {
 		case string:
 			s.row.texts = append(s.row.texts, profile.Text{Body: t})
 		case map[string]any:
-			body, ok := t["body"].(string)
 			field, _ := t["field"].(string)
-			if !ok {
+			delete(t, "field")
+			if _, ok := t["body"]; !ok {
 				return `texts: an entry without "body"`
 			}
-			s.row.texts = append(s.row.texts, profile.Text{Field: field, Body: body})
+			said, err := profile.ParseEvent("body", t)
+			if err != nil {
+				return fmt.Sprintf("texts: %v", err)
+			}
+			s.row.texts = append(s.row.texts, profile.Text{Field: field, Body: said.Item, At: said.At, Weight: said.Weight})
 		default:
 			return `texts: want strings or {"field", "body"}`
 		}
@@ -191,16 +195,43 @@ func (s *jsonSource) put(name string, v any, depth int) string {
 		}
 	case []any:
 		c.kind = cellList
-		for _, e := range v {
-			switch e := e.(type) {
-			case string:
-				c.list = append(c.list, e)
-			case json.Number:
-				c.list = append(c.list, string(e))
-			case bool:
-				c.list = append(c.list, strconv.FormatBool(e))
-			}
-		}
+		c.take(v)
 	}
 	return ""
+}
+
+// take reads the elements of a list: values, or events {"item" or "text", "at", "weight"}.
+func (c *cell) take(list []any) {
+	var events []profile.Event
+	dated := false
+	for i, e := range list {
+		var event profile.Event
+		switch e := e.(type) {
+		case nil:
+			continue
+		case string:
+			event.Item = e
+		case json.Number:
+			event.Item = string(e)
+		case bool:
+			event.Item = strconv.FormatBool(e)
+		default:
+			what := "item"
+			if object, ok := e.(map[string]any); ok && object["text"] != nil {
+				what = "text"
+			}
+			var err error
+			if event, err = profile.ParseEvent(what, e); err != nil {
+				if c.odd == "" {
+					c.odd = fmt.Sprintf("element %d: %v", i, err)
+				}
+				continue
+			}
+			dated = dated || event.At != 0 || event.Weight != 0
+		}
+		c.list, events = append(c.list, event.Item), append(events, event)
+	}
+	if dated {
+		c.events = events
+	}
 }

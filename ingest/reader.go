@@ -93,7 +93,16 @@ func (r *Reader) Next() (profile.Record, error) {
 			if v.Kind != "" {
 				rec.Fields[c.Name] = v
 			}
+			if events := eventsOf(&row.cells[i]); len(events) > 0 && v.Kind == index.Set {
+				if rec.Events == nil {
+					rec.Events = map[string][]profile.Event{}
+				}
+				rec.Events[c.Name] = events
+			}
 		case UseText:
+			if odd := row.cells[i].odd; odd != "" {
+				return profile.Record{}, &RowError{Line: row.line, ID: id, Reason: fmt.Sprintf("column %s, %s", c.Name, odd)}
+			}
 			rec.Texts = appendTexts(rec.Texts, c.Name, &row.cells[i])
 		}
 	}
@@ -157,10 +166,15 @@ func (r *Reader) checkID(id string, line int) error {
 func appendTexts(texts []profile.Text, field string, c *cell) []profile.Text {
 	switch {
 	case c.kind == cellList:
-		for _, e := range c.list {
-			if e != "" {
-				texts = append(texts, profile.Text{Field: field, Body: e})
+		for i, e := range c.list {
+			if e == "" {
+				continue
 			}
+			text := profile.Text{Field: field, Body: e}
+			if c.events != nil {
+				text.At, text.Weight = c.events[i].At, c.events[i].Weight
+			}
+			texts = append(texts, text)
 		}
 	case c.kind != cellAbsent && !missing(c.raw):
 		texts = append(texts, profile.Text{Field: field, Body: string(c.raw)})
@@ -186,6 +200,9 @@ func (r *Reader) value(column int, c *cell) (index.Value, string) {
 	plan := &r.plan.Columns[column]
 	if c.kind == cellAbsent || c.kind == cellText && missing(c.raw) {
 		return index.Value{}, ""
+	}
+	if c.odd != "" {
+		return index.Value{}, fmt.Sprintf("column %s, %s", plan.Name, c.odd)
 	}
 	if c.kind == cellList && plan.Type != profile.TypeSet {
 		return index.Value{}, fmt.Sprintf("column %s: a list where one %s is expected", plan.Name, plan.Type)

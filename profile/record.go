@@ -15,7 +15,10 @@ type Record struct {
 	ID     string                 // any valid UTF-8, 1 to 256 bytes
 	Fields map[string]index.Value // structured columns; absent means missing
 	Texts  []Text                 // in order
-	Vector []float32              // nil unless the caller brings its own
+	// Events are the elements of sets that have a time or a weight, by field, for who knows
+	// how the field decays; Fields has them as if age did not matter.
+	Events map[string][]Event
+	Vector []float32 // nil unless the caller brings its own
 }
 
 // Text is one passage source: a review, a note, an order line.

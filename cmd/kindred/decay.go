@@ -14,8 +14,8 @@ func (f *fileFlags) decay(opt *ingest.Options) error {
 	if f.halfLife == "" && f.asOf == "" && f.timeColumn == "" {
 		return nil
 	}
-	if f.halfLife == "" || f.asOf == "" || f.groupBy == "" {
-		return fmt.Errorf("--half-life %q, --as-of %q, --group-by %q: they go together: how fast rows lose weight, from when, and whose they are", f.halfLife, f.asOf, f.groupBy)
+	if f.halfLife == "" || f.asOf == "" {
+		return fmt.Errorf("--half-life %q, --as-of %q: they go together: how fast rows, or dated elements of lists, lose weight, and from when", f.halfLife, f.asOf)
 	}
 	days, err := strconv.ParseFloat(strings.TrimSuffix(f.halfLife, "d"), 64)
 	if err != nil || !(days > 0 && days <= 1e6) {

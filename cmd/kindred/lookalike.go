@@ -41,8 +41,8 @@ type fileFlags struct {
 func (f *fileFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.id, "id", "", "column that holds the customer's id (default: looked for)")
 	flags.StringVar(&f.groupBy, "group-by", "", "fold rows with the same value of this column into one customer")
-	flags.StringVar(&f.halfLife, "half-life", "", "with --group-by and --as-of: days after which a row counts half, such as 90d")
-	flags.StringVar(&f.asOf, "as-of", "", "time that ages are counted from, such as 2011-12-01; later rows are left out")
+	flags.StringVar(&f.halfLife, "half-life", "", "with --as-of: days after which a row of --group-by, or a dated element of a list in NDJSON, counts half, such as 90d")
+	flags.StringVar(&f.asOf, "as-of", "", "time that ages are counted from, such as 2011-12-01; later rows of --group-by are left out")
 	flags.StringVar(&f.timeColumn, "time-column", "", "column with the rows' times for --half-life (default: the only one)")
 	flags.StringVar(&f.delimiter, "delimiter", "", "one character between cells (default: looked for)")
 	flags.StringVar(&f.encoding, "encoding", "", "utf-8, gb18030, utf-16le, utf-16be or windows-1252 (default: looked for)")
