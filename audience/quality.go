@@ -185,7 +185,7 @@ const otherSeeds = 1.25 // of an AUC and of an expected precision
 
 // otherSeedsShare is the same of a share of held-out seeds that are reached.
 func otherSeedsShare(share float64) float64 {
-	return 1.03 + 0.6*share*math.Sqrt(math.Max(0, 1-share))
+	return 1.03 + 1.1*share*share*math.Sqrt(math.Max(0, 1-share))
 }
 
 // sheet turns the places of held-out seeds into a measure with 95 % intervals: of the
@@ -300,8 +300,13 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 	q.Verdict = Signal
 	if q.Measure.AUC.Low <= q.Null.AUC.High {
 		q.Verdict = NoSignal
-		q.Words = fmt.Sprintf("No signal: held-out seeds rank no better than random customers would (AUC %.3f, 95 %% from %.3f to %.3f; random seeds reach up to %.3f). The list is close to a random one.",
+		q.Words = fmt.Sprintf("No signal: held-out seeds do not surely rank better than random customers would (AUC %.3f, 95 %% from %.3f to %.3f; random seeds reach up to %.3f). ",
 			q.Measure.AUC.Value, q.Measure.AUC.Low, q.Measure.AUC.High, q.Null.AUC.High)
+		if q.Measure.AUC.Low > 0.5 {
+			q.Words += "They may have a little in common: more seeds would tell."
+		} else {
+			q.Words += "The list is close to a random one."
+		}
 		return q, nil
 	}
 	top := q.Measure.Sizes[0]
