@@ -178,7 +178,7 @@ func (s *Server) audienceRoutes() {
 		})
 	s.whyRoute(at)
 	events := s.operation("audience-events", http.MethodGet, at+"/events", "Members entering and leaving, as server-sent events, from now on", "audiences", RoleRead)
-	events.Description = "A customer enters or leaves when a write of it does so. refreshed, refresh_failed, expired and deleted are of the audience itself. The stream ends with the audience, when its reader is 4,096 changes behind, or when the server stops: members/check says where things stand."
+	events.Description = "A customer enters or leaves when a write of it, or of a suppression list, does so. refreshed, refresh_failed, expired and deleted are of the audience itself. The stream ends with the audience, when its reader is 4,096 changes behind, or when the server stops: members/check says where things stand."
 	streams(&events, "change")
 	huma.Register(s.api, events, func(ctx context.Context, in *AtAudience) (*huma.StreamResponse, error) {
 		if _, err := s.finished(ctx, in); err != nil {

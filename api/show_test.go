@@ -3,10 +3,12 @@ package api
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
@@ -193,4 +195,54 @@ func TestEarlierVersionsAreSuppressedToo(t *testing.T) {
 			t.Errorf("%s is suppressed and in version %s", gone, version)
 		}
 	}
+}
+
+// Who is put on a suppression list leaves, and who comes off it enters, to who watches.
+func TestSuppressionsAreEvents(t *testing.T) {
+	f := start(t, setup{limits: collection.Limits{MinAudience: 5}})
+	sailors := f.shop(400)
+	f.build("spring", sailors[:30], 100)
+	var page struct{ Members []struct{ ID string } }
+	f.do("GET", "/v1/collections/shop/audiences/spring/members?limit=1000", nil).want(200).into(&page)
+	a, b := page.Members[3].ID, page.Members[7].ID
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	in := f.watch(ctx, "/v1/collections/shop/audiences/spring/events")
+	next := func(n int) map[string]string {
+		t.Helper()
+		got := map[string]string{}
+		for len(got) < n && in.Scan() {
+			if raw, ok := strings.CutPrefix(in.Text(), "data: "); ok {
+				var c collection.Change
+				if err := json.Unmarshal([]byte(raw), &c); err != nil {
+					t.Fatal(err)
+				}
+				if c.Audience != "spring" || c.At.IsZero() {
+					t.Errorf("%+v", c)
+				}
+				got[c.ID] = c.Change
+			}
+		}
+		return got
+	}
+	const at = "/v1/collections/shop/suppressions/complaints"
+	want := func(got, want map[string]string) {
+		t.Helper()
+		if !maps.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	// On a list that does not apply to the audience nobody moves: the first event is of
+	// the list that always does.
+	f.do("PUT", "/v1/collections/shop/suppressions/other", map[string]any{"ids": []string{page.Members[0].ID}}).want(200)
+	f.do("PUT", at, map[string]any{"ids": []string{a, b, "nobody", sailors[0]}, "always": true}).want(200)
+	want(next(2), map[string]string{a: "leave", b: "leave"})
+	f.do("POST", at+"/ids", map[string]any{"remove": []string{a}}).want(200)
+	want(next(1), map[string]string{a: "enter"})
+	f.do("PUT", at, map[string]any{"ids": []string{b}, "always": false}).want(200) // applies no more
+	want(next(1), map[string]string{b: "enter"})
+	f.do("PUT", at, map[string]any{"ids": []string{b}, "always": true}).want(200)
+	want(next(1), map[string]string{b: "leave"})
+	f.do("DELETE", at, nil).want(204)
+	want(next(1), map[string]string{b: "enter"})
 }

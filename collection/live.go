@@ -315,8 +315,8 @@ type watchers struct {
 	list map[string][]chan Change
 }
 
-// Changes returns the changes of an audience's members from now on, as writes
-// cause them. The channel closes when ctx ends, and when the reader is more
+// Changes returns the changes of an audience's members from now on, as writes of
+// customers and of suppression lists cause them. The channel closes when ctx ends, and when the reader is more
 // than 4,096 changes behind: Check says where things stand.
 func (s *Service) Changes(ctx context.Context, coll, name string) (<-chan Change, error) {
 	if _, err := s.finished(coll, name); err != nil {
@@ -363,6 +363,19 @@ func (w *watchers) end(coll string, c Change) {
 	key := coll + "/" + c.Audience
 	for _, ch := range slices.Clone(w.list[key]) {
 		w.remove(key, ch)
+	}
+}
+
+// cut closes the channels of all watchers of a collection, who would be too far behind.
+func (w *watchers) cut(coll string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, list := range w.list {
+		if strings.HasPrefix(key, coll+"/") {
+			for _, ch := range slices.Clone(list) {
+				w.remove(key, ch)
+			}
+		}
 	}
 }
 

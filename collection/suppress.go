@@ -253,10 +253,13 @@ func (s *Service) changeSuppression(ctx context.Context, coll, name string, chan
 	if !nameRule.MatchString(name) {
 		return SuppressionList{}, faultf("name", "%q: want 1 to 64 of a-z, 0-9, _ and -", name)
 	}
-	if err := s.putSuppression(ctx, coll, name, change); err != nil {
+	err := s.observeSuppression(ctx, coll, name, change, func() error {
+		defer s.forgetJudges(coll)
+		return s.putSuppression(ctx, coll, name, change)
+	})
+	if err != nil {
 		return SuppressionList{}, err
 	}
-	s.forgetJudges(coll)
 	all, err := s.Suppressions(ctx, coll)
 	if err != nil {
 		return SuppressionList{}, err
@@ -266,6 +269,63 @@ func (s *Service) changeSuppression(ctx context.Context, coll, name string, chan
 		return SuppressionList{}, fmt.Errorf("suppression list %q of collection %q: deleted meanwhile: %w", name, coll, index.ErrNotFound)
 	}
 	return all[i], nil
+}
+
+// observeSuppression runs a write of a list and tells the watchers of audiences who leaves
+// or enters by it. change is what the write makes of the list, nil that it goes. Without
+// watchers it costs nothing.
+func (s *Service) observeSuppression(ctx context.Context, coll, name string, change func(old *suppression) (storedSuppression, []idHash, error), write func() error) error {
+	if !s.changes.watched(coll) {
+		return write()
+	}
+	lock := s.lock(coll)
+	lock.Lock()
+	defer lock.Unlock()
+	all, err := s.suppressions(coll)
+	if err != nil {
+		return err
+	}
+	old, now := (*suppression)(nil), &suppression{}
+	if i := slices.IndexFunc(all, func(l *suppression) bool { return l.Name == name }); i >= 0 {
+		old = all[i]
+	}
+	if change != nil {
+		if now.storedSuppression, now.hashes, err = change(old); err != nil {
+			return err
+		}
+		now.hashes = sorted(now.hashes)
+	}
+	if old == nil {
+		old = &suppression{storedSuppression: storedSuppression{Always: now.Always}}
+	}
+	moved := func(id string) bool {
+		h := hashOf(coll, id)
+		was, is := old.has(h), now.has(h)
+		return was != is || was && change != nil && old.Always != now.Always
+	}
+	snap, err := s.snapshot(ctx, coll)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for it := snap.Live().Iterator(); it.HasNext() && len(ids) <= maxBehind; {
+		if id := snap.ID(it.Next()); moved(id) {
+			ids = append(ids, id)
+		}
+	}
+	closeSnapshot(snap, s.log)
+	if len(ids) > maxBehind { // more than any watcher can be told
+		err := write()
+		if err == nil {
+			s.changes.cut(coll)
+		}
+		return err
+	}
+	eng, err := s.opt.Store.Open(ctx, coll)
+	if err != nil {
+		return err
+	}
+	return s.observe(ctx, coll, eng, ids, write)
 }
 
 func (s *Service) putSuppression(ctx context.Context, coll, name string, change func(old *suppression) (storedSuppression, []idHash, error)) error {
@@ -327,7 +387,13 @@ func (s *Service) DropSuppression(ctx context.Context, coll, name string) error 
 	if _, err := s.config(coll); err != nil {
 		return err
 	}
-	defer s.forgetJudges(coll)
+	return s.observeSuppression(ctx, coll, name, nil, func() error {
+		defer s.forgetJudges(coll)
+		return s.dropSuppression(ctx, coll, name)
+	})
+}
+
+func (s *Service) dropSuppression(ctx context.Context, coll, name string) error {
 	s.suppress.mu.Lock()
 	defer s.suppress.mu.Unlock()
 	all, err := s.readSuppressions(coll)
