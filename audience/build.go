@@ -91,6 +91,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	for _, bins := range b.f.bins {
 		b.res.Manifest.Columns = append(b.res.Manifest.Columns, bins.Column)
 	}
+	b.res.Warnings = append(b.res.Warnings, b.f.missed(b.req.Features.Columns)...)
 	if len(b.r.seeds) == 0 {
 		return b.byText(ctx)
 	}

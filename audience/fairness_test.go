@@ -211,3 +211,16 @@ func TestCramer(t *testing.T) {
 		t.Errorf("V is %v, want %v", some, want)
 	}
 }
+
+// A column that is asked for by name and may not be used is said to be left out.
+func TestColumnsAskedForAndLeftOutAreSaid(t *testing.T) {
+	w := biased(t, 1500)
+	res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:60])}, Size: count(150), Method: Centroid, Features: Features{Columns: []string{"income", "group"}}})
+	if said := strings.Join(res.Warnings, "\n"); !strings.Contains(said, `"group", which is left out: sensitive, and features.allow_sensitive does not name it`) || strings.Contains(said, `"income"`) {
+		t.Errorf("warnings %q", res.Warnings)
+	}
+	res = mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:60])}, Size: count(150), Method: Centroid})
+	if said := strings.Join(res.Warnings, "\n"); strings.Contains(said, "left out") {
+		t.Errorf("nothing was asked for by name: %q", said)
+	}
+}

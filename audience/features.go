@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +29,24 @@ type features struct {
 
 // statSample is how many customers the mean vector is taken from.
 const statSample = 20_000
+
+// missed are the columns that were asked for by name and are left out, in words.
+func (f *features) missed(asked []string) []string {
+	var out []string
+	for _, name := range asked {
+		for _, left := range f.left {
+			why, is := strings.CutPrefix(left, name+": ")
+			if !is {
+				continue
+			}
+			if why == "sensitive" {
+				why = "sensitive, and features.allow_sensitive does not name it"
+			}
+			out = append(out, fmt.Sprintf("features.columns names %q, which is left out: %s", name, why))
+		}
+	}
+	return out
+}
 
 func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 	f := &features{snap: pop.Snap}

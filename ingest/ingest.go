@@ -20,6 +20,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/width"
+
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -217,7 +219,7 @@ func (p *Plan) String() string {
 	widths := make([]int, len(table[0]))
 	for _, row := range table {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], cells(cell))
 		}
 	}
 	for _, row := range table {
@@ -226,7 +228,7 @@ func (p *Plan) String() string {
 				b.WriteString(cell)
 				break
 			}
-			b.WriteString(cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			b.WriteString(cell + strings.Repeat(" ", widths[i]-cells(cell)+2))
 		}
 		b.WriteByte('\n')
 	}
@@ -234,6 +236,18 @@ func (p *Plan) String() string {
 		fmt.Fprintf(&b, "note: %s\n", printable(n))
 	}
 	return b.String()
+}
+
+// cells is how wide text stands on a terminal: Chinese characters take two.
+func cells(s string) int {
+	n := 0
+	for _, r := range s {
+		n++
+		if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+			n++
+		}
+	}
+	return n
 }
 
 // cut shortens a sample to n characters on one line, without what would steer
