@@ -132,7 +132,7 @@ func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) e
 	if err != nil {
 		return err
 	}
-	defer s.forgetJudges(coll)
+	defer s.forgetJudge(coll, info.Name)
 	if err := s.opt.KV.Put(ctx, map[string][]byte{infoKey(coll, info.Name): raw}); err != nil {
 		return err
 	}
@@ -412,7 +412,7 @@ func (s *Service) drop(ctx context.Context, coll, name, why string) error {
 	if err := s.sweep(ctx, coll, name); err != nil {
 		return err
 	}
-	defer s.forgetJudges(coll)
+	defer s.forgetJudge(coll, name)
 	if err := s.opt.KV.DeletePrefix(ctx, audienceKey(coll, name)); err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func (s *Service) publish(ctx context.Context, job *storedJob, l list) ([]string
 	if pairs[infoKey(coll, name)], err = json.Marshal(info); err != nil {
 		return nil, err
 	}
-	defer s.forgetJudges(coll)
+	defer s.forgetJudge(coll, name)
 	if err := s.opt.KV.Put(ctx, pairs); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 type judge struct {
 	name, job string
 	built     time.Time
+	expires   time.Time // zero: never
 	threshold float32
 	floor     float32                   // what it takes to stay; see audience.Result
 	model     *audience.Model           // nil: the list alone decides
@@ -59,11 +61,11 @@ func (s *Service) now(coll string) time.Time {
 }
 
 // judges returns a collection's finished audiences. The caller must not change
-// them. They are made at first use and again after an audience changed.
+// them. They are made at first use, and after an audience changed, its own again.
 func (s *Service) judges(coll string) (*judges, error) {
 	s.mu.Lock()
 	have, ok := s.judged[coll]
-	version := s.judgedVersion[coll]
+	version, kept := s.judgedVersion[coll], maps.Clone(s.keptJudges[coll])
 	s.mu.Unlock()
 	if ok && (have.until.IsZero() || s.opt.Clock().Before(have.until)) {
 		return have, nil
@@ -72,41 +74,58 @@ func (s *Service) judges(coll string) (*judges, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &judges{named: make(map[string]*judge, len(names))}
+	out, now := &judges{named: make(map[string]*judge, len(names))}, s.opt.Clock()
 	for _, name := range names {
-		info, err := s.info(coll, name)
-		if errors.Is(err, index.ErrNotFound) {
-			continue // deleted since
-		}
-		if err != nil {
-			return nil, err
-		}
-		if info.State != JobDone || info.Result == nil {
+		j := kept[name]
+		if j != nil && !j.expires.IsZero() && !now.Before(j.expires) {
 			continue
 		}
-		j, err := s.newJudge(coll, &info)
-		if err != nil {
-			return nil, err
+		if j == nil {
+			info, err := s.info(coll, name)
+			if errors.Is(err, index.ErrNotFound) {
+				continue // deleted since
+			}
+			if err != nil {
+				return nil, err
+			}
+			if info.State != JobDone || info.Result == nil {
+				continue
+			}
+			if j, err = s.newJudge(coll, &info); err != nil {
+				return nil, err
+			}
+			j.expires = info.Expires
 		}
 		out.named[name], out.list = j, append(out.list, j)
-		if e := info.Expires; !e.IsZero() && (out.until.IsZero() || e.Before(out.until)) {
+		if e := j.expires; !e.IsZero() && (out.until.IsZero() || e.Before(out.until)) {
 			out.until = e
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.judgedVersion[coll] == version {
-		s.judged[coll] = out
+		s.judged[coll], s.keptJudges[coll] = out, maps.Clone(out.named)
 	}
 	return out, nil
 }
 
-// forgetJudges is called after an audience of the collection has changed.
+// forgetJudges is called after something that many audiences of the collection go by
+// has changed, such as a suppression list.
 func (s *Service) forgetJudges(coll string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.judgedVersion[coll]++
 	delete(s.judged, coll)
+	delete(s.keptJudges, coll)
+}
+
+// forgetJudge is called after one audience has changed.
+func (s *Service) forgetJudge(coll, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judgedVersion[coll]++
+	delete(s.judged, coll)
+	delete(s.keptJudges[coll], name)
 }
 
 func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {

@@ -352,3 +352,51 @@ func BenchmarkAudiencesOf(b *testing.B) {
 	write()
 	b.Run("changed", run)
 }
+
+// A change of one audience leaves the others' judges as they are: with a thousand of them
+// every refresh would make the next question wait for all. What many go by, such as a
+// suppression list, makes all anew.
+func TestOneChangeKeepsTheOtherJudges(t *testing.T) {
+	store := memory.Open()
+	s := newService(t, Options{Store: store, KV: store.KV(), Clock: time.Now})
+	sailors := liveShop(t, s, 400)
+	now := func(name string) *judge {
+		t.Helper()
+		all, err := s.judges("c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.named[name]
+	}
+	for _, name := range []string{"a", "b", "gone"} {
+		req := springRequest(sailors, 60)
+		req.Name = name
+		mustAudience(t, s, req)
+	}
+	hour := "1h"
+	a, b := now("a"), now("b")
+	mustRefresh(t, s, "a", RefreshRequest{})
+	if now("b") != b || now("a") == a || now("a") == nil {
+		t.Error("after a refresh of a, b is made anew or a is not")
+	}
+	if err := s.DropAudience(t.Context(), "c", "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if now("gone") != nil || now("b") != b {
+		t.Error("after a deletion it is there, or b is made anew")
+	}
+	member := mustMembers(t, s, "b", 0)[0].ID
+	if _, err := s.PutSuppression(t.Context(), "c", "stop", []string{member}, true); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.AudiencesOf(t.Context(), "c", member)
+	if err != nil || len(got) != 0 {
+		t.Errorf("who is suppressed is in %v, %v", got, err)
+	}
+	if _, err := s.ChangeAudience(t.Context(), "c", "b", AudienceChange{TTL: &hour}); err != nil {
+		t.Fatal(err)
+	}
+	if now("b").expires.IsZero() {
+		t.Error("b's new end is not known")
+	}
+}

@@ -37,6 +37,7 @@ type Service struct {
 	// they were forgotten; see live.go.
 	judged        map[string]*judges
 	judgedVersion map[string]int
+	keptJudges    map[string]map[string]*judge // by name, those that are still right after another audience changed
 	changes       watchers
 	suppress      suppressions
 	timetable     timetable
@@ -70,7 +71,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		log:     opt.Logger,
 		models:  map[string]*modelSlot{},
 		writing: map[string]*sync.Mutex{},
-		judged:  map[string]*judges{}, judgedVersion: map[string]int{},
+		judged:  map[string]*judges{}, judgedVersion: map[string]int{}, keptJudges: map[string]map[string]*judge{},
 		changes:  watchers{list: map[string][]chan Change{}},
 		suppress: suppressions{list: map[string][]*suppression{}},
 	}
