@@ -35,8 +35,10 @@ type AudienceInfo struct {
 	Next     time.Time       `json:"next_refresh,omitzero"`
 	Expires  time.Time       `json:"expires,omitzero"`  // then the audience is deleted
 	Combine  *CombineRequest `json:"combine,omitempty"` // how it was made, if not from seeds
-	// Filled where an audience is shown, see Shown and Brief; never stored.
-	Named *NamedIDs    `json:"named,omitempty" doc:"ids of the request, which lists none here: /ids does"`
+	// Named counts the ids that the request named; an info that was read lists none of
+	// them, see AudienceIDs.
+	Named *NamedIDs `json:"named,omitempty" doc:"ids of the request, which lists none here: /ids does"`
+	// Sheet is there where Brief has shown the audience; never stored.
 	Sheet *QualityLine `json:"sheet,omitempty" doc:"the result in a line, where the result is left out"`
 }
 
@@ -95,13 +97,13 @@ func (s *Service) beginAudience(ctx context.Context, coll string, info AudienceI
 		return Job{}, faultf("expires_at", "%s has passed", info.Expires.Format(time.RFC3339))
 	}
 	info.Next = s.due(coll, &info, info.Created)
-	raw, err := json.Marshal(info)
-	if err != nil {
+	pairs := map[string][]byte{}
+	if err := describe(coll, info, pairs); err != nil {
 		return Job{}, err
 	}
 	job.Kind, job.Collection, job.Target = "audience", coll, info.Name
 	// In one step with its job: an audience without one would wait for ever.
-	out, err := s.jobs.add(ctx, job, map[string][]byte{infoKey(coll, info.Name): raw})
+	out, err := s.jobs.add(ctx, job, pairs)
 	if err == nil {
 		s.timetable.set(coll, &info)
 	}
@@ -128,12 +130,12 @@ func (s *Service) spec(ctx context.Context, coll string) (index.Spec, error) {
 }
 
 func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) error {
-	raw, err := json.Marshal(info)
-	if err != nil {
+	pairs := map[string][]byte{}
+	if err := describe(coll, info, pairs); err != nil {
 		return err
 	}
 	defer s.forgetJudge(coll, info.Name)
-	if err := s.opt.KV.Put(ctx, map[string][]byte{infoKey(coll, info.Name): raw}); err != nil {
+	if err := s.opt.KV.Put(ctx, pairs); err != nil {
 		return err
 	}
 	s.timetable.set(coll, &info)
@@ -232,6 +234,9 @@ func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) ([]
 		return nil, err
 	}
 	defer done()
+	if err := s.whole(coll, &info); err != nil {
+		return nil, err
+	}
 	return audience.Reach(ctx, pop, info.Request, info.Result, sizes)
 }
 
@@ -428,11 +433,16 @@ func builds(job *Job, coll, name string) bool {
 
 func (s *Service) eraseSeed(ctx context.Context, coll, name, id string) error {
 	info, err := s.load(coll, name)
+	if err == nil {
+		err = s.whole(coll, &info)
+	}
 	if err != nil {
 		return err
 	}
 	req, changed := withoutID(&info.Request, id)
-	info.Request = *req
+	if info.Request = *req; changed {
+		info.Named = &NamedIDs{} // counted anew; of the last id nothing stays
+	}
 	if res := info.Result; res != nil {
 		// What the sheet names customers by.
 		strike := func(list []string) []string {

@@ -134,7 +134,7 @@ func (s *Service) publish(ctx context.Context, job *storedJob, l list) ([]string
 	light := *l.res
 	light.Members = nil
 	info.Result = &light
-	if pairs[infoKey(coll, name)], err = json.Marshal(info); err != nil {
+	if err := describe(coll, info, pairs); err != nil {
 		return nil, err
 	}
 	defer s.forgetJudge(coll, name)

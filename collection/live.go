@@ -144,6 +144,9 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.whole(coll, info); err != nil {
+		return nil, err
+	}
 	req := &info.Request
 	if j.filter, err = req.Filter.Compile(spec.Columns); err != nil {
 		return nil, err

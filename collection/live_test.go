@@ -1,7 +1,9 @@
 package collection
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -398,5 +400,72 @@ func TestOneChangeKeepsTheOtherJudges(t *testing.T) {
 	}
 	if now("b").expires.IsZero() {
 		t.Error("b's new end is not known")
+	}
+}
+
+// The ids of a definition lie apart from it and are erased there too, to the last one;
+// a description from before, which has them inside, is read and brought up to date.
+func TestNamedIDsLieApart(t *testing.T) {
+	store := memory.Open()
+	s := newService(t, Options{Store: store, KV: store.KV(), Clock: time.Now})
+	sailors := liveShop(t, s, 400)
+	req := springRequest(sailors, 60)
+	req.Exclude.IDs = []string{sailors[35]}
+	req.Negatives.IDs = []audience.SeedRef{{ID: sailors[36], Weight: 2}}
+	mustAudience(t, s, req)
+	raw, err := store.KV().Get(infoKey("c", "spring"))
+	if err != nil || bytes.Contains(raw, []byte(sailors[35])) || bytes.Contains(raw, []byte(sailors[36])) {
+		t.Errorf("the description names ids: %v", err)
+	}
+	total := func(of string) int {
+		t.Helper()
+		_, n, err := s.AudienceIDs(t.Context(), "c", "spring", of, 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if total(NamedSeeds) != 30 || total(NamedNegatives) != 1 || total(NamedExcluded) != 1 {
+		t.Error("not all ids are there")
+	}
+	// As it was stored before: with the ids inside.
+	info, err := s.load("c", "spring")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.whole("c", &info); err != nil {
+		t.Fatal(err)
+	}
+	info.Named = nil
+	if raw, err = json.Marshal(info); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(store.KV().Put(t.Context(), map[string][]byte{infoKey("c", "spring"): raw}), store.KV().Delete(t.Context(), namedKey("c", "spring"))); err != nil {
+		t.Fatal(err)
+	}
+	s.forgetJudges("c")
+	if total(NamedSeeds) != 30 {
+		t.Error("ids of an old description are not read")
+	}
+	mustRefresh(t, s, "spring", RefreshRequest{})
+	if now := mustInfo(t, s, "spring"); now.Named == nil || now.Named.Seeds != 30 || now.Result.Doctor.Given != 30 || len(now.Request.Seeds.IDs) != 0 {
+		t.Errorf("after a refresh %+v", now.Named)
+	}
+	if why, err := s.Why(t.Context(), "c", "spring", mustMembers(t, s, "spring", 0)[0].ID); err != nil || len(why.Nearest) == 0 {
+		t.Errorf("no nearest seeds: %+v, %v", why, err)
+	}
+	for _, id := range append(slices.Clone(sailors[:30]), sailors[35], sailors[36]) {
+		if _, err := s.Erase(t.Context(), "c", id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if total(NamedSeeds)+total(NamedNegatives)+total(NamedExcluded) != 0 {
+		t.Error("erased ids are still named")
+	}
+	if raw, err = store.KV().Get(namedKey("c", "spring")); err != nil || bytes.Contains(raw, []byte(sailors[0])) {
+		t.Errorf("%s, %v", raw, err)
+	}
+	if now := mustInfo(t, s, "spring"); now.Named == nil || *now.Named != (NamedIDs{}) {
+		t.Errorf("%+v", now.Named)
 	}
 }

@@ -102,7 +102,7 @@ func (info *AudienceInfo) kept() string {
 // old is the description as an earlier version keeps it: without the definition,
 // which may name customers.
 func (info AudienceInfo) old() AudienceInfo {
-	info.Request, info.Versions, info.Refresh = audience.Request{Name: info.Name}, nil, nil
+	info.Request, info.Named, info.Versions, info.Refresh = audience.Request{Name: info.Name}, nil, nil, nil
 	info.Version = info.version()
 	return info
 }
@@ -162,7 +162,7 @@ func (s *Service) Refresh(ctx context.Context, coll, name string, req RefreshReq
 	}
 	pairs := map[string][]byte{}
 	if req.Scheduled { // in one step with the job: what was due runs once
-		if pairs[infoKey(coll, name)], err = json.Marshal(info); err != nil {
+		if err := describe(coll, info, pairs); err != nil {
 			return Job{}, err
 		}
 	}
@@ -222,6 +222,9 @@ func (s *Service) refresh(ctx context.Context, job *storedJob, info *AudienceInf
 	}
 	var err error
 	if old.IDs, err = s.idsOf(ctx, coll, info); err != nil {
+		return err
+	}
+	if err := s.whole(coll, info); err != nil {
 		return err
 	}
 	res, err := s.build(ctx, coll, info.Request, old, info.Result.Quality.Platt.Observed, s.reporter(job))

@@ -368,8 +368,11 @@ func TestAudienceFromRequestToErasure(t *testing.T) {
 				t.Fatal(err)
 			}
 			info, err = s.Audience(ctx, "c", "sailors")
-			if err != nil || len(info.Request.Seeds.IDs) != 59 {
-				t.Errorf("the erased seed is still named: %d seeds, %v", len(info.Request.Seeds.IDs), err)
+			if err != nil || info.Named == nil || info.Named.Seeds != 59 || len(info.Request.Seeds.IDs) != 0 {
+				t.Errorf("the erased seed is still counted: %+v, %v", info.Named, err)
+			}
+			if ids, total, err := s.AudienceIDs(ctx, "c", "sailors", NamedSeeds, 0, 100); err != nil || total != 59 || slices.ContainsFunc(ids, func(r audience.SeedRef) bool { return r.ID == lovers[0] }) {
+				t.Errorf("the erased seed is still named: %d seeds, %v", total, err)
 			}
 			if err := s.DropAudience(ctx, "c", "sailors"); err != nil {
 				t.Fatal(err)

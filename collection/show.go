@@ -2,9 +2,62 @@ package collection
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 
 	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/index"
 )
+
+// A definition may name a million ids. They lie apart from the rest of it, which every
+// question about an audience reads: namedKey has them, and the description counts them.
+
+// namedIDs are the ids of a definition as they are stored.
+type namedIDs struct {
+	Seeds     []audience.SeedRef `json:"seeds,omitempty"`
+	Negatives []audience.SeedRef `json:"negatives,omitempty"`
+	Excluded  []string           `json:"excluded,omitempty"`
+}
+
+func namedKey(coll, name string) string { return audienceKey(coll, name) + "named" }
+
+// describe adds to pairs what is stored of an audience's definition, state and result.
+// The ids are written where the definition has them, which one that was read has not, or
+// where it counts none.
+func describe(coll string, info AudienceInfo, pairs map[string][]byte) error {
+	req := &info.Request // of this copy
+	ids := namedIDs{req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs}
+	var err error
+	n := NamedIDs{len(ids.Seeds), len(ids.Negatives), len(ids.Excluded)}
+	if n != (NamedIDs{}) || info.Named != nil && *info.Named == n {
+		if pairs[namedKey(coll, info.Name)], err = json.Marshal(ids); err != nil {
+			return err
+		}
+	}
+	info = info.Shown()
+	info.Sheet = nil
+	pairs[infoKey(coll, info.Name)], err = json.Marshal(info)
+	return err
+}
+
+// whole reads the ids of a definition that was read without them.
+func (s *Service) whole(coll string, info *AudienceInfo) error {
+	if info.Named == nil || *info.Named == (NamedIDs{}) {
+		return nil
+	}
+	raw, err := s.opt.KV.Get(namedKey(coll, info.Name))
+	if err != nil {
+		return fmt.Errorf("audience %q: the ids of its definition: %w", info.Name, err)
+	}
+	var ids namedIDs
+	if err := json.Unmarshal(raw, &ids); err != nil {
+		return fmt.Errorf("audience %q: the ids of its definition cannot be read: %w", info.Name, errors.Join(err, index.ErrCorrupt))
+	}
+	req := &info.Request
+	req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs = ids.Seeds, ids.Negatives, ids.Excluded
+	return nil
+}
 
 // NamedIDs counts the ids that an audience's definition names.
 type NamedIDs struct {
@@ -60,6 +113,9 @@ func (s *Service) AudienceIDs(_ context.Context, coll, name, which string, from,
 		return nil, 0, err
 	}
 	info, err := s.info(coll, name)
+	if err == nil {
+		err = s.whole(coll, &info)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

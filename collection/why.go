@@ -35,6 +35,9 @@ func (s *Service) Why(ctx context.Context, coll, name, id string) (*audience.Exp
 	if j == nil {
 		return nil, fmt.Errorf("audience %q of collection %q: %w", name, coll, index.ErrNotFound)
 	}
+	if err := s.whole(coll, &info); err != nil {
+		return nil, err
+	}
 	out, err := s.explain(ctx, coll, &info.Request, info.Result, []string{id}, func(row *index.Row, columns []index.Column) (*judge, bool, int, error) {
 		at, err := s.standing(coll, id, row, columns, all)
 		return j, err == nil && j.in(&at, all), at.listed[name], err
