@@ -15,9 +15,43 @@ import (
 
 // namedIDs are the ids of a definition as they are stored.
 type namedIDs struct {
-	Seeds     []audience.SeedRef `json:"seeds,omitempty"`
-	Negatives []audience.SeedRef `json:"negatives,omitempty"`
-	Excluded  []string           `json:"excluded,omitempty"`
+	Seeds     idList   `json:"seeds,omitzero"`
+	Negatives idList   `json:"negatives,omitzero"`
+	Excluded  []string `json:"excluded,omitempty"`
+}
+
+// idList is ids with weights, in two lists: a million read ten times as fast as one by one.
+type idList struct {
+	IDs     []string  `json:"ids,omitempty"`
+	Weights []float64 `json:"weights,omitempty"` // none where none was given; 0 where one was not
+}
+
+func listOf(refs []audience.SeedRef) idList {
+	out := idList{IDs: make([]string, len(refs))}
+	for i, ref := range refs {
+		out.IDs[i] = ref.ID
+		if ref.Weight != 0 {
+			if out.Weights == nil {
+				out.Weights = make([]float64, len(refs))
+			}
+			out.Weights[i] = ref.Weight
+		}
+	}
+	return out
+}
+
+func (l *idList) refs() []audience.SeedRef {
+	if len(l.IDs) == 0 {
+		return nil
+	}
+	out := make([]audience.SeedRef, len(l.IDs))
+	for i, id := range l.IDs {
+		out[i].ID = id
+		if i < len(l.Weights) {
+			out[i].Weight = l.Weights[i]
+		}
+	}
+	return out
 }
 
 func namedKey(coll, name string) string { return audienceKey(coll, name) + "named" }
@@ -27,10 +61,10 @@ func namedKey(coll, name string) string { return audienceKey(coll, name) + "name
 // where it counts none.
 func describe(coll string, info AudienceInfo, pairs map[string][]byte) error {
 	req := &info.Request // of this copy
-	ids := namedIDs{req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs}
 	var err error
-	n := NamedIDs{len(ids.Seeds), len(ids.Negatives), len(ids.Excluded)}
+	n := NamedIDs{len(req.Seeds.IDs), len(req.Negatives.IDs), len(req.Exclude.IDs)}
 	if n != (NamedIDs{}) || info.Named != nil && *info.Named == n {
+		ids := namedIDs{listOf(req.Seeds.IDs), listOf(req.Negatives.IDs), req.Exclude.IDs}
 		if pairs[namedKey(coll, info.Name)], err = json.Marshal(ids); err != nil {
 			return err
 		}
@@ -55,7 +89,7 @@ func (s *Service) whole(coll string, info *AudienceInfo) error {
 		return fmt.Errorf("audience %q: the ids of its definition cannot be read: %w", info.Name, errors.Join(err, index.ErrCorrupt))
 	}
 	req := &info.Request
-	req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs = ids.Seeds, ids.Negatives, ids.Excluded
+	req.Seeds.IDs, req.Negatives.IDs, req.Exclude.IDs = ids.Seeds.refs(), ids.Negatives.refs(), ids.Excluded
 	return nil
 }
 
