@@ -75,7 +75,7 @@ func (s *Server) lifecycleRoutes(at string) {
 			return &body[*collection.AudienceInfo]{&shown}, nil
 		})
 	diff := s.operation("diff-audience", http.MethodGet, at+"/diff", "How a list differs from another version or audience", "audiences", RoleRead)
-	diff.Description = "entered are on this list and not on the other, left on the other and not on this one. Ids come in order of id."
+	diff.Description = "entered are on this list and not on the other, left on the other and not on this one. Ids come in order of id, of lists that may be exported, without who is suppressed."
 	huma.Register(s.api, diff, func(ctx context.Context, in *diffInput) (*body[*collection.Diff], error) {
 		after, err := base64.RawURLEncoding.DecodeString(in.Cursor)
 		if err != nil {
@@ -95,6 +95,14 @@ func (s *Server) lifecycleRoutes(at string) {
 			req.Show = ""
 		}
 		got, err := svc.Diff(ctx, in.Collection, req)
+		if err == nil && req.Show != "" {
+			// Whose ids are shown must be as large as what may be exported.
+			of := got.To
+			if req.Show == collection.ShowLeft {
+				of = got.From
+			}
+			err = svc.Releasable(ctx, in.Collection, of.Audience, of.Version)
+		}
 		if err != nil {
 			return nil, problemOf(err)
 		}

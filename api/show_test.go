@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -245,4 +246,30 @@ func TestSuppressionsAreEvents(t *testing.T) {
 	want(next(1), map[string]string{b: "leave"})
 	f.do("DELETE", at, nil).want(204)
 	want(next(1), map[string]string{b: "enter"})
+}
+
+// A comparison names nobody of a list that is too small to leave, nor who is suppressed.
+func TestDiffNamesNobodyWhoMayNotLeave(t *testing.T) {
+	f := start(t, setup{})
+	sailors := f.shop(400)
+	f.build("few", sailors[:30], 40)
+	f.build("many", sailors[:30], 120)
+	const at = "/v1/collections/shop/audiences/"
+	var d collection.Diff
+	f.do("GET", at+"few/diff?with=many", nil).want(200).into(&d)
+	if d.Kept != 40 || d.Left != 80 || len(d.IDs) != 0 {
+		t.Errorf("%+v", d)
+	}
+	f.do("GET", at+"few/diff?with=many&show=kept", nil).problem(409, "audience_too_small")
+	f.do("GET", at+"many/diff?with=few&show=left", nil).problem(409, "audience_too_small")
+	f.do("GET", at+"few/diff?with=many&show=left", nil).want(200).into(&d)
+	if len(d.IDs) != 80 {
+		t.Errorf("%d of many alone", len(d.IDs))
+	}
+	gone := d.IDs[5]
+	f.do("PUT", "/v1/collections/shop/suppressions/complaints", map[string]any{"ids": []string{gone}, "always": true}).want(200)
+	f.do("GET", at+"few/diff?with=many&show=left", nil).want(200).into(&d)
+	if len(d.IDs) != 79 || slices.Contains(d.IDs, gone) {
+		t.Errorf("%d ids, the suppressed one among them: %v", len(d.IDs), slices.Contains(d.IDs, gone))
+	}
 }

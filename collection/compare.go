@@ -109,7 +109,7 @@ type Diff struct {
 	Jaccard float64      `json:"jaccard"` // kept over all
 	// RankCorrelation is Spearman's of those who are in both; absent below two.
 	RankCorrelation *float64 `json:"rank_correlation,omitempty"`
-	IDs             []string `json:"ids"` // of the side asked for, in order of id
+	IDs             []string `json:"ids"` // of the side asked for, in order of id, without who is suppressed now
 	Next            string   `json:"next,omitempty"`
 }
 
@@ -155,6 +155,23 @@ func (s *Service) Diff(ctx context.Context, coll string, req DiffRequest) (*Diff
 		return out, nil
 	}
 	side := map[string]*roaring.Bitmap{ShowEntered: roaring.AndNot(b.set, a.set), ShowLeft: roaring.AndNot(a.set, b.set), ShowKept: kept}[req.Show]
+	of := req.To.Audience
+	if req.Show == ShowLeft {
+		of = req.From.Audience
+	}
+	off, err := s.suppressedFrom(coll, of)
+	if err != nil {
+		return nil, err
+	}
+	if off != nil {
+		shown := roaring.New()
+		for it := side.Iterator(); it.HasNext(); {
+			if row := it.Next(); !off(n.id(row)) {
+				shown.Add(row)
+			}
+		}
+		side = shown
+	}
 	limit := max(1, req.Limit)
 	out.IDs = smallest(n, side, req.After, limit+1)
 	if len(out.IDs) > limit {
