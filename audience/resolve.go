@@ -42,6 +42,20 @@ func resolve(ctx context.Context, pop Population, req *Request) (*resolved, erro
 	if r.everyone, err = pop.Snap.Match(req.Filter); err != nil {
 		return r, fmt.Errorf("filter: %w", err)
 	}
+	err = req.Within.Each(func(group Seeds) error {
+		if pop.Grouped == nil {
+			return fmt.Errorf("within: no segments and tags here: they are of a stored collection: %w", index.ErrInvalid)
+		}
+		rows, err := pop.Grouped(ctx, group)
+		if err != nil {
+			return fmt.Errorf("within.%w", err)
+		}
+		r.everyone.And(roaring.BitmapOf(rows...))
+		return nil
+	})
+	if err != nil {
+		return r, err
+	}
 	if r.everyone.IsEmpty() {
 		return r, fmt.Errorf("nobody satisfies the filter, so there is nobody to choose from: %w", index.ErrInvalid)
 	}
@@ -223,7 +237,7 @@ func (r *resolved) resolveSeeds(ctx context.Context, pop Population, req *Reques
 		}
 		rows, err := pop.Grouped(ctx, req.Seeds)
 		if err != nil {
-			return err
+			return fmt.Errorf("seeds.%w", err)
 		}
 		for _, row := range rows {
 			add(pop.Snap.ID(row), 1)

@@ -55,6 +55,7 @@ type Request struct {
 	Negatives Negatives     `json:"negatives,omitzero"`
 	Exclude   Exclude       `json:"exclude,omitzero"`
 	Filter    *index.Filter `json:"filter,omitempty"` // who may be a member
+	Within    Within        `json:"within,omitzero"`  // who may be a member, by groups
 	Size      Size          `json:"size"`
 	Method    string        `json:"method,omitempty" enum:"auto,centroid,clusters,classifier,trees,knn,text"`
 	Features  Features      `json:"features,omitzero"`
@@ -66,6 +67,26 @@ type Request struct {
 	Prevalence *float64 `json:"prevalence,omitempty"`
 	Seed       uint64   `json:"seed,omitempty"` // of the random draws
 	Lifecycle
+}
+
+// Within limits members, and everyone whom they are ranked among, to the customers of a
+// segment and to those who have a label of a tag; given both, to those of both.
+type Within struct {
+	Segment int      `json:"segment,omitempty" minimum:"0" doc:"by its number"`
+	Tag     *SeedTag `json:"tag,omitempty"`
+}
+
+// Each calls do with each of the groups, as seeds that name it, until it fails.
+func (w Within) Each(do func(Seeds) error) error {
+	if w.Segment != 0 {
+		if err := do(Seeds{Segment: w.Segment}); err != nil {
+			return err
+		}
+	}
+	if w.Tag != nil {
+		return do(Seeds{Tag: w.Tag})
+	}
+	return nil
 }
 
 // Seeds says who the audience should be like. Ids, filter and audience add up to
@@ -383,11 +404,14 @@ func (r *Request) Validate() error {
 	if len(r.Seeds.IDs) == 0 && r.Seeds.Filter == nil && r.Seeds.Text == "" && r.Seeds.Audience == "" && r.Seeds.Segment == 0 && r.Seeds.Tag == nil {
 		bad("seeds: empty: give ids, a filter, a text, an audience, a segment or a tag")
 	}
-	if r.Seeds.Segment < 0 {
-		bad("seeds.segment %d: want the number of a segment, from 1 up", r.Seeds.Segment)
-	}
-	if t := r.Seeds.Tag; t != nil && t.Above != nil && !(*t.Above >= 0 && *t.Above <= 1) {
-		bad("seeds.tag.above %v: want 0 to 1", *t.Above)
+	for at, g := range []Within{{r.Seeds.Segment, r.Seeds.Tag}, r.Within} {
+		what := []string{"seeds", "within"}[at]
+		if g.Segment < 0 {
+			bad("%s.segment %d: want the number of a segment, from 1 up", what, g.Segment)
+		}
+		if t := g.Tag; t != nil && t.Above != nil && !(*t.Above >= 0 && *t.Above <= 1) {
+			bad("%s.tag.above %v: want 0 to 1", what, *t.Above)
+		}
 	}
 	for at, list := range [][]SeedRef{r.Seeds.IDs, r.Negatives.IDs} {
 		what := []string{"seeds", "negatives"}[at]

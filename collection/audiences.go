@@ -68,7 +68,8 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	if err != nil {
 		return Job{}, err
 	}
-	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(coll, req.Seeds))
+	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(coll, "seeds", req.Seeds))
+	faults = append(faults, req.Within.Each(func(group audience.Seeds) error { return s.groupFaults(coll, "within", group) }))
 	if err := errors.Join(faults...); err != nil {
 		return Job{}, err
 	}

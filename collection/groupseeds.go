@@ -17,41 +17,42 @@ func (s *Service) grouped(ctx context.Context, coll string, snap index.Snapshot,
 	if seeds.Segment != 0 {
 		k, err := s.segments(coll)
 		if err != nil {
-			return nil, fmt.Errorf("seeds.segment: %w", err)
+			return nil, fmt.Errorf("segment: %w", err)
 		}
 		if out, _, err = k.model.Members(ctx, snap, seeds.Segment, snap.Live()); err != nil {
-			return nil, fmt.Errorf("seeds.segment: %w", err)
+			return nil, fmt.Errorf("segment: %w", err)
 		}
 	}
 	if t := seeds.Tag; t != nil {
-		k, at, err := s.seedTag(coll, t)
+		k, at, err := s.seedTag(coll, "tag", t)
 		if err != nil {
 			return nil, err
 		}
 		rows, _, err := k.model.Having(ctx, snap, at, k.least(t.Above), snap.Live())
 		if err != nil {
-			return nil, fmt.Errorf("seeds.tag: %w", err)
+			return nil, fmt.Errorf("tag: %w", err)
 		}
 		out = append(out, rows...)
 	}
 	return out, nil
 }
 
-// seedTag returns the tag that seeds name and the place of its label.
-func (s *Service) seedTag(coll string, t *audience.SeedTag) (*keptTag, int, error) {
+// seedTag returns the tag that seeds name and the place of its label. at is its place in
+// the request.
+func (s *Service) seedTag(coll, at string, t *audience.SeedTag) (*keptTag, int, error) {
 	k, err := s.tag(coll, t.Name)
 	if err != nil {
-		return nil, 0, fmt.Errorf("seeds.tag.name: %w", err)
+		return nil, 0, fmt.Errorf("%s.name: %w", at, err)
 	}
-	at := slices.Index(k.model.Labels, t.Label)
-	if at < 0 {
-		return nil, 0, faultf("seeds.tag.label", "%q is not one of %q", t.Label, k.model.Labels)
+	label := slices.Index(k.model.Labels, t.Label)
+	if label < 0 {
+		return nil, 0, faultf(at+".label", "%q is not one of %q", t.Label, k.model.Labels)
 	}
-	return k, at, nil
+	return k, label, nil
 }
 
-// groupFaults says what of a request's segment and tag is not there.
-func (s *Service) groupFaults(coll string, seeds audience.Seeds) error {
+// groupFaults says what of a request's segment and tag is not there. at is their place.
+func (s *Service) groupFaults(coll, at string, seeds audience.Seeds) error {
 	var faults []error
 	if seeds.Segment > 0 {
 		k, err := s.segments(coll)
@@ -59,12 +60,12 @@ func (s *Service) groupFaults(coll string, seeds audience.Seeds) error {
 			_, err = k.model.Center(seeds.Segment)
 		}
 		if err != nil {
-			faults = append(faults, missing("seeds.segment", err))
+			faults = append(faults, missing(at+".segment", err))
 		}
 	}
 	if seeds.Tag != nil {
-		if _, _, err := s.seedTag(coll, seeds.Tag); err != nil {
-			faults = append(faults, missing("seeds.tag", err))
+		if _, _, err := s.seedTag(coll, at+".tag", seeds.Tag); err != nil {
+			faults = append(faults, missing(at+".tag", err))
 		}
 	}
 	return errors.Join(faults...)

@@ -28,13 +28,14 @@ type judge struct {
 	built     time.Time
 	expires   time.Time // zero: never
 	threshold float32
-	floor     float32                   // what it takes to stay; see audience.Result
-	model     *audience.Model           // nil: the list alone decides
-	filter    *index.Predicate          // who may be a member
-	seeds     *index.Predicate          // who is a seed by filter, nil: nobody
-	group     func(row *index.Row) bool // who is a seed by a segment or a tag, nil: nobody
-	out       map[string]bool           // ids that cannot be members
-	not       []string                  // audiences whose members cannot be
+	floor     float32                     // what it takes to stay; see audience.Result
+	model     *audience.Model             // nil: the list alone decides
+	filter    *index.Predicate            // who may be a member
+	seeds     *index.Predicate            // who is a seed by filter, nil: nobody
+	within    []func(row *index.Row) bool // who may be a member, by groups: who is of each
+	group     func(row *index.Row) bool   // who is a seed by a segment or a tag, nil: nobody
+	out       map[string]bool             // ids that cannot be members
+	not       []string                    // audiences whose members cannot be
 
 	suppressed func(id string) bool // by lists; nil: none apply
 }
@@ -151,6 +152,17 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 	if j.filter, err = req.Filter.Compile(spec.Columns); err != nil {
 		return nil, err
 	}
+	err = req.Within.Each(func(group audience.Seeds) error {
+		of, err := s.inGroup(coll, group)
+		if of == nil { // the group has gone: nobody new is of it
+			of = func(*index.Row) bool { return false }
+		}
+		j.within = append(j.within, of)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	j.out = map[string]bool{}
 	for _, id := range req.Exclude.IDs {
 		j.out[id] = true
@@ -213,7 +225,7 @@ func (j *judge) in(c *standing, all *judges) bool {
 	if c.row == nil || j.model == nil || c.updated.Before(j.built) {
 		return was && c.row != nil
 	}
-	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) || j.group != nil && j.group(c.row) {
+	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) || j.group != nil && j.group(c.row) || !j.isWithin(c.row) {
 		return false
 	}
 	for _, name := range j.not {
@@ -230,6 +242,16 @@ func (j *judge) in(c *standing, all *judges) bool {
 		least -= slack * math.Max(1, math.Abs(least))
 	}
 	return float64(j.model.Value(c.row.Vector, c.row.Values)) >= least
+}
+
+// isWithin says whether a customer, as it is now, is of the groups that limit members.
+func (j *judge) isWithin(row *index.Row) bool {
+	for _, of := range j.within {
+		if !of(row) {
+			return false
+		}
+	}
+	return true
 }
 
 // memberships are the names of the audiences that a customer is in now, in order.

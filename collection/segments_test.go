@@ -319,6 +319,87 @@ func TestGroupsAsSeeds(t *testing.T) {
 	}
 }
 
+// A segment and a label limit members: of the list, of those who come later, and of what
+// is proposed to change.
+func TestGroupsLimitMembers(t *testing.T) {
+	store := memory.Open()
+	s := newService(t, Options{Store: store, KV: store.KV()})
+	mustPut(t, s)
+	lovers := seedPopulation(t, s, 400)
+	discover(t, s, segment.Params{K: 2, Features: feature()})
+	sea, err := s.SegmentOf(t.Context(), "c", lovers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := s.CreateTag(t.Context(), "c", TagRequest{Name: "hobby", Labels: []TagLabel{{Label: "sailor", IDs: lovers[:8]}, {Label: "cook", IDs: []string{"c0001", "c0002", "c0003", "c0005", "c0006", "c0007", "c0009", "c0010"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if job = waitFor(t, s, job.ID); job.State != JobDone {
+		t.Fatalf("%+v", job)
+	}
+	var cooks []audience.SeedRef // who are like nobody at sea
+	for i := range 400 {
+		if id := fmt.Sprintf("c%04d", i); !slices.Contains(lovers, id) && len(cooks) < 30 {
+			cooks = append(cooks, audience.SeedRef{ID: id})
+		}
+	}
+	all := 1.0
+	sailor := &audience.SeedTag{Name: "hobby", Label: "sailor"}
+	for name, within := range map[string]audience.Within{"by-segment": {Segment: sea.Number}, "by-tag": {Tag: sailor}, "by-both": {Segment: sea.Number, Tag: sailor}} {
+		mustAudience(t, s, audience.Request{Name: name, Method: "centroid", Seeds: audience.Seeds{IDs: cooks}, Within: within, Size: audience.Size{Ratio: &all}})
+		members := mustMembers(t, s, name, 0)
+		if len(members) < len(lovers)/2 || len(members) > len(lovers) {
+			t.Errorf("%s: %d members, of %d at sea", name, len(members), len(lovers))
+		}
+		for _, m := range members {
+			if !slices.Contains(lovers, m.ID) {
+				t.Errorf("%s: %s is not at sea", name, m.ID)
+			}
+		}
+	}
+	for _, line := range []string{`{"id":"late-sailor","fields":{"age":30,"note":"likes sailing boats sea"}}`, `{"id":"late-cook","fields":{"age":30,"note":"likes cooking garden"}}`} {
+		if _, err := s.Upsert(t.Context(), "c", []Input{{Line: 1, Record: record(t, s, line)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in, err := s.AudiencesOf(t.Context(), "c", "late-cook"); err != nil || len(in) != 0 {
+		t.Errorf("a late cook is in %q, %v", in, err)
+	}
+	check, err := s.Check(t.Context(), "c", "by-segment", []string{"late-sailor", "late-cook"})
+	if err != nil || check[1].In || check[0].Score < mustInfo(t, s, "by-segment").Result.Threshold != !check[0].In {
+		t.Errorf("%+v, %v", check, err)
+	}
+	for _, c := range []struct {
+		within audience.Within
+		says   string
+	}{
+		{audience.Within{Segment: 77}, "within.segment"},
+		{audience.Within{Segment: -1}, "within.segment -1"},
+		{audience.Within{Tag: &audience.SeedTag{Name: "mood", Label: "x"}}, "within.tag"},
+		{audience.Within{Tag: &audience.SeedTag{Name: "hobby", Label: "pilot"}}, `within.tag.label: "pilot" is not one of`},
+	} {
+		_, err := s.CreateAudience(t.Context(), "c", audience.Request{Name: "bad", Seeds: audience.Seeds{IDs: cooks}, Within: c.within, Size: audience.Size{Ratio: &all}})
+		if !errors.Is(err, index.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v", c.within, err)
+		}
+	}
+	// The tag has gone: nobody new comes in by it, and a refresh says why there is none.
+	if err := s.DropTag(t.Context(), "c", "hobby"); err != nil {
+		t.Fatal(err)
+	}
+	if in, err := s.AudiencesOf(t.Context(), "c", "late-sailor"); err != nil || slices.Contains(in, "by-tag") {
+		t.Errorf("without the tag a late sailor is in %q, %v", in, err)
+	}
+	job, err = s.Refresh(t.Context(), "c", "by-tag", RefreshRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if job = waitFor(t, s, job.ID); job.State != JobFailed || !strings.Contains(job.Problem, "within.tag.name") {
+		t.Errorf("%+v", job)
+	}
+}
+
 // An erased customer's id is in no stored byte but those of other collections.
 func TestErasedIDsLeaveJobsAndTags(t *testing.T) {
 	store := memory.Open()

@@ -128,8 +128,8 @@ func (j *judge) counterfactuals(e *audience.Explanation, s *audience.Subject, ro
 		least -= slack * math.Max(1, math.Abs(least))
 	}
 	allowed := func(values map[string]index.Value) bool {
-		changed := index.Row{ID: row.ID, Values: values}
-		return holds(j.filter, &changed, columns) && (j.seeds == nil || !holds(j.seeds, &changed, columns))
+		changed := index.Row{ID: row.ID, Vector: row.Vector, Values: values}
+		return holds(j.filter, &changed, columns) && j.isWithin(&changed) && (j.seeds == nil || !holds(j.seeds, &changed, columns))
 	}
 	switch {
 	case !e.In && j.out[row.ID]:

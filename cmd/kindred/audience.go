@@ -83,6 +83,8 @@ func (a *app) audienceCommand() *cobra.Command {
 type audienceFlags struct {
 	who                  seedFlags
 	size, method, filter string
+	segment              int
+	tag                  string
 	columns              []string
 	fair                 fairFlags
 	reasons, background  bool
@@ -109,6 +111,8 @@ func (a *app) audienceCreate() *cobra.Command {
 	flags.StringVar(&f.size, "size", "5%", sizeHelp)
 	flags.StringVar(&f.method, "method", audience.Auto, methodHelp)
 	flags.StringVar(&f.filter, "filter", "", `who may be a member, as JSON, such as '{"field":"age","gte":40}'`)
+	flags.IntVar(&f.segment, "within-segment", 0, "number of a segment whose customers alone may be members")
+	flags.StringVar(&f.tag, "within-tag", "", "a tag and label, such as mood=unhappy, whose customers alone may be members")
 	flags.StringSliceVar(&f.columns, "columns", nil, "score by these columns only (default: all that are not sensitive)")
 	flags.BoolVar(&f.reasons, "reasons", true, "say why each member is on the list")
 	f.fair.add(flags)
@@ -133,6 +137,13 @@ func (f *audienceFlags) request(ctx context.Context, a *app, name string) (audie
 		return req, err
 	}
 	if req.Filter, err = filterOf("--filter", f.filter); err != nil {
+		return req, err
+	}
+	if f.segment < 0 {
+		return req, usagef("--within-segment %d: want a number from 1 up", f.segment)
+	}
+	req.Within.Segment = f.segment
+	if req.Within.Tag, err = tagOf("--within-tag", f.tag); err != nil {
 		return req, err
 	}
 	return req, a.fill(ctx, &f.who, &req)

@@ -73,12 +73,8 @@ func (a *app) fill(ctx context.Context, f *seedFlags, req *audience.Request, lik
 	if f.segment < 0 {
 		return usagef("--seeds-segment %d: want a number from 1 up", f.segment)
 	}
-	if f.tag != "" {
-		name, label, ok := strings.Cut(f.tag, "=")
-		if !ok || name == "" || label == "" {
-			return usagef("--seeds-tag %q: want a tag and a label, such as mood=unhappy", f.tag)
-		}
-		req.Seeds.Tag = &audience.SeedTag{Name: name, Label: label}
+	if req.Seeds.Tag, err = tagOf("--seeds-tag", f.tag); err != nil {
+		return err
 	}
 	if f.seeds != "" {
 		if req.Seeds.IDs, err = a.refs(ctx, "seeds", f.seeds, f.seedsID, like...); err != nil {
@@ -105,6 +101,18 @@ func (a *app) fill(ctx context.Context, f *seedFlags, req *audience.Request, lik
 		req.Exclude.Seeds = &no
 	}
 	return nil
+}
+
+// tagOf reads a tag and its label, divided by =; nil for "".
+func tagOf(flag, text string) (*audience.SeedTag, error) {
+	if text == "" {
+		return nil, nil
+	}
+	name, label, ok := strings.Cut(text, "=")
+	if !ok || name == "" || label == "" {
+		return nil, usagef("%s %q: want a tag and a label, such as mood=unhappy", flag, text)
+	}
+	return &audience.SeedTag{Name: name, Label: label}, nil
 }
 
 // refs reads a list of ids; those of weight 0 are left out, and it is said.
