@@ -298,10 +298,13 @@ func judge(ctx context.Context, pop Population, req *Request, r *resolved, c *co
 	}
 	q.Null = sheet("the same with random seeds", noise[0], asked, req.Seed)
 	q.Verdict = Signal
-	if q.Measure.AUC.Low <= q.Null.AUC.High {
+	// One random list stands for all. One that by luck ranks worse than chance says as much
+	// of how far another goes to the other side.
+	reach := math.Max(q.Null.AUC.High, 1-q.Null.AUC.Low)
+	if q.Measure.AUC.Low <= reach {
 		q.Verdict = NoSignal
 		q.Words = fmt.Sprintf("No signal: held-out seeds do not surely rank better than random customers would (AUC %.3f, 95 %% from %.3f to %.3f; random seeds reach up to %.3f). ",
-			q.Measure.AUC.Value, q.Measure.AUC.Low, q.Measure.AUC.High, q.Null.AUC.High)
+			q.Measure.AUC.Value, q.Measure.AUC.Low, q.Measure.AUC.High, reach)
 		if q.Measure.AUC.Low > 0.5 {
 			q.Words += "They may have a little in common: more seeds would tell."
 		} else {
