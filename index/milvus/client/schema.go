@@ -82,7 +82,9 @@ func (s *Schema) Field(name string) *Field {
 // Order, description and properties do not count.
 func (c *Client) Mismatch(want Schema, got Info) error {
 	o := op{name: "compare schema", coll: got.Name}
-	diff := func(format string, a ...any) error { return c.finish(o, &Error{Kind: ErrSchema, Detail: fmt.Sprintf(format, a...)}) }
+	diff := func(format string, a ...any) error {
+		return c.finish(o, &Error{Kind: ErrSchema, Detail: fmt.Sprintf(format, a...)})
+	}
 	for _, w := range want.Fields {
 		g := got.Field(w.Name)
 		switch {
