@@ -242,9 +242,9 @@ type op struct {
 
 func (c *Client) where(o op) string {
 	if o.coll == "" {
-		return c.cfg.Address
+		return redactAddress(c.cfg.Address)
 	}
-	return c.cfg.Address + "/" + shorten(o.coll)
+	return redactAddress(c.cfg.Address) + "/" + shorten(o.coll)
 }
 
 // finish fills what is the same for all errors.
@@ -280,17 +280,26 @@ func (c *Client) run(parent context.Context, o op, try func(context.Context) *Er
 	return e
 }
 
-func (c *Client) attempts(parent context.Context, o op, try func(context.Context) *Error) *Error {
+func (c *Client) attempts(parent context.Context, o op, try func(context.Context) *Error) (e *Error) {
 	c.mu.Lock()
 	closed := c.closed
 	c.mu.Unlock()
 	if closed {
 		return c.finish(o, &Error{Kind: ErrUnreachable, Detail: "this client was closed"})
 	}
+	wait, ok := c.brk.allow()
+	if !ok {
+		return c.finish(o, &Error{Kind: ErrUnreachable, Detail: fmt.Sprintf("the last calls all failed; the next is tried in %v", wait.Round(time.Millisecond)), RetryAfter: wait})
+	}
+	v := away // the last try's
+	defer func() { c.brk.done(v) }()
+	if c.brk.current() == HalfOpen && c.lib.Conn != nil {
+		c.lib.Conn.ResetConnectBackoff() // or the probe would meet gRPC's own pause
+	}
 	ctx, cancel := context.WithTimeout(parent, o.timeout)
 	defer cancel()
 	for n := 1; ; n++ {
-		e := c.once(parent, ctx, o, try)
+		e, v = c.once(parent, ctx, o, try)
 		if e == nil {
 			c.bud.earn()
 			return nil
@@ -322,27 +331,16 @@ func (c *Client) attempts(parent context.Context, o op, try func(context.Context
 	}
 }
 
-func (c *Client) once(parent, ctx context.Context, o op, try func(context.Context) *Error) (e *Error) {
+func (c *Client) once(parent, ctx context.Context, o op, try func(context.Context) *Error) (*Error, verdict) {
 	if ctx.Err() != nil {
-		e = &Error{Kind: ErrTimeout, Detail: "the deadline was over before the call"}
 		if errors.Is(parent.Err(), context.Canceled) {
-			e = &Error{Kind: context.Canceled}
+			return &Error{Kind: context.Canceled}, unknown
 		}
-		return e
-	}
-	wait, ok := c.brk.allow()
-	if !ok {
-		return &Error{Kind: ErrUnreachable, Detail: fmt.Sprintf("the last calls all failed; the next is tried in %v", wait.Round(time.Millisecond)), RetryAfter: wait}
-	}
-	v := away
-	defer func() { c.brk.done(v) }()
-	if c.brk.current() == HalfOpen && c.lib.Conn != nil {
-		c.lib.Conn.ResetConnectBackoff() // or the probe would meet gRPC's own pause
+		return &Error{Kind: ErrTimeout, Detail: "the deadline was over before the call"}, unknown
 	}
 	if !o.greets {
-		if _, e = c.greet(ctx); e != nil {
-			v = c.judge(parent, ctx, e)
-			return e
+		if _, e := c.greet(ctx); e != nil {
+			return e, c.judge(parent, ctx, e)
 		}
 		c.mu.Lock()
 		ident := c.ident
@@ -351,9 +349,8 @@ func (c *Client) once(parent, ctx context.Context, o op, try func(context.Contex
 			ctx = metadata.AppendToOutgoingContext(ctx, "identifier", ident)
 		}
 	}
-	e = try(ctx)
-	v = c.judge(parent, ctx, e)
-	return e
+	e := try(ctx)
+	return e, c.judge(parent, ctx, e)
 }
 
 // judge says whether the server is there after a call, and names the caller's own

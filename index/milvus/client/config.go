@@ -88,7 +88,7 @@ const (
 // withDefaults fills what is zero and checks the rest.
 func (c Config) withDefaults() (Config, error) {
 	bad := func(format string, a ...any) (Config, error) {
-		return c, &Error{Kind: ErrInvalidRequest, Op: "configure", Where: c.Address, Detail: fmt.Sprintf(format, a...)}
+		return c, &Error{Kind: ErrInvalidRequest, Op: "configure", Where: redactAddress(c.Address), Detail: fmt.Sprintf(format, a...)}
 	}
 	host, port, err := net.SplitHostPort(c.Address)
 	if err != nil || strings.ContainsAny(c.Address, "/@ ") {

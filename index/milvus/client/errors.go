@@ -37,7 +37,7 @@ var (
 
 // kinds has for each kind the word used in metrics, and how to mend it.
 var kinds = map[error]struct{ word, mend string }{
-	ErrUnreachable:    {"unreachable", "check that Milvus runs, that address and port are right, and that no firewall lies between; calls go through again by themselves once it is back"},
+	ErrUnreachable:    {"unreachable", "check that Milvus runs, that address and port are right, whether it wants TLS, and that no firewall lies between; calls go through again by themselves once it is back"},
 	ErrTimeout:        {"timeout", "look at the load of Milvus; raise the timeout if it is only slow"},
 	ErrRateLimited:    {"rate_limited", "write more slowly, or raise the limits of quotaAndLimits in milvus.yaml"},
 	ErrAuth:           {"auth", "check user and password (or API key), and that the user may do this"},
@@ -152,7 +152,8 @@ func ofTransport(err error) *Error {
 	switch st.Code() {
 	case codes.DeadlineExceeded:
 		e.Kind = ErrTimeout
-		if strings.Contains(lower, "connection") && strings.Contains(lower, "last") {
+		// gRPC says so when the line itself never came about: nothing was sent.
+		if strings.Contains(lower, "waiting for connections") || strings.Contains(lower, "last connection error") {
 			e.Kind, e.Sent = ErrUnreachable, false
 		}
 	case codes.Canceled:
@@ -205,6 +206,9 @@ func ofTransport(err error) *Error {
 
 // speaksOther recognises what gRPC says about a peer that does not speak HTTP/2.
 func speaksOther(lower string) bool {
+	if strings.Contains(lower, "preface: eof") || strings.Contains(lower, "connection reset") {
+		return false // it hung up, as a server that stops does
+	}
 	for _, s := range []string{"server preface", "frame too large", "malformed http", "http/1", "http status code", "first record does not look like a tls", "frame size", "unexpected http"} {
 		if strings.Contains(lower, s) {
 			return true
