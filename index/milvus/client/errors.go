@@ -206,7 +206,7 @@ func ofTransport(err error) *Error {
 
 // speaksOther recognises what gRPC says about a peer that does not speak HTTP/2.
 func speaksOther(lower string) bool {
-	if strings.Contains(lower, "preface: eof") || strings.Contains(lower, "connection reset") {
+	if strings.Contains(lower, "preface: eof") || strings.Contains(lower, "connection reset") || strings.Contains(lower, "use of closed") {
 		return false // it hung up, as a server that stops does
 	}
 	for _, s := range []string{"server preface", "frame too large", "malformed http", "http/1", "http status code", "first record does not look like a tls", "frame size", "unexpected http"} {
