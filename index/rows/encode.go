@@ -63,6 +63,12 @@ func EncodeVector(p index.Precision, v []float32) Vector {
 	if !ok {
 		return Vector{}
 	}
+	return EncodeUnit(p, unit)
+}
+
+// EncodeUnit is EncodeVector of what Unit returned, which it keeps where p is Fp32:
+// vectors that were made unit length elsewhere are not rounded twice.
+func EncodeUnit(p index.Precision, unit []float32) Vector {
 	switch p {
 	case index.Fp32:
 		return Vector{Full: unit}

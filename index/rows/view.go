@@ -130,6 +130,13 @@ func (v *View) Column(name string) (index.ColumnData, error) {
 	return d, nil
 }
 
+// Number is one row's value of a numeric column, given by its place in the spec; NaN
+// where it is missing.
+func (v *View) Number(column int, row uint32) float64 {
+	ch, i := v.at(row)
+	return ch.cols[column].nums[i]
+}
+
 // Row returns a copy of a row's vector and columns, without its record.
 func (v *View) Row(row uint32) *index.Row {
 	ch, i := v.at(row)

@@ -1,0 +1,451 @@
+// Package mirror keeps a copy of a Milvus collection in memory, where the whole
+// population can be scanned with any head.
+//
+// A Mirror is filled once (Hydrate), kept current by the process's own writes (Apply,
+// Remove) and by Sweep, which asks for rows of other writers by a version field, and
+// compared with the server by Check. Reconcile mends what Sweep cannot see: deletes by
+// others. Run does both in the background. Snapshots are those of package rows: they
+// cost no copy and never change.
+//
+// # Memory
+//
+// What package rows says for the precision (int8: about dim + 40 bytes a row and its
+// columns), 8 bytes a row for the version, and one page of the iterator while filling.
+//
+// # Order of writes
+//
+// Every row has a version, a number that grows with each write of that row; package
+// index/milvus takes it from one clock. The greater version wins, so that a page that
+// was read before our own write never undoes it.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/milvus/client"
+	"github.com/kindred-search/kindred/index/rows"
+)
+
+// Path is how answers of scans of a mirror are named.
+const Path = "mirror"
+
+// VersionColumn holds the version of each row in snapshots; no column of a collection
+// may be called so.
+const VersionColumn = "_version"
+
+// MaxVersion is the greatest version: what a float64 holds exactly.
+const MaxVersion = int64(1) << 53
+
+// Source says what is mirrored, and how a row is read.
+type Source struct {
+	Client     *client.Client
+	Collection string
+	Key        string   // the key field, a string
+	Version    string   // the version field, an Int64 from 1
+	Fields     []string // what Decode needs besides
+	Spec       index.Spec
+	// Decode makes a row of row i of a page; Record is dropped. The vector must be a copy
+	// where the precision is Fp32. An error ends the hydration.
+	Decode func(page *client.Batch, i int) (index.Row, error)
+	Page   int // rows of a page; 0 is 2,000
+	// Overlap is how far back Sweep looks behind the greatest version seen, for writers
+	// whose clocks or commits are late; in units of the version. 0 looks back not at all.
+	Overlap int64
+}
+
+// Row is a write of this process. Its vector is unit length, zeros or nil, as it is in
+// Milvus; the mirror may keep it.
+type Row struct {
+	index.Row
+	Version int64
+}
+
+// Mirror is the copy. Methods are safe for concurrent use.
+type Mirror struct {
+	src  Source
+	spec index.Spec // with the version's column
+
+	filling sync.Mutex // one of Hydrate, Sweep and Reconcile at a time
+
+	mu      sync.Mutex // orders changes of the table
+	table   *rows.Table
+	high    int64            // greatest version seen
+	last    string           // last key of a hydration that is not finished
+	removed map[string]int64 // our own deletes while pages are under way
+	paging  int
+	state   State
+}
+
+// State is how the copy stands.
+type State struct {
+	Ready     bool      // filled once, and not known to differ
+	Rows      int64     // live
+	Total     int64     // of the server, when last counted
+	Hydrated  time.Time // when filling ended; zero before
+	Swept     time.Time // when it was last brought up to date
+	Checked   time.Time // when a checksum last agreed
+	Err       error     // of the last sweep or check; nil where it went well
+	Mended    int64     // rows that Reconcile had to mend, in all
+	BytesHint int64     // about what the vectors and versions take
+}
+
+// New makes an empty mirror. ErrInvalid where the spec has a column of its own name
+// for versions.
+func New(src Source) (*Mirror, error) {
+	if src.Page == 0 {
+		src.Page = 2000
+	}
+	spec := src.Spec
+	spec.Columns = slices.Clone(spec.Columns)
+	for _, c := range spec.Columns {
+		if c.Name == VersionColumn {
+			return nil, fmt.Errorf("%w: a column of the collection %q is called %s, which the mirror needs; rename it", index.ErrInvalid, spec.Name, VersionColumn)
+		}
+	}
+	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || src.Decode == nil {
+		return nil, fmt.Errorf("%w: a mirror needs the key field, the version field and a way to read rows", index.ErrInvalid)
+	}
+	spec.Columns = append(spec.Columns, index.Column{Name: VersionColumn, Kind: index.Number})
+	return &Mirror{src: src, spec: spec, table: rows.New(spec, rows.Options{}), removed: map[string]int64{}}, nil
+}
+
+// State says how the copy stands.
+func (m *Mirror) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.state
+	v := m.table.Snapshot()
+	s.Rows = int64(v.Live().GetCardinality())
+	per := map[index.Precision]int{index.Fp32: 4 * m.spec.Dim, index.Fp16: 2 * m.spec.Dim, index.Binary: m.spec.Dim / 8}[m.spec.Precision]
+	if per == 0 {
+		per = m.spec.Dim + 4
+	}
+	s.BytesHint = int64(v.Len()) * int64(per+8)
+	return s
+}
+
+// Snapshot is the copy as it is now. Before Hydrate has returned nil it holds part of
+// the population: ask State.
+func (m *Mirror) Snapshot() *rows.View { return m.table.Snapshot() }
+
+// Apply takes the process's own writes, after Milvus acknowledged them. A row that the
+// mirror has with a greater version stays.
+func (m *Mirror) Apply(batch []Row) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.apply(batch, true)
+}
+
+// apply runs under m.mu. Our own writes also cancel our own deletes.
+func (m *Mirror) apply(batch []Row, own bool) error {
+	view := m.table.Snapshot()
+	ready := make([]rows.Prepared, 0, len(batch))
+	for i := range batch {
+		r := &batch[i]
+		if r.Version < 1 || r.Version > MaxVersion {
+			return fmt.Errorf("%w: the version %d of %q is not from 1 to %d", index.ErrInvalid, r.Version, r.ID, MaxVersion)
+		}
+		m.high = max(m.high, r.Version)
+		if gone, ok := m.removed[r.ID]; ok {
+			if gone >= r.Version && !own {
+				continue // the page was read before we deleted it
+			}
+			delete(m.removed, r.ID)
+		}
+		if have, ok := m.version(view, r.ID); ok && (have > r.Version || have == r.Version && !own) {
+			continue
+		}
+		vec := r.Vector
+		r.Vector = nil // Prepare would make it unit length again, and round it twice
+		p := rows.Prepare(&m.spec, &r.Row)
+		if r.Vector = vec; slices.ContainsFunc(vec, func(x float32) bool { return x != 0 }) {
+			p.Vec = rows.EncodeUnit(m.spec.Precision, vec)
+		}
+		p.Values[len(p.Values)-1] = index.Value{Kind: index.Number, Num: float64(r.Version)}
+		ready = append(ready, p)
+	}
+	if len(ready) == 0 {
+		return nil
+	}
+	return m.table.Apply(ready, 0)
+}
+
+// version is that of a live row.
+func (m *Mirror) version(view *rows.View, id string) (int64, bool) {
+	row, ok := view.Find(id)
+	if !ok {
+		return 0, false
+	}
+	return int64(view.Number(len(m.spec.Columns)-1, row)), true
+}
+
+// Remove takes the process's own deletes, after Milvus acknowledged them. version is
+// the clock at the delete.
+func (m *Mirror) Remove(ids []string, version int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.table.Remove(ids, 0)
+	if m.paging > 0 {
+		for _, id := range ids {
+			m.removed[id] = version
+		}
+	}
+}
+
+// begin and end frame work on pages: while it lasts, own deletes are remembered.
+func (m *Mirror) begin() func() {
+	m.filling.Lock()
+	m.mu.Lock()
+	m.paging++
+	m.mu.Unlock()
+	return func() {
+		m.mu.Lock()
+		if m.paging--; m.paging == 0 {
+			clear(m.removed)
+		}
+		m.mu.Unlock()
+		m.filling.Unlock()
+	}
+}
+
+// Hydrate fills the mirror from the server. After an error it may be called again, and
+// goes on behind the last page that came. progress, where given, hears rows done and
+// rows in all, after each page.
+func (m *Mirror) Hydrate(ctx context.Context, progress func(done, total int64)) error {
+	defer m.begin()()
+	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.state.Total = total
+	m.mu.Unlock()
+	err = m.pages(ctx, "", m.last, m.src.Fields, func(page *client.Batch) error {
+		if err := m.take(page); err != nil {
+			return err
+		}
+		keys := page.Column(m.src.Key).Strings
+		m.last = keys[len(keys)-1]
+		if progress != nil {
+			done := int64(m.table.Snapshot().Live().GetCardinality())
+			progress(done, max(total, done))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = ""
+	m.state.Ready, m.state.Hydrated, m.state.Swept, m.state.Err = true, time.Now(), time.Now(), nil
+	return nil
+}
+
+// pages calls f with every page of rows behind after that satisfy expr.
+func (m *Mirror) pages(ctx context.Context, expr, after string, fields []string, f func(*client.Batch) error) error {
+	it, err := m.src.Client.Iterate(client.IterateRequest{
+		Collection: m.src.Collection, Key: m.src.Key, Expr: expr, After: after,
+		Fields: append([]string{m.src.Version}, fields...), Batch: m.src.Page, Consistency: client.Strong,
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		page, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if v := page.Column(m.src.Version); v.Type != client.Int64 {
+			return fmt.Errorf("%w: the field %q of %s is %v, not Int64: it cannot be a version", client.ErrSchema, m.src.Version, m.src.Collection, v.Type)
+		}
+		if err := f(&page); err != nil {
+			return err
+		}
+	}
+}
+
+// take applies a page of the server.
+func (m *Mirror) take(page *client.Batch) error {
+	versions := page.Column(m.src.Version).Ints
+	batch := make([]Row, page.Rows)
+	for i := range batch {
+		r, err := m.src.Decode(page, i)
+		if err != nil {
+			return fmt.Errorf("reading %q of %s: %w", page.Column(m.src.Key).Strings[i], m.src.Collection, err)
+		}
+		batch[i] = Row{Row: r, Version: versions[i]}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.apply(batch, false)
+}
+
+// Sweep brings in what others wrote since the last time: rows with a version above the
+// greatest that was seen, less Overlap. It says whether the number of rows then agrees
+// with the server's; if not, others have deleted, and Reconcile is due.
+func (m *Mirror) Sweep(ctx context.Context) (agrees bool, err error) {
+	defer m.begin()()
+	m.mu.Lock()
+	from := max(m.high-m.src.Overlap, 0)
+	m.mu.Unlock()
+	err = m.pages(ctx, m.src.Version+" > "+strconv.FormatInt(from, 10), "", m.src.Fields, m.take)
+	var total int64
+	if err == nil {
+		total, err = m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Err = err
+	if err != nil {
+		return false, err
+	}
+	m.state.Total, m.state.Swept = total, time.Now()
+	return int64(m.table.Snapshot().Live().GetCardinality()) == total, nil
+}
+
+// Report compares the mirror with the server.
+type Report struct {
+	Server, Local       int64  // rows
+	ServerSum, LocalSum uint64 // checksums of ids and versions, independent of order
+}
+
+// Equal says whether both hold the same rows in the same versions.
+func (r Report) Equal() bool { return r.Server == r.Local && r.ServerSum == r.LocalSum }
+
+// sum is a row's part of the checksum; parts are added.
+func sum(id string, version int64) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, id) // never fails
+	x := h.Sum64() ^ uint64(version)*0x9e3779b97f4a7c15
+	x ^= x >> 31
+	x *= 0xbf58476d1ce4e5b9
+	return x ^ x>>29
+}
+
+// Check reads ids and versions of all rows, without vectors, and compares checksums.
+// Writes meanwhile make a difference that is none; then check again.
+func (m *Mirror) Check(ctx context.Context) (Report, error) {
+	defer m.begin()()
+	view := m.table.Snapshot()
+	var out Report
+	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
+		v := page.Column(m.src.Version).Ints
+		for i, id := range page.Column(m.src.Key).Strings {
+			out.Server++
+			out.ServerSum += sum(id, v[i])
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return out, err
+	}
+	versions, err := view.Column(VersionColumn)
+	if err != nil {
+		return out, err
+	}
+	for it := view.Live().Iterator(); it.HasNext(); {
+		row := it.Next()
+		out.Local++
+		out.LocalSum += sum(view.ID(row), int64(versions.Numbers[row]))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if out.Equal() {
+		m.state.Checked = time.Now()
+	}
+	return out, nil
+}
+
+// Reconcile compares every id and version with the server's, fetches what differs and
+// removes what the server no longer has. It returns how many rows it mended.
+func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
+	defer m.begin()()
+	view := m.table.Snapshot()
+	seen := roaring.New()
+	var stale []string
+	mended := int64(0)
+	fetch := func() error {
+		expr, err := client.InStrings(m.src.Key, stale)
+		if err != nil {
+			return err
+		}
+		mended += int64(len(stale))
+		stale = stale[:0]
+		return m.pages(ctx, expr, "", m.src.Fields, m.take)
+	}
+	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
+		v := page.Column(m.src.Version).Ints
+		for i, id := range page.Column(m.src.Key).Strings {
+			row, ok := view.Find(id)
+			if ok {
+				seen.Add(row)
+			}
+			if have, _ := m.version(view, id); !ok || have < v[i] {
+				stale = append(stale, id)
+			}
+		}
+		if len(stale) >= m.src.Page {
+			return fetch()
+		}
+		return nil
+	})
+	if err == nil && len(stale) > 0 {
+		err = fetch()
+	}
+	if err != nil {
+		return mended, err
+	}
+	gone := roaring.AndNot(view.Live(), seen)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.table.Snapshot()
+	var ids []string
+	for it := gone.Iterator(); it.HasNext(); {
+		id := view.ID(it.Next())
+		was, _ := m.version(view, id)
+		if is, ok := m.version(now, id); ok && is == was { // not written again meanwhile
+			ids = append(ids, id)
+		}
+	}
+	mended += int64(m.table.Remove(ids, 0))
+	m.state.Mended += mended
+	m.state.Swept = time.Now()
+	return mended, nil
+}
+
+// Run sweeps every so often until ctx ends, and reconciles where a sweep does not
+// agree. Errors are kept in State, and the next round tries again.
+func (m *Mirror) Run(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		agrees, err := m.Sweep(ctx)
+		if err == nil && !agrees {
+			if _, err = m.Reconcile(ctx); err != nil {
+				m.mu.Lock()
+				m.state.Err = err
+				m.mu.Unlock()
+			}
+		}
+	}
+}
