@@ -69,7 +69,16 @@ func (c *Client) query(ctx context.Context, o op, q QueryRequest) (Batch, error)
 	_, err := ask(ctx, c, o, c.api.Query, req, func(a *milvuspb.QueryResults) error {
 		var err error
 		out, err = readBatch(a.GetFieldsData(), q.Fields, -1)
-		if err == nil && q.Limit > 0 && out.Rows > q.Limit {
+		switch {
+		case err != nil || q.Limit == 0 || out.Rows <= q.Limit:
+		case q.paging:
+			// Seen of 2.3.5 with two shards: each gives its first Limit rows, and the merge
+			// goes on until one of them has none left. The first Limit are whole.
+			for i := range out.Columns {
+				out.Columns[i] = out.Columns[i].slice(0, q.Limit)
+			}
+			out.Rows = q.Limit
+		default:
 			err = fmt.Errorf("%d rows came, and %d were asked for", out.Rows, q.Limit)
 		}
 		return err
@@ -86,7 +95,7 @@ func (c *Client) guarantee(coll string, k Consistency) (commonpb.ConsistencyLeve
 		if ts := c.last[coll]; ts > 0 {
 			return commonpb.ConsistencyLevel_Session, ts
 		}
-		return commonpb.ConsistencyLevel_Eventually, 1
+		return commonpb.ConsistencyLevel_Bounded, 2
 	case Bounded:
 		return commonpb.ConsistencyLevel_Bounded, 2
 	case Eventually:

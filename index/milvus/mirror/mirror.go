@@ -58,7 +58,7 @@ type Source struct {
 	// Decode makes a row of row i of a page; Record is dropped. The vector must be a copy
 	// where the precision is Fp32. An error ends the hydration.
 	Decode func(page *client.Batch, i int) (index.Row, error)
-	Page   int // rows of a page; 0 is 2,000
+	Page   int // rows of a page; 0: as many as make 16 MB, at most 10,000
 	// Overlap is how far back Sweep looks behind the greatest version seen, for writers
 	// whose clocks or commits are late; in units of the version. 0 looks back not at all.
 	Overlap int64
@@ -104,7 +104,7 @@ type State struct {
 // for versions.
 func New(src Source) (*Mirror, error) {
 	if src.Page == 0 {
-		src.Page = 2000
+		src.Page = max(200, min(10_000, 16<<20/(4*src.Spec.Dim+200)))
 	}
 	spec := src.Spec
 	spec.Columns = slices.Clone(spec.Columns)
@@ -257,7 +257,7 @@ func (m *Mirror) Hydrate(ctx context.Context, progress func(done, total int64)) 
 func (m *Mirror) pages(ctx context.Context, expr, after string, fields []string, f func(*client.Batch) error) error {
 	it, err := m.src.Client.Iterate(client.IterateRequest{
 		Collection: m.src.Collection, Key: m.src.Key, Expr: expr, After: after,
-		Fields: append([]string{m.src.Version}, fields...), Batch: m.src.Page, Consistency: client.Strong,
+		Fields: append([]string{m.src.Version}, fields...), Batch: m.src.Page, Consistency: client.Session,
 	})
 	if err != nil {
 		return err
@@ -303,10 +303,13 @@ func (m *Mirror) Sweep(ctx context.Context) (agrees bool, err error) {
 	m.mu.Lock()
 	from := max(m.high-m.src.Overlap, 0)
 	m.mu.Unlock()
-	err = m.pages(ctx, m.src.Version+" > "+strconv.FormatInt(from, 10), "", m.src.Fields, m.take)
-	var total int64
+	// The count waits for the server to catch up with everyone's writes; pages need not.
+	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
 	if err == nil {
-		total, err = m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
+		err = m.pages(ctx, m.src.Version+" > "+strconv.FormatInt(from, 10), "", m.src.Fields, m.take)
+	}
+	if err == nil && int64(m.table.Snapshot().Live().GetCardinality()) != total {
+		total, err = m.src.Client.Count(ctx, m.src.Collection, "", client.Strong) // written meanwhile?
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -343,6 +346,9 @@ func (m *Mirror) Check(ctx context.Context) (Report, error) {
 	defer m.begin()()
 	view := m.table.Snapshot()
 	var out Report
+	if _, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong); err != nil {
+		return out, err // see Sweep
+	}
 	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
 		v := page.Column(m.src.Version).Ints
 		for i, id := range page.Column(m.src.Key).Strings {
@@ -388,6 +394,9 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 		stale = stale[:0]
 		return m.pages(ctx, expr, "", m.src.Fields, m.take)
 	}
+	if _, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong); err != nil {
+		return 0, err // see Sweep
+	}
 	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
 		v := page.Column(m.src.Version).Ints
 		for i, id := range page.Column(m.src.Key).Strings {
@@ -410,13 +419,15 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 	if err != nil {
 		return mended, err
 	}
-	gone := roaring.AndNot(view.Live(), seen)
+	gone, err := m.gone(ctx, view, roaring.AndNot(view.Live(), seen))
+	if err != nil {
+		return mended, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.table.Snapshot()
 	var ids []string
-	for it := gone.Iterator(); it.HasNext(); {
-		id := view.ID(it.Next())
+	for _, id := range gone {
 		was, _ := m.version(view, id)
 		if is, ok := m.version(now, id); ok && is == was { // not written again meanwhile
 			ids = append(ids, id)
@@ -428,11 +439,41 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 	return mended, nil
 }
 
+// gone asks, with everyone's writes in sight, which of the rows the server really does
+// not have.
+func (m *Mirror) gone(ctx context.Context, view *rows.View, maybe *roaring.Bitmap) ([]string, error) {
+	var out []string
+	for part := range slices.Chunk(maybe.ToArray(), 1000) {
+		ids := make([]string, len(part))
+		for i, row := range part {
+			ids[i] = view.ID(row)
+		}
+		expr, err := client.InStrings(m.src.Key, ids)
+		if err != nil {
+			return nil, err
+		}
+		there, err := m.src.Client.Query(ctx, client.QueryRequest{Collection: m.src.Collection, Expr: expr, Fields: []string{m.src.Key}, Consistency: client.Strong})
+		if err != nil {
+			return nil, err
+		}
+		still := map[string]bool{}
+		if c := there.Column(m.src.Key); c != nil {
+			for _, id := range c.Strings {
+				still[id] = true
+			}
+		}
+		out = append(out, slices.DeleteFunc(ids, func(id string) bool { return still[id] })...)
+	}
+	return out, nil
+}
+
 // Run sweeps every so often until ctx ends, and reconciles where a sweep does not
-// agree. Errors are kept in State, and the next round tries again.
+// agree, but only every tenth time: while others write, counts differ for a moment.
+// Errors are kept in State, and the next round tries again.
 func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	since := 10
 	for {
 		select {
 		case <-ctx.Done():
@@ -440,7 +481,8 @@ func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		agrees, err := m.Sweep(ctx)
-		if err == nil && !agrees {
+		if since++; err == nil && !agrees && since >= 10 {
+			since = 0
 			if _, err = m.Reconcile(ctx); err != nil {
 				m.mu.Lock()
 				m.state.Err = err

@@ -26,7 +26,8 @@
 // With an index that misses nothing (FLAT) the members are those that a scan in fp32
 // finds; Result.Exact says whether that is so. Milvus has no snapshot over many
 // searches: rows written meanwhile are seen or not, and Result.Changed says that the
-// number of rows changed.
+// number of rows changed. The first count waits until the server has caught up with
+// every write; the searches then ask for what this client wrote, without waiting each.
 package pushdown
 
 import (
@@ -345,7 +346,7 @@ func (s *scan) round(ctx context.Context, t float32, above *float32, expect floa
 func (s *scan) search(ctx context.Context, b bucket, t, above *float32) (client.Hits, error) {
 	q := client.SearchRequest{
 		Collection: s.Collection, Field: s.Vector, Vectors: s.req.Head.Vector, Dim: s.Dim, Metric: client.IP,
-		Limit: s.Limit, Expr: b.expr(s.Hash, s.req.Filter), Params: s.Params, Consistency: client.Strong,
+		Limit: s.Limit, Expr: b.expr(s.Hash, s.req.Filter), Params: s.Params, Consistency: client.Session,
 	}
 	if t != nil {
 		x := float64(*t)
@@ -426,7 +427,7 @@ func (s *scan) rescore(ctx context.Context, hits []index.Hit) error {
 			return fmt.Errorf("%w: %w", index.ErrInvalid, err)
 		}
 		b, err := s.Client.Query(ctx, client.QueryRequest{
-			Collection: s.Collection, Expr: expr, Fields: []string{s.Key, s.Vector}, Consistency: client.Strong,
+			Collection: s.Collection, Expr: expr, Fields: []string{s.Key, s.Vector}, Consistency: client.Session,
 		})
 		if err != nil {
 			return err
