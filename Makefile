@@ -11,7 +11,7 @@ FUZZTIME ?= 10s
 RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint test-arm64 test-cpu fuzz generate models conformance demo bench bench-check bench-render kernels build-cuda sim test-cuda-sim testcuda clean
+.PHONY: help build test race vet lint test-arm64 test-cpu test-milvus fuzz generate models conformance demo bench bench-check bench-render kernels build-cuda sim test-cuda-sim testcuda clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ test-arm64: ## run the NEON code under qemu, with products of bytes and without
 
 test-cpu: ## run on emulated processors without AVX2 and without AVX-512, and with the plain Go twin
 	GO=$(GO) internal/simd/testdata/emulate.sh cpu
+
+MILVUS   ?= .milvus
+test-milvus: ## install, start and stop a real Milvus (in MILVUS=.milvus), and run the tests that need one
+	@addr=$$($(PYTHON) index/milvus/milvustest/server.py start $(MILVUS)) || exit 1; \
+	  KINDRED_TEST_MILVUS=$$addr $(GO) test -p 1 -count 1 -timeout 15m ./index/milvus/...; rc=$$?; \
+	  $(PYTHON) index/milvus/milvustest/server.py stop $(MILVUS); exit $$rc
 
 fuzz: ## fuzz every parser and every vector kernel (FUZZTIME=10s each; FUZZ=./internal/simd for one package)
 	@for pkg in $$($(GO) list $(FUZZ)); do \

@@ -6,22 +6,18 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/kindred-search/kindred/index/milvus/client"
+	"github.com/kindred-search/kindred/index/milvus/milvustest"
 )
 
-// realServer dials the Milvus that KINDRED_TEST_MILVUS names (host:port), and skips
-// where it is not set.
+// realServer dials the Milvus that tests run against, or skips.
 func realServer(t testing.TB) *client.Client {
 	t.Helper()
-	addr := os.Getenv("KINDRED_TEST_MILVUS")
-	if addr == "" {
-		t.Skip("KINDRED_TEST_MILVUS is not set: host:port of a Milvus for tests")
-	}
+	addr := milvustest.Address(t)
 	c, err := client.Dial(context.Background(), client.Config{Address: addr})
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"github.com/kindred-search/kindred/index/memory"
 	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/milvus/fake"
+	"github.com/kindred-search/kindred/index/milvus/milvustest"
 	"github.com/kindred-search/kindred/index/milvus/mirror"
 	"github.com/kindred-search/kindred/index/rows"
 )
@@ -344,10 +345,7 @@ func TestRefusals(t *testing.T) {
 
 // TestRealMirror does it with a real Milvus, and times it.
 func TestRealMirror(t *testing.T) {
-	addr := os.Getenv("KINDRED_TEST_MILVUS")
-	if addr == "" {
-		t.Skip("KINDRED_TEST_MILVUS is not set: host:port of a Milvus for tests")
-	}
+	addr := milvustest.Address(t)
 	n, dim := 20_000, 64
 	if s := os.Getenv("KINDRED_TEST_MILVUS_ROWS"); s != "" {
 		v, err := strconv.Atoi(s)

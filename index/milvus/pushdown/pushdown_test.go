@@ -15,6 +15,7 @@ import (
 	"github.com/kindred-search/kindred/index/memory"
 	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/milvus/fake"
+	"github.com/kindred-search/kindred/index/milvus/milvustest"
 	"github.com/kindred-search/kindred/index/milvus/pushdown"
 	"github.com/kindred-search/kindred/index/rows"
 )
@@ -249,10 +250,7 @@ func Bucket(id string, b int64) int64 { return pushdown.Hash(id) * b / pushdown.
 
 // TestRealScan compares an audience of 60,000 of 200,000 in a real Milvus, and times it.
 func TestRealScan(t *testing.T) {
-	addr := os.Getenv("KINDRED_TEST_MILVUS")
-	if addr == "" {
-		t.Skip("KINDRED_TEST_MILVUS is not set: host:port of a Milvus for tests")
-	}
+	addr := milvustest.Address(t)
 	n, size, dim := 40_000, 20_000, 64
 	if s := os.Getenv("KINDRED_TEST_MILVUS_ROWS"); s != "" {
 		v, err := strconv.Atoi(s)
