@@ -162,7 +162,7 @@ func (c *Client) greet(ctx context.Context) (Server, *Error) {
 	switch {
 	case err != nil:
 		// Servers before 2.2.9 know no Connect, and other services neither.
-		if e := ofTransport(err); e.Kind != ErrVersion && e.Kind != ErrNotMilvus || !strings.Contains(strings.ToLower(e.Detail), "connect") {
+		if e := ofTransport(err); !e.is(ErrVersion, ErrNotMilvus) || !strings.Contains(strings.ToLower(e.Detail), "connect") {
 			return Server{}, e
 		}
 	default:
@@ -178,7 +178,7 @@ func (c *Client) greet(ctx context.Context) (Server, *Error) {
 	v, err := c.api.GetVersion(ctx, &milvuspb.GetVersionRequest{})
 	if err != nil {
 		e := ofTransport(err)
-		if e.Kind == ErrVersion { // neither call is known
+		if e.is(ErrVersion) { // neither call is known
 			e.Kind = ErrNotMilvus
 		}
 		return Server{}, e
@@ -305,7 +305,7 @@ func (c *Client) attempts(parent context.Context, o op, try func(context.Context
 			return nil
 		}
 		e = c.finish(o, e)
-		safe := o.repeat || !e.Sent || e.Kind == ErrRateLimited
+		safe := o.repeat || !e.Sent || e.is(ErrRateLimited)
 		if !e.retry || !safe || n >= c.cfg.Retry.Attempts {
 			return e
 		}
@@ -359,25 +359,23 @@ func (c *Client) judge(parent, ctx context.Context, e *Error) verdict {
 	if e == nil {
 		return there
 	}
-	switch e.Kind {
-	case ErrUnreachable, ErrNotMilvus:
+	switch {
+	case e.is(ErrUnreachable, ErrNotMilvus):
 		c.forget()
 		return away
-	case ErrTimeout, context.Canceled:
-		switch {
-		case errors.Is(parent.Err(), context.Canceled):
-			e.Kind, e.retry = context.Canceled, false
-			return unknown
-		case parent.Err() != nil: // the caller's deadline was shorter than ours
-			e.Kind = ErrTimeout
-			return unknown
-		case ctx.Err() == nil && e.Kind == context.Canceled:
-			e.Kind = ErrUnreachable // the server cancelled it, or the client was closed
-		}
-		c.forget()
-		return away
+	case !e.is(ErrTimeout, context.Canceled):
+		return there
+	case errors.Is(parent.Err(), context.Canceled):
+		e.Kind, e.retry = context.Canceled, false
+		return unknown
+	case parent.Err() != nil: // the caller's deadline was shorter than ours
+		e.Kind = ErrTimeout
+		return unknown
+	case ctx.Err() == nil && e.is(context.Canceled):
+		e.Kind = ErrUnreachable // the server cancelled it, or the client was closed
 	}
-	return there
+	c.forget()
+	return away
 }
 
 type statusOwner interface{ GetStatus() *commonpb.Status }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,19 +91,24 @@ func (e *Error) Error() string {
 // Unwrap gives the kind and its counterpart in package index.
 func (e *Error) Unwrap() []error {
 	out := []error{e.Kind}
-	switch e.Kind {
-	case ErrGone:
+	switch {
+	case e.is(ErrGone):
 		out = append(out, index.ErrNotFound)
-	case ErrExists:
+	case e.is(ErrExists):
 		out = append(out, index.ErrExists)
-	case ErrDiskFull:
+	case e.is(ErrDiskFull):
 		out = append(out, index.ErrNoSpace)
-	case ErrInvalidRequest, ErrTooLarge, ErrSchema:
+	case e.is(ErrInvalidRequest, ErrTooLarge, ErrSchema):
 		out = append(out, index.ErrInvalid)
-	case ErrTimeout:
+	case e.is(ErrTimeout):
 		out = append(out, context.DeadlineExceeded)
 	}
 	return out
+}
+
+// is says whether the kind is one of these.
+func (e *Error) is(kinds ...error) bool {
+	return slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(e.Kind, k) })
 }
 
 // Outcome is the word for an error in metrics: "ok" for nil.
@@ -258,30 +264,30 @@ func ofStatus(s *commonpb.Status) *Error {
 	}
 	// One coarse code stands for many things; the words tell them apart.
 	switch {
-	case e.Kind == ErrServer && (strings.Contains(lower, "not loaded") || strings.Contains(lower, "not fully loaded")):
+	case e.is(ErrServer) && (strings.Contains(lower, "not loaded") || strings.Contains(lower, "not fully loaded")):
 		e.Kind, e.retry = ErrNotLoaded, true
-	case e.Kind == ErrServer && strings.Contains(lower, "no space left"), strings.Contains(lower, "disk quota"):
+	case e.is(ErrServer) && strings.Contains(lower, "no space left"), strings.Contains(lower, "disk quota"):
 		e.Kind, e.retry = ErrDiskFull, false
-	case e.Kind == ErrRateLimited && strings.Contains(lower, "memory"):
+	case e.is(ErrRateLimited) && strings.Contains(lower, "memory"):
 		e.Kind, e.retry = ErrMemory, false
-	case e.Kind == ErrServer && (strings.Contains(lower, "can't find collection") || strings.Contains(lower, "collection not found") || strings.Contains(lower, "not exist")):
+	case e.is(ErrServer) && (strings.Contains(lower, "can't find collection") || strings.Contains(lower, "collection not found") || strings.Contains(lower, "not exist")):
 		e.Kind = ErrGone
-	case e.Kind == ErrServer && (strings.Contains(lower, "already exist") || strings.Contains(lower, "duplicate")):
+	case e.is(ErrServer) && (strings.Contains(lower, "already exist") || strings.Contains(lower, "duplicate")):
 		e.Kind = ErrExists
-	case e.Kind == ErrServer && (strings.Contains(lower, "cannot parse expression") || strings.Contains(lower, "invalid") || strings.Contains(lower, "failed to create query plan")):
+	case e.is(ErrServer) && (strings.Contains(lower, "cannot parse expression") || strings.Contains(lower, "invalid") || strings.Contains(lower, "failed to create query plan")):
 		e.Kind = ErrInvalidRequest
-	case e.Kind == ErrServer && (strings.Contains(lower, "no available") || strings.Contains(lower, "channel not available") || strings.Contains(lower, "node offline")):
+	case e.is(ErrServer) && (strings.Contains(lower, "no available") || strings.Contains(lower, "channel not available") || strings.Contains(lower, "node offline")):
 		e.Kind, e.retry = ErrNotReady, true
-	case e.Kind == ErrServer && (strings.Contains(lower, "unauthenticated") || strings.Contains(lower, "permission deny") || strings.Contains(lower, "auth check failure")):
+	case e.is(ErrServer) && (strings.Contains(lower, "unauthenticated") || strings.Contains(lower, "permission deny") || strings.Contains(lower, "auth check failure")):
 		e.Kind = ErrAuth
 	}
-	if e.retry && e.Kind == ErrRateLimited {
+	if e.retry && e.is(ErrRateLimited) {
 		e.RetryAfter = time.Second
 	}
 	return e
 }
 
-func ofOldCode(e *Error, c commonpb.ErrorCode, lower string) {
+func ofOldCode(e *Error, c commonpb.ErrorCode, lower string) { //nolint:staticcheck // the field that servers of 2.2 and 2.3 fill
 	switch c {
 	case commonpb.ErrorCode_NotReadyServe, commonpb.ErrorCode_NoReplicaAvailable, commonpb.ErrorCode_NodeIDNotMatch:
 		e.Kind, e.retry = ErrNotReady, true

@@ -143,7 +143,7 @@ func TestRealServer(t *testing.T) {
 	got := 0
 	for {
 		b, err := it.Next(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		must(err)

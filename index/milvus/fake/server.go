@@ -204,7 +204,7 @@ func Slow(d time.Duration) func(context.Context, any, func() (any, error)) (any,
 
 // Refuse answers in Milvus's own words instead of doing the work. code is the one of
 // servers since 2.3, old the coarser one; either may be 0.
-func Refuse(code int32, old commonpb.ErrorCode, reason string) func(context.Context, any, func() (any, error)) (any, error) {
+func Refuse(code int32, old commonpb.ErrorCode, reason string) func(context.Context, any, func() (any, error)) (any, error) { //nolint:staticcheck // older servers fill it
 	return func(_ context.Context, req any, _ func() (any, error)) (any, error) {
 		return withStatus(req, &commonpb.Status{Code: code, ErrorCode: old, Reason: reason}) //nolint:staticcheck // older servers fill it
 	}
