@@ -10,7 +10,7 @@
 // # Memory
 //
 // What package rows says for the precision (int8: about dim + 40 bytes a row and its
-// columns), 8 bytes a row for the version, and one page of the iterator while filling.
+// columns), 8 bytes a row for the version, and two pages while filling.
 //
 // # Order of writes
 //
@@ -21,7 +21,6 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -53,6 +52,7 @@ type Source struct {
 	Collection string
 	Key        string   // the key field, a string
 	Version    string   // the version field, an Int64 from 1
+	Hash       string   // the field that holds pushdown.Hash of the key
 	Fields     []string // what Decode needs besides
 	Spec       index.Spec
 	// Decode makes a row of row i of a page; Record is dropped. The vector must be a copy
@@ -81,7 +81,7 @@ type Mirror struct {
 	mu      sync.Mutex // orders changes of the table
 	table   *rows.Table
 	high    int64            // greatest version seen
-	last    string           // last key of a hydration that is not finished
+	next    int64            // where a hydration that is not finished goes on; of who holds filling
 	removed map[string]int64 // our own deletes while pages are under way
 	paging  int
 	state   State
@@ -113,8 +113,8 @@ func New(src Source) (*Mirror, error) {
 			return nil, fmt.Errorf("%w: a column of the collection %q is called %s, which the mirror needs; rename it", index.ErrInvalid, spec.Name, VersionColumn)
 		}
 	}
-	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || src.Decode == nil {
-		return nil, fmt.Errorf("%w: a mirror needs the key field, the version field and a way to read rows", index.ErrInvalid)
+	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || !client.ValidName(src.Hash) || src.Decode == nil {
+		return nil, fmt.Errorf("%w: a mirror needs the key, version and hash fields and a way to read rows", index.ErrInvalid)
 	}
 	spec.Columns = append(spec.Columns, index.Column{Name: VersionColumn, Kind: index.Number})
 	return &Mirror{src: src, spec: spec, table: rows.New(spec, rows.Options{}), removed: map[string]int64{}}, nil
@@ -231,12 +231,11 @@ func (m *Mirror) Hydrate(ctx context.Context, progress func(done, total int64)) 
 	m.mu.Lock()
 	m.state.Total = total
 	m.mu.Unlock()
-	err = m.pages(ctx, "", m.last, m.src.Fields, func(page *client.Batch) error {
+	err = m.all(ctx, total, m.next, m.src.Fields, func(page *client.Batch, next int64) error {
 		if err := m.take(page); err != nil {
 			return err
 		}
-		keys := page.Column(m.src.Key).Strings
-		m.last = keys[len(keys)-1]
+		m.next = next
 		if progress != nil {
 			done := int64(m.table.Snapshot().Live().GetCardinality())
 			progress(done, max(total, done))
@@ -248,39 +247,16 @@ func (m *Mirror) Hydrate(ctx context.Context, progress func(done, total int64)) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.last = ""
+	m.next = 0
 	m.state.Ready, m.state.Hydrated, m.state.Swept, m.state.Err = true, time.Now(), time.Now(), nil
 	return nil
 }
 
-// pages calls f with every page of rows behind after that satisfy expr.
-func (m *Mirror) pages(ctx context.Context, expr, after string, fields []string, f func(*client.Batch) error) error {
-	it, err := m.src.Client.Iterate(client.IterateRequest{
-		Collection: m.src.Collection, Key: m.src.Key, Expr: expr, After: after,
-		Fields: append([]string{m.src.Version}, fields...), Batch: m.src.Page, Consistency: client.Session,
-	})
-	if err != nil {
-		return err
-	}
-	for {
-		page, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if v := page.Column(m.src.Version); v.Type != client.Int64 {
-			return fmt.Errorf("%w: the field %q of %s is %v, not Int64: it cannot be a version", client.ErrSchema, m.src.Version, m.src.Collection, v.Type)
-		}
-		if err := f(&page); err != nil {
-			return err
-		}
-	}
-}
-
 // take applies a page of the server.
 func (m *Mirror) take(page *client.Batch) error {
+	if page.Rows == 0 {
+		return nil
+	}
 	versions := page.Column(m.src.Version).Ints
 	batch := make([]Row, page.Rows)
 	for i := range batch {
@@ -306,7 +282,7 @@ func (m *Mirror) Sweep(ctx context.Context) (agrees bool, err error) {
 	// The count waits for the server to catch up with everyone's writes; pages need not.
 	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
 	if err == nil {
-		err = m.pages(ctx, m.src.Version+" > "+strconv.FormatInt(from, 10), "", m.src.Fields, m.take)
+		err = m.pages(ctx, m.src.Version+" > "+strconv.FormatInt(from, 10), m.src.Fields, m.take)
 	}
 	if err == nil && int64(m.table.Snapshot().Live().GetCardinality()) != total {
 		total, err = m.src.Client.Count(ctx, m.src.Collection, "", client.Strong) // written meanwhile?
@@ -346,10 +322,14 @@ func (m *Mirror) Check(ctx context.Context) (Report, error) {
 	defer m.begin()()
 	view := m.table.Snapshot()
 	var out Report
-	if _, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong); err != nil {
-		return out, err // see Sweep
+	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong) // see Sweep
+	if err != nil {
+		return out, err
 	}
-	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
+	err = m.all(ctx, total, 0, nil, func(page *client.Batch, _ int64) error {
+		if page.Rows == 0 {
+			return nil
+		}
 		v := page.Column(m.src.Version).Ints
 		for i, id := range page.Column(m.src.Key).Strings {
 			out.Server++
@@ -392,12 +372,16 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 		}
 		mended += int64(len(stale))
 		stale = stale[:0]
-		return m.pages(ctx, expr, "", m.src.Fields, m.take)
+		return m.pages(ctx, expr, m.src.Fields, m.take)
 	}
-	if _, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong); err != nil {
-		return 0, err // see Sweep
+	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong) // see Sweep
+	if err != nil {
+		return 0, err
 	}
-	err := m.pages(ctx, "", "", nil, func(page *client.Batch) error {
+	err = m.all(ctx, total, 0, nil, func(page *client.Batch, _ int64) error {
+		if page.Rows == 0 {
+			return nil
+		}
 		v := page.Column(m.src.Version).Ints
 		for i, id := range page.Column(m.src.Key).Strings {
 			row, ok := view.Find(id)

@@ -78,6 +78,10 @@ type Source struct {
 	Parallel   int            // searches at once; 0 is 4
 	Limit      int            // most rows of one search; 0 is Milvus's; less is for tests
 	Sample     int            // rows of the sample; 0 is 4,096
+	// Consistency is of the first count, and so of all that follows: Strong (the zero
+	// value) waits until the server has caught up with everyone, Session with what this
+	// client wrote.
+	Consistency client.Consistency
 }
 
 // Request asks for the Size best rows by Head, among those that Filter (an expression
@@ -147,7 +151,7 @@ func Best(ctx context.Context, src Source, req Request) (Result, error) {
 	// the bias added to each.
 	s.margin = 2 * (float32(s.Dim)*s.unit + abs(req.Head.Bias) + s.unit) * 0x1p-24
 
-	matched, err := s.count(ctx)
+	matched, err := s.count(ctx, s.Consistency)
 	if err != nil {
 		return Result{}, err
 	}
@@ -157,7 +161,7 @@ func Best(ctx context.Context, src Source, req Request) (Result, error) {
 			return Result{}, err
 		}
 	}
-	after, err := s.count(ctx)
+	after, err := s.count(ctx, client.Session)
 	if err != nil {
 		return Result{}, err
 	}
@@ -184,8 +188,8 @@ func (s *scan) check() error {
 	return nil
 }
 
-func (s *scan) count(ctx context.Context) (int64, error) {
-	return s.Client.Count(ctx, s.Collection, s.req.Filter, client.Strong)
+func (s *scan) count(ctx context.Context, k client.Consistency) (int64, error) {
+	return s.Client.Count(ctx, s.Collection, s.req.Filter, k)
 }
 
 // bucket is the hashes from lo to hi-1.
