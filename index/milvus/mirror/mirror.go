@@ -107,8 +107,9 @@ func New(src Source) (*Mirror, error) {
 		src.Page = max(200, min(10_000, 16<<20/(4*src.Spec.Dim+200)))
 	}
 	spec := src.Spec
-	spec.Columns = slices.Clone(spec.Columns)
-	for _, c := range spec.Columns {
+	// The version comes first, where columns that are added later do not move it.
+	spec.Columns = append([]index.Column{{Name: VersionColumn, Kind: index.Number}}, spec.Columns...)
+	for _, c := range src.Spec.Columns {
 		if c.Name == VersionColumn {
 			return nil, fmt.Errorf("%w: a column of the collection %q is called %s, which the mirror needs; rename it", index.ErrInvalid, spec.Name, VersionColumn)
 		}
@@ -116,7 +117,6 @@ func New(src Source) (*Mirror, error) {
 	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || !client.ValidName(src.Hash) || src.Decode == nil {
 		return nil, fmt.Errorf("%w: a mirror needs the key, version and hash fields and a way to read rows", index.ErrInvalid)
 	}
-	spec.Columns = append(spec.Columns, index.Column{Name: VersionColumn, Kind: index.Number})
 	return &Mirror{src: src, spec: spec, table: rows.New(spec, rows.Options{}), removed: map[string]int64{}}, nil
 }
 
@@ -149,7 +149,7 @@ func (m *Mirror) Apply(batch []Row) error {
 
 // apply runs under m.mu. Our own writes also cancel our own deletes.
 func (m *Mirror) apply(batch []Row, own bool) error {
-	view := m.table.Snapshot()
+	view, spec := m.table.Snapshot(), m.table.Spec()
 	ready := make([]rows.Prepared, 0, len(batch))
 	for i := range batch {
 		r := &batch[i]
@@ -168,11 +168,11 @@ func (m *Mirror) apply(batch []Row, own bool) error {
 		}
 		vec := r.Vector
 		r.Vector = nil // Prepare would make it unit length again, and round it twice
-		p := rows.Prepare(&m.spec, &r.Row)
+		p := rows.Prepare(&spec, &r.Row)
 		if r.Vector = vec; slices.ContainsFunc(vec, func(x float32) bool { return x != 0 }) {
 			p.Vec = rows.EncodeUnit(m.spec.Precision, vec)
 		}
-		p.Values[len(p.Values)-1] = index.Value{Kind: index.Number, Num: float64(r.Version)}
+		p.Values[0] = index.Value{Kind: index.Number, Num: float64(r.Version)}
 		ready = append(ready, p)
 	}
 	if len(ready) == 0 {
@@ -187,7 +187,7 @@ func (m *Mirror) version(view *rows.View, id string) (int64, bool) {
 	if !ok {
 		return 0, false
 	}
-	return int64(view.Number(len(m.spec.Columns)-1, row)), true
+	return int64(view.Number(0, row)), true
 }
 
 // Remove takes the process's own deletes, after Milvus acknowledged them. version is
@@ -203,7 +203,25 @@ func (m *Mirror) Remove(ids []string, version int64) {
 	}
 }
 
-// begin and end frame work on pages: while it lasts, own deletes are remembered.
+// Alter adds columns, missing in every row until it is written again or read by
+// Reconcile in a greater version. ErrInvalid where one has the version's name.
+func (m *Mirror) Alter(add []index.Column) error {
+	for _, c := range add {
+		if c.Name == VersionColumn {
+			return fmt.Errorf("%w: a column may not be called %s, which the mirror needs; choose another name", index.ErrInvalid, VersionColumn)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.table.Alter(add, 0)
+	return nil
+}
+
+// Count says how many of ids the mirror has.
+func (m *Mirror) Count(ids []string) int { return m.table.Count(ids) }
+
+// begin frames work on pages, and what it returns ends it: while it lasts, own deletes
+// are remembered.
 func (m *Mirror) begin() func() {
 	m.filling.Lock()
 	m.mu.Lock()
