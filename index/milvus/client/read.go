@@ -75,7 +75,7 @@ func (c *Client) query(ctx context.Context, o op, q QueryRequest) (Batch, error)
 			// Seen of 2.3.5 with two shards: each gives its first Limit rows, and the merge
 			// goes on until one of them has none left. The first Limit are whole.
 			for i := range out.Columns {
-				out.Columns[i] = out.Columns[i].slice(0, q.Limit)
+				out.Columns[i] = out.Columns[i].Slice(0, q.Limit)
 			}
 			out.Rows = q.Limit
 		default:

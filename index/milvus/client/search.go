@@ -168,7 +168,7 @@ func readHits(a *milvuspb.SearchResults, q SearchRequest, nq int) ([]Hits, error
 			h.IDs = strs[at:to:to]
 		}
 		for _, col := range all.Columns {
-			h.Columns = append(h.Columns, col.slice(at, to))
+			h.Columns = append(h.Columns, col.Slice(at, to))
 		}
 		if err := h.check(q); err != nil {
 			return nil, fmt.Errorf("query %d: %w", i, err)
@@ -221,8 +221,8 @@ func distinct[K comparable](ids []K) error {
 	return nil
 }
 
-// slice is rows from to to, sharing memory.
-func (c *Column) slice(from, to int) Column {
+// Slice is rows from to to-1, sharing memory.
+func (c *Column) Slice(from, to int) Column {
 	out := *c
 	switch c.Type {
 	case Bool:

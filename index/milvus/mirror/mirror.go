@@ -62,6 +62,7 @@ type Source struct {
 	// Overlap is how far back Sweep looks behind the greatest version seen, for writers
 	// whose clocks or commits are late; in units of the version. 0 looks back not at all.
 	Overlap int64
+	Rows    rows.Options // of the copy
 }
 
 // Row is a write of this process. Its vector is unit length, zeros or nil, as it is in
@@ -117,7 +118,7 @@ func New(src Source) (*Mirror, error) {
 	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || !client.ValidName(src.Hash) || src.Decode == nil {
 		return nil, fmt.Errorf("%w: a mirror needs the key, version and hash fields and a way to read rows", index.ErrInvalid)
 	}
-	return &Mirror{src: src, spec: spec, table: rows.New(spec, rows.Options{}), removed: map[string]int64{}}, nil
+	return &Mirror{src: src, spec: spec, table: rows.New(spec, src.Rows), removed: map[string]int64{}}, nil
 }
 
 // State says how the copy stands.

@@ -1,0 +1,273 @@
+package milvus
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/milvus/client"
+	"github.com/kindred-search/kindred/index/milvus/mirror"
+	"github.com/kindred-search/kindred/index/milvus/pushdown"
+	"github.com/kindred-search/kindred/index/rows"
+)
+
+// engine is one open collection.
+type engine struct {
+	s    *Store
+	coll string
+	m    *mirror.Mirror
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	// write orders writes, and holds readers of records off while rows go to Milvus and
+	// into the mirror: what Get gives is of one state.
+	write sync.RWMutex
+	mu    sync.RWMutex
+	spec  index.Spec
+	ended error
+}
+
+var _ index.Engine = (*engine)(nil)
+
+// engine reads a collection into memory.
+func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
+	e := &engine{s: s, coll: collectionName(s.opt.Prefix, spec.Name), spec: spec}
+	m, err := mirror.New(mirror.Source{
+		Client: s.c, Collection: e.coll, Key: fieldID, Version: fieldVersion, Hash: fieldHash,
+		Fields: []string{fieldCols, fieldVector}, Spec: spec,
+		Decode: func(page *client.Batch, i int) (index.Row, error) {
+			now := e.Spec()
+			return decode(&now, page, i)
+		},
+		Rows:    s.opt.Rows,
+		Overlap: 10_000_000, // microseconds: other processes' clocks and commits
+	})
+	if err != nil {
+		return nil, err
+	}
+	var progress func(done, total int64)
+	if s.opt.Progress != nil {
+		progress = func(done, total int64) { s.opt.Progress(spec.Name, done, total) }
+	}
+	if err := m.Hydrate(ctx, progress); err != nil {
+		return nil, err
+	}
+	e.m = m
+	run, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	if s.opt.Sweep > 0 {
+		e.done.Go(func() { m.Run(run, s.opt.Sweep) })
+	}
+	return e, nil
+}
+
+func (e *engine) end(err error) {
+	e.mu.Lock()
+	e.ended = err
+	e.mu.Unlock()
+	e.stop()
+	e.done.Wait()
+}
+
+func (e *engine) check(ctx context.Context) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.ended != nil {
+		return e.ended
+	}
+	return ctx.Err()
+}
+
+func (e *engine) alter(spec index.Spec, add []index.Column) error {
+	e.write.Lock()
+	defer e.write.Unlock()
+	if err := e.m.Alter(add); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.spec = spec
+	return nil
+}
+
+// Spec describes the collection.
+func (e *engine) Spec() index.Spec {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	spec := e.spec
+	spec.Columns = slices.Clone(spec.Columns)
+	return spec
+}
+
+// partOfMessage is how much of a message's limit a part of a batch fills.
+const partOfMessage = 16 << 20
+
+// Upsert writes rows to Milvus and, when it has them, into the mirror.
+func (e *engine) Upsert(ctx context.Context, batch []index.Row) error {
+	if err := e.check(ctx); err != nil {
+		return err
+	}
+	spec := e.Spec()
+	if err := spec.CheckRows(batch); err != nil {
+		return err
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	e.write.Lock()
+	defer e.write.Unlock()
+	if err := e.check(ctx); err != nil {
+		return err
+	}
+	enc, err := encode(&spec, batch, e.s.tick)
+	if err != nil {
+		return err
+	}
+	total := 0
+	for i := range enc.cols {
+		total += enc.cols[i].Bytes()
+	}
+	step := max(len(batch)*partOfMessage/max(total, 1), 1)
+	for from := 0; from < len(batch); from += step {
+		if _, err := e.s.c.Upsert(ctx, e.coll, part(enc.cols, from, min(from+step, len(batch)))); err != nil {
+			if from > 0 { // Milvus has these, and so must the mirror
+				if err := e.m.Apply(enc.mirror[:from]); err != nil {
+					return err
+				}
+				return fmt.Errorf("the first %d of %d rows are written; the same call again completes it: %w", from, len(batch), err)
+			}
+			return err
+		}
+	}
+	return e.m.Apply(enc.mirror)
+}
+
+// Delete removes ids and returns how many the mirror had.
+func (e *engine) Delete(ctx context.Context, ids []string) (int, error) {
+	if err := e.check(ctx); err != nil {
+		return 0, err
+	}
+	e.write.Lock()
+	defer e.write.Unlock()
+	n := e.m.Count(ids)
+	for some := range slices.Chunk(ids, 5000) {
+		if _, err := e.s.c.DeleteKeys(ctx, e.coll, fieldID, some); err != nil {
+			return 0, err
+		}
+	}
+	e.m.Remove(ids, e.s.tick())
+	return n, nil
+}
+
+// Get reads rows: vectors and columns as scans see them, the record from Milvus.
+func (e *engine) Get(ctx context.Context, ids []string) ([]*index.Row, error) {
+	if err := e.check(ctx); err != nil {
+		return nil, err
+	}
+	e.write.RLock()
+	defer e.write.RUnlock()
+	view := e.m.Snapshot()
+	out := make([]*index.Row, len(ids))
+	at := map[string][]int{}
+	var ask []string
+	for i, id := range ids {
+		row, ok := view.Find(id)
+		if !ok {
+			continue
+		}
+		if at[id] == nil {
+			ask = append(ask, id)
+		}
+		at[id] = append(at[id], i)
+		out[i] = view.Row(row)
+		delete(out[i].Values, mirror.VersionColumn)
+	}
+	for some := range slices.Chunk(ask, 1000) {
+		expr, err := client.InStrings(fieldID, some)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", index.ErrInvalid, err)
+		}
+		b, err := e.s.c.Query(ctx, client.QueryRequest{Collection: e.coll, Expr: expr, Fields: []string{fieldID, fieldRecord}, Consistency: client.Session})
+		if err != nil {
+			return nil, err
+		}
+		if b.Rows == 0 {
+			continue // another process deleted them
+		}
+		for j, id := range b.Column(fieldID).Strings {
+			raw, err := base64.StdEncoding.DecodeString(b.Column(fieldRecord).Strings[j])
+			if err != nil {
+				return nil, fmt.Errorf("%w: the record of %q: %w", index.ErrCorrupt, id, err)
+			}
+			for _, i := range at[id] {
+				if len(raw) > 0 {
+					out[i].Record = slices.Clone(raw)
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// Search ranks the mirror, exactly.
+func (e *engine) Search(ctx context.Context, q index.Query) ([]index.Hit, error) {
+	if err := e.check(ctx); err != nil {
+		return nil, err
+	}
+	return e.m.Snapshot().Search(ctx, q)
+}
+
+// Snapshot is the mirror as it is now.
+func (e *engine) Snapshot(ctx context.Context) (index.Snapshot, error) {
+	if err := e.check(ctx); err != nil {
+		return nil, err
+	}
+	return view{e.m.Snapshot()}, nil
+}
+
+// view hides the mirror's own column.
+type view struct{ *rows.View }
+
+// Column returns a copy of one column.
+func (v view) Column(name string) (index.ColumnData, error) {
+	if name == mirror.VersionColumn {
+		return index.ColumnData{}, fmt.Errorf("%w: column %q", index.ErrNotFound, name)
+	}
+	return v.View.Column(name)
+}
+
+// Scanning is how a scan inside or outside Milvus came about.
+type Scanning struct {
+	Path  string // mirror.Path or pushdown.Path
+	Exact bool
+	pushdown.Result
+}
+
+// PushDown finds the best n of everyone inside Milvus, without the mirror. filter is an
+// expression of Milvus. ErrNotFound where the collection is not open.
+func (s *Store) PushDown(ctx context.Context, name string, req pushdown.Request) (Scanning, error) {
+	s.mu.Lock()
+	e := s.engines[name]
+	s.mu.Unlock()
+	if e == nil {
+		return Scanning{}, fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
+	}
+	res, err := pushdown.Best(ctx, pushdown.Source{
+		Client: s.c, Collection: e.coll, Key: fieldID, Vector: fieldVector, Hash: fieldHash,
+		Dim: vectorDim(e.Spec().Dim), Exact: s.opt.Index == "FLAT",
+	}, req)
+	return Scanning{Path: pushdown.Path, Exact: res.Exact, Result: res}, err
+}
+
+// Mirror says how the copy of a collection in memory stands.
+func (s *Store) Mirror(name string) (mirror.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.engines[name]; e != nil {
+		return e.m.State(), nil
+	}
+	return mirror.State{}, fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
+}
