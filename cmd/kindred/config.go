@@ -25,6 +25,12 @@ type Config struct {
 	Key    string `yaml:"key"`    // API key for Server
 	Listen string `yaml:"listen"` // host:port that serve binds; default 127.0.0.1:7878
 	Engine string `yaml:"engine"` // flat, hnsw or auto: how look-ups find customers
+	// A Milvus that keeps customers and everything else instead of Data.
+	Milvus         string `yaml:"milvus"` // host:port; "" keeps them in Data
+	MilvusUser     string `yaml:"milvus-user"`
+	MilvusPassword string `yaml:"milvus-password"`
+	MilvusPrefix   string `yaml:"milvus-prefix"` // of all names there
+
 	Device string `yaml:"device"` // auto, cpu or cuda
 
 	Threads   string `yaml:"threads"`   // cores to use; "" for all
@@ -49,6 +55,10 @@ func (c *Config) settings() []setting {
 		{name: "key", help: "API key for --server", text: &c.Key},
 		{name: "listen", def: "127.0.0.1:7878", help: "host:port to serve on", text: &c.Listen},
 		{name: "engine", def: "flat", help: "how search and similar find customers: flat (exact), hnsw (a graph: faster, may miss some), auto (by size)", text: &c.Engine},
+		{name: "milvus", help: "keep customers in the Milvus at host:port instead of --data", text: &c.Milvus},
+		{name: "milvus-user", help: "user of --milvus", text: &c.MilvusUser},
+		{name: "milvus-password", help: "password of --milvus; better given as KINDRED_MILVUS_PASSWORD", text: &c.MilvusPassword},
+		{name: "milvus-prefix", def: "kindred", help: "what names in --milvus begin with: one for each installation", text: &c.MilvusPrefix},
 		{name: "device", def: "auto", help: "where populations are scored: auto (a CUDA device where this binary and machine have one), cpu or cuda", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},

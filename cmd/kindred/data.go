@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/index/hnsw"
+	"github.com/kindred-search/kindred/index/milvus"
+	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/rows"
 )
 
@@ -81,7 +84,7 @@ func (a *app) withBackend(ctx context.Context, do func(backend) error) error {
 
 // withData runs do on the data directory in this process.
 func (a *app) withData(ctx context.Context, do func(*collection.Service) error) (err error) {
-	store, err := a.openStore(a.cfg.Data)
+	store, err := a.openData(ctx, a.cfg.Data)
 	if err != nil {
 		return err
 	}
@@ -92,6 +95,32 @@ func (a *app) withData(ctx context.Context, do func(*collection.Service) error) 
 	}
 	defer func() { err = errors.Join(err, svc.Close(context.WithoutCancel(ctx))) }()
 	return do(svc)
+}
+
+// openData opens a data directory or, where it is the settings' own and they name a
+// Milvus, that.
+func (a *app) openData(ctx context.Context, dir string) (*hnsw.Store, error) {
+	if a.cfg.Milvus == "" || dir != a.cfg.Data {
+		return a.openStore(dir)
+	}
+	store, err := a.openMilvus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Graphs are over rows of this process's copy, which another start numbers otherwise.
+	wrapped, err := hnsw.Wrap(store, hnsw.Options{Default: index.EngineKind(a.cfg.Engine), Logf: a.say})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return wrapped, nil
+}
+
+// openMilvus opens the store in Milvus that the settings name.
+func (a *app) openMilvus(ctx context.Context) (*milvus.Store, error) {
+	return milvus.Open(ctx, milvus.Options{
+		Client: client.Config{Address: a.cfg.Milvus, Username: a.cfg.MilvusUser, Password: client.Secret(a.cfg.MilvusPassword)},
+		Prefix: a.cfg.MilvusPrefix, Sweep: 5 * time.Second,
+	})
 }
 
 // openStore opens a data directory, making it where there is none.

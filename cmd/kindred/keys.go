@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -19,7 +20,7 @@ func (a *app) keysCommand() *cobra.Command {
 	add := &cobra.Command{
 		Use: "add NAME", Short: "Make a key and show its secret once", Example: "  kindred keys add reader --role read --collection shop", Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withKeys(func(keys *api.KeyStore) error {
+			return a.withKeys(cmd.Context(), func(keys *api.KeyStore) error {
 				secret, err := keys.Add(cmd.Context(), args[0], role, only)
 				if err != nil {
 					return err
@@ -37,7 +38,7 @@ func (a *app) keysCommand() *cobra.Command {
 	ls := &cobra.Command{
 		Use: "ls", Short: "List the keys", Example: "  kindred keys ls", Args: arguments(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return a.withKeys(func(keys *api.KeyStore) error {
+			return a.withKeys(cmd.Context(), func(keys *api.KeyStore) error {
 				list, err := keys.List()
 				if err != nil {
 					return err
@@ -61,15 +62,15 @@ func (a *app) keysCommand() *cobra.Command {
 	rm := &cobra.Command{
 		Use: "rm NAME", Short: "Delete a key", Example: "  kindred keys rm reader", Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withKeys(func(keys *api.KeyStore) error { return keys.Remove(cmd.Context(), args[0]) })
+			return a.withKeys(cmd.Context(), func(keys *api.KeyStore) error { return keys.Remove(cmd.Context(), args[0]) })
 		},
 	}
 	cmd.AddCommand(add, ls, rm)
 	return cmd
 }
 
-func (a *app) withKeys(do func(*api.KeyStore) error) (err error) {
-	store, err := a.openStore(a.cfg.Data)
+func (a *app) withKeys(ctx context.Context, do func(*api.KeyStore) error) (err error) {
+	store, err := a.openData(ctx, a.cfg.Data)
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFl
 		}
 	}()
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	store, err := a.openStore(dir)
+	store, err := a.openData(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/milvus/mirror"
 	"github.com/kindred-search/kindred/index/milvus/pushdown"
-	"github.com/kindred-search/kindred/index/rows"
 )
 
 // engine is one open collection.
@@ -220,23 +219,13 @@ func (e *engine) Search(ctx context.Context, q index.Query) ([]index.Hit, error)
 	return e.m.Snapshot().Search(ctx, q)
 }
 
-// Snapshot is the mirror as it is now.
+// Snapshot is the mirror as it is now: a view of package rows, which packages that build
+// on it (hnsw) count on.
 func (e *engine) Snapshot(ctx context.Context) (index.Snapshot, error) {
 	if err := e.check(ctx); err != nil {
 		return nil, err
 	}
-	return view{e.m.Snapshot()}, nil
-}
-
-// view hides the mirror's own column.
-type view struct{ *rows.View }
-
-// Column returns a copy of one column.
-func (v view) Column(name string) (index.ColumnData, error) {
-	if name == mirror.VersionColumn {
-		return index.ColumnData{}, fmt.Errorf("%w: column %q", index.ErrNotFound, name)
-	}
-	return v.View.Column(name)
+	return e.m.Snapshot(), nil
 }
 
 // Scanning is how a scan inside or outside Milvus came about.
