@@ -28,6 +28,8 @@ type Config struct {
 	// 0 means all of them. What is answered must be true of the row all the same,
 	// in order, and as many as there are.
 	Recall float64
+	// Precisions are those that are run; nil is all.
+	Precisions []index.Precision
 
 	found *found
 }
@@ -45,7 +47,10 @@ var columns = []index.Column{
 // Run runs the suite on all precisions.
 func Run(t *testing.T, cfg Config) {
 	cfg.found = &found{}
-	for _, p := range []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary} {
+	if cfg.Precisions == nil {
+		cfg.Precisions = []index.Precision{index.Int8, index.Fp16, index.Fp32, index.Binary}
+	}
+	for _, p := range cfg.Precisions {
 		t.Run(string(p), func(t *testing.T) {
 			t.Run("model", func(t *testing.T) { testModel(t, cfg, p) })
 			t.Run("permuted", func(t *testing.T) { testPermuted(t, cfg, p) })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,9 +51,10 @@ func open(t testing.TB, addr, prefix string) *milvus.Store {
 // prefixes is by which prefix a store was opened, for those opened again.
 var prefixes = map[*milvus.Store]string{}
 
-func conformance(t *testing.T, addr string) {
+func conformance(t *testing.T, addr string, p ...index.Precision) {
 	indextest.Run(t, indextest.Config{
-		Open: func(t *testing.T) index.Store { return open(t, addr, "") },
+		Precisions: p,
+		Open:       func(t *testing.T) index.Store { return open(t, addr, "") },
 		Reopen: func(t *testing.T, old index.Store) index.Store {
 			s := old.(*milvus.Store)
 			if err := s.Close(); err != nil {
@@ -74,7 +76,16 @@ func fakeServer(t testing.TB) *fake.Server {
 
 func TestConformance(t *testing.T) { conformance(t, fakeServer(t).Addr()) }
 
-func TestRealConformance(t *testing.T) { conformance(t, milvustest.Address(t)) }
+// TestRealConformance takes a minute and a half a precision: creating and dropping
+// collections is slow. KINDRED_TEST_MILVUS_FULL runs all.
+func TestRealConformance(t *testing.T) {
+	addr := milvustest.Address(t)
+	if os.Getenv("KINDRED_TEST_MILVUS_FULL") != "" {
+		conformance(t, addr)
+		return
+	}
+	conformance(t, addr, index.Int8)
+}
 
 func testKV(t *testing.T, addr string) {
 	ctx := context.Background()
