@@ -59,6 +59,7 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 			return out, err
 		}
 		if guessed && c.guess() {
+			c.sieves = p.sieves()
 			if err := p.blocks(ctx, req.Progress, c.worker); err != nil {
 				return nil, err
 			}
@@ -124,6 +125,10 @@ type collector struct {
 	allowed [][]uint64 // [sets], nil: all
 	floor   []float32  // [sets]; +Inf: not by this way
 	most    []int      // candidates of one worker beyond which the guess was no good
+
+	// Beside each of the plan's panels what finds the few rows that are worth its exact
+	// sums, or nil.
+	sieves []*simd.HeadSieve
 
 	mu    sync.Mutex
 	found [][]*[]selection.Entry // [workers][sets]; nil: too many
@@ -199,7 +204,8 @@ func (c *collector) worker() func(lo, hi int) {
 	for s, k := range c.size {
 		var list []selection.Entry
 		if c.most[s] > 0 {
-			list = make([]selection.Entry, 0, (k+k/8)/runtime.GOMAXPROCS(0)+1024)
+			// The guess lets a quarter more through, or so.
+			list = make([]selection.Entry, 0, (k+k/2)/runtime.GOMAXPROCS(0)+1024)
 		}
 		found[s] = &list
 	}
@@ -261,6 +267,12 @@ func (c *collector) collectMany(w *worker, lo, hi int, floor []float32, add func
 		n := min(manyRows, hi-from)
 		for g, p := range c.panels {
 			first := g * simd.MostPanelHeads
+			if s := c.sieves[g]; s != nil {
+				w.sieve(s, ch, base+from-lo, n, from, floor[first:first+p.Heads()], func(row, h int, score float32) {
+					add(first+h, row, score)
+				})
+				continue
+			}
 			for h := range floors {
 				floors[h] = posInf
 			}
@@ -287,8 +299,10 @@ func (c *collector) finish(out []index.Ranked, tie func(a, b uint32) int) []bool
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
+			var all, room []selection.Entry // of the longest list, for all
+			opt := selection.Options{Tie: tie, Workers: max(1, runtime.GOMAXPROCS(0)/workers), Room: &room}
 			for s := int(next.Add(1)) - 1; s < len(out); s = int(next.Add(1)) - 1 {
-				out[s], done[s] = c.best(s, selection.Options{Tie: tie, Workers: max(1, runtime.GOMAXPROCS(0)/workers)})
+				out[s], done[s] = c.best(s, opt, &all)
 			}
 		})
 	}
@@ -297,8 +311,8 @@ func (c *collector) finish(out []index.Ranked, tie func(a, b uint32) int) []bool
 }
 
 // best is the list of set s, and false where its candidates do not hold it. They are
-// let go.
-func (c *collector) best(s int, opt selection.Options) (index.Ranked, bool) {
+// let go. They are put side by side in all.
+func (c *collector) best(s int, opt selection.Options, all *[]selection.Entry) (index.Ranked, bool) {
 	n := 0
 	for _, found := range c.found {
 		if found[s] == nil {
@@ -309,11 +323,11 @@ func (c *collector) best(s int, opt selection.Options) (index.Ranked, bool) {
 	if n < c.size[s] || math.IsInf(float64(c.floor[s]), 1) {
 		return index.Ranked{}, false
 	}
-	all := make([]selection.Entry, 0, n)
+	*all = slices.Grow((*all)[:0], n)
 	for _, found := range c.found {
-		all = append(all, *found[s]...)
+		*all = append(*all, *found[s]...)
 		found[s] = nil
 	}
-	rows, scores := selection.Best(all, c.size[s], opt)
+	rows, scores := selection.Best(*all, c.size[s], opt)
 	return index.Ranked{Rows: rows, Scores: scores}, true
 }

@@ -1,6 +1,8 @@
 package rows
 
 import (
+	"math/bits"
+
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/internal/simd"
 )
@@ -16,6 +18,8 @@ type manyHeads struct {
 	scores  []float32 // [rows, width]
 	above   []uint64  // [rows]
 	never   []float32 // floors that nothing reaches
+	sieve   simd.SieveScratch
+	pairs   []uint32
 }
 
 // pack puts the heads of int8 rows into panels where there are enough of them.
@@ -25,13 +29,30 @@ func (p *plan) pack() {
 	}
 	for from := 0; from < len(p.int8s); from += simd.MostPanelHeads {
 		to := min(from+simd.MostPanelHeads, len(p.int8s))
-		scales, biases := make([]float64, to-from), make([]float64, to-from)
-		for k := range scales {
-			h := &p.heads[p.which[from+k]]
-			scales[k], biases[k] = h.scale, h.bias
-		}
+		scales, biases := p.weights(from, to)
 		p.panels = append(p.panels, simd.NewHeadPanels(p.int8s[from:to], p.view.spec.Dim, scales, biases))
 	}
+}
+
+// sieves are beside each panel of a plain plan what finds the rows that may reach a floor,
+// or nil where that is no help.
+func (p *plan) sieves() []*simd.HeadSieve {
+	out := make([]*simd.HeadSieve, len(p.panels))
+	for g := range out {
+		from := g * simd.MostPanelHeads
+		to := min(from+simd.MostPanelHeads, len(p.int8s))
+		scales, biases := p.weights(from, to)
+		out[g] = simd.NewHeadSieve(p.int8s[from:to], p.view.spec.Dim, scales, biases)
+	}
+	return out
+}
+
+// weights are what the sums of heads from..to-1 are scaled by and what is added.
+func (p *plan) weights(from, to int) (scales, biases []float64) {
+	for _, k := range p.which[from:to] {
+		scales, biases = append(scales, p.heads[k].scale), append(biases, p.heads[k].bias)
+	}
+	return scales, biases
 }
 
 // room readies a worker's memory for rows rows.
@@ -58,6 +79,31 @@ func (w *worker) panelScores(p *simd.HeadPanels, ch *chunk, at, n int, floors []
 	p.Dot(ch.codes[at*dim:(at+n)*dim], n, ints, &m.scratch)
 	p.Scores(scores, ints, ch.scales[at:at+n], floors[:width], above)
 	return scores, above
+}
+
+// sieve calls add for every wanted row of the n from row from on, which lie at at of a
+// chunk, and every head whose floor its score reaches.
+func (w *worker) sieve(p *simd.HeadSieve, ch *chunk, at, n, from int, floors []float32, add func(row, h int, score float32)) {
+	m, dim := &w.many, w.view.spec.Dim
+	m.room(manyRows)
+	codes, scales, above := ch.codes[at*dim:(at+n)*dim], ch.scales[at:at+n], m.above[:n]
+	p.Above(above, codes, scales, floors, &m.sieve)
+	m.pairs = m.pairs[:0]
+	for r, x := range above {
+		if row := from + r; w.mask[row>>6]>>(row&63)&1 == 0 {
+			continue
+		}
+		for ; x != 0; x &= x - 1 {
+			m.pairs = append(m.pairs, uint32(r*simd.MostPanelHeads+bits.TrailingZeros64(x)))
+		}
+	}
+	scores := m.scores[:len(m.pairs)]
+	p.Scores(scores, m.pairs, codes, scales, &m.sieve)
+	for k, x := range m.pairs {
+		if h := int(x % simd.MostPanelHeads); scores[k] >= floors[h] {
+			add(from+int(x/simd.MostPanelHeads), h, scores[k])
+		}
+	}
 }
 
 // spread scores the rows lo..hi-1 of a chunk under all heads of a plain plan.

@@ -39,6 +39,9 @@ type Options struct {
 	Tie func(a, b uint32) int
 	// Workers is the number of goroutines; 0 means one per core.
 	Workers int
+	// Room is memory that sorting may use and keeps for the caller's next selection, or
+	// nil. It belongs to one selection at a time.
+	Room *[]Entry
 }
 
 const (
@@ -85,7 +88,7 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 	parts := split(len(scores), opt.Workers)
 	if in := likely(scores, parts, k); in != nil {
 		out := best(in, k, 32, tie)
-		sortKeys(out, parts, tie)
+		sortKeys(out, parts, tie, opt.Room)
 		return rowsOf(out)
 	}
 	hist := count(scores, parts)
@@ -106,7 +109,7 @@ func Select(scores []float32, k int, opt Options) []uint32 {
 	above, inside := gather(scores, parts, uint32(bucket), k-want, int(hist[bucket]))
 	inside = best(inside, want, upperShft, tie)
 	out := append(above, inside...)
-	sortKeys(out, parts, tie)
+	sortKeys(out, parts, tie, opt.Room)
 	return rowsOf(out)
 }
 
@@ -128,7 +131,7 @@ func Best(in []Entry, k int, opt Options) (rows []uint32, scores []float32) {
 		tie = cmp.Compare[uint32]
 	}
 	out := best(in, min(k, len(in)), 32, tie)
-	sortKeys(out, split(len(out), opt.Workers), tie)
+	sortKeys(out, split(len(out), opt.Workers), tie, opt.Room)
 	scores = make([]float32, len(out))
 	for i, e := range out {
 		scores[i] = Float(^uint32(e >> 32))
@@ -203,14 +206,15 @@ type entry = Entry
 
 func makeEntry(image, row uint32) entry { return uint64(^image)<<32 | uint64(row) }
 
-// best keeps the want first entries of those that differ in the lower n bits of
-// their score alone: radix by those, then ties by order of id.
+// best keeps the want first entries, in in's memory, of those that differ in the lower
+// n bits of their score alone: radix by those, then ties by order of id.
 func best(in []entry, want, n int, tie func(a, b uint32) int) []entry {
 	if want >= len(in) {
 		return in
 	}
-	// Eight-bit digits, from the highest.
-	lo, hi := in, []entry(nil) // hi: surely in; lo: candidates
+	// Eight-bit digits, from the highest. What is surely wanted gathers at in's beginning,
+	// behind which every entry has been read.
+	lo, hi := in, 0
 	for shift := 32 + n - 8; ; shift -= 8 {
 		shift = max(shift, 32)
 		var h [256]int
@@ -218,14 +222,15 @@ func best(in []entry, want, n int, tie func(a, b uint32) int) []entry {
 			h[e>>shift&255]++
 		}
 		d := 0
-		for need := want - len(hi); need > h[d]; d++ {
+		for need := want - hi; need > h[d]; d++ {
 			need -= h[d]
 		}
-		keep := lo[:0]
+		keep := make([]entry, 0, h[d])
 		for _, e := range lo {
 			switch digit := int(e >> shift & 255); {
 			case digit < d:
-				hi = append(hi, e)
+				in[hi] = e
+				hi++
 			case digit == d:
 				keep = append(keep, e)
 			}
@@ -236,11 +241,11 @@ func best(in []entry, want, n int, tie func(a, b uint32) int) []entry {
 		}
 	}
 	// lo now holds equal scores only.
-	need := want - len(hi)
+	need := want - hi
 	if need < len(lo) {
 		slices.SortFunc(lo, func(a, b entry) int { return tie(uint32(a), uint32(b)) })
 	}
-	return append(hi, lo[:need]...)
+	return append(in[:hi], lo[:need]...)
 }
 
 type part struct{ lo, hi int }
@@ -322,11 +327,17 @@ func gather(scores []float32, parts []part, bucket uint32, nAbove, nInside int) 
 
 // sortKeys orders entries by score descending, then tie. Scores are ordered by
 // a radix sort of the upper half; runs of equal scores by the comparison.
-func sortKeys(e []entry, parts []part, tie func(a, b uint32) int) {
+func sortKeys(e []entry, parts []part, tie func(a, b uint32) int, room *[]entry) {
 	if len(e) < 256 {
 		slices.Sort(e)
 	} else {
-		radixSort(e)
+		if room == nil {
+			room = new([]entry)
+		}
+		if cap(*room) < len(e) {
+			*room = make([]entry, len(e))
+		}
+		radixSort(e, (*room)[:len(e)])
 	}
 	type run struct{ lo, hi int }
 	var runs []run
@@ -347,9 +358,9 @@ func sortKeys(e []entry, parts []part, tie func(a, b uint32) int) {
 	})
 }
 
-// radixSort orders by the upper 32 bits, stably, in three passes of 11 bits.
-func radixSort(e []entry) {
-	tmp := make([]entry, len(e))
+// radixSort orders by the upper 32 bits, stably, in three passes of 11 bits. tmp is as
+// long as e.
+func radixSort(e, tmp []entry) {
 	src, dst := e, tmp
 	for _, shift := range [3]uint{32, 43, 54} {
 		var h [2048]int

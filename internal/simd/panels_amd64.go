@@ -33,3 +33,23 @@ func panelScoresAVX2(t *byte)
 //
 //go:noescape
 func aboveAVX2(dst *uint64, x *float32, words int, floor float32)
+
+// sieveTileVNNI sets c to the products of 12 rows of a with 32 heads of b; lda and ldc are in bytes, groups is a multiple of 4 above 0.
+//
+//go:noescape
+func sieveTileVNNI(a *int8, lda int, b *uint32, groups int, c *int32, ldc int)
+
+// sieveRowsVNNI sums n rows of dim elements, a multiple of 64 above 0, and their squares.
+//
+//go:noescape
+func sieveRowsVNNI(rows *int8, dim int, sums *int32, squares *int32, n int)
+
+// sieveAboveAVX512 is sieveAboveGo; t points to a sieveRow of 1 row or more and a width that is a multiple of 16 above 0.
+//
+//go:noescape
+func sieveAboveAVX512(t *byte)
+
+// sievePairsVNNI sets out to the products of n pairs of a row and a head, row·64 + head, of dim elements, a multiple of 64 above 0.
+//
+//go:noescape
+func sievePairsVNNI(rows *int8, heads *int16, dim int, pairs *uint32, out *int32, n int)

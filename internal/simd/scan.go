@@ -88,13 +88,11 @@ func Scores(dst []float32, ints []int32, scales []float32, scale, bias float64) 
 
 func scoresGo(dst []float32, ints []int32, scales []float32, scale, bias float64) {
 	for i, s := range scales {
-		x := float64(float64(ints[i])*(float64(s)*scale)) + bias // the conversion forbids a fused addition
-		switch {
-		case x > math.MaxFloat32:
-			x = math.MaxFloat32
-		case x < -math.MaxFloat32:
-			x = -math.MaxFloat32
-		}
-		dst[i] = float32(x)
+		dst[i] = scoreGo(ints[i], s, scale, bias)
 	}
+}
+
+func scoreGo(sum int32, s float32, scale, bias float64) float32 {
+	x := float64(float64(sum)*(float64(s)*scale)) + bias // the conversion forbids a fused addition
+	return float32(max(-math.MaxFloat32, min(x, math.MaxFloat32)))
 }

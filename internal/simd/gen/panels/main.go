@@ -8,8 +8,7 @@ import (
 	"math"
 
 	"github.com/mmcloughlin/avo/attr"
-	. "github.com/mmcloughlin/avo/build" //nolint:revive,staticcheck // avo programs read as assembly
-	"github.com/mmcloughlin/avo/ir"
+	. "github.com/mmcloughlin/avo/build"   //nolint:revive,staticcheck // avo programs read as assembly
 	. "github.com/mmcloughlin/avo/operand" //nolint:revive,staticcheck // as above
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -24,11 +23,11 @@ func main() {
 	tile{name: "panelAVX2", rows: 6, bytes: 32, vec: YMM, zero: func(v reg.VecVirtual) { VPXOR(v, v, v) }, multiply: apart(YMM, 1)}.emit()
 	tile{name: "panelAVX512", rows: 12, bytes: 64, vec: ZMM, zero: zeroWide, multiply: apart(ZMM, 4)}.emit()
 	tile{name: "panelVNNI", rows: 12, bytes: 64, vec: ZMM, zero: zeroWide, multiply: func(b, a, acc reg.VecVirtual) {
-		// written out because avo does not know AVX512_VNNI
-		Instruction(&ir.Instruction{Opcode: "VPDPWSSD", Operands: []Op{b, a, acc}, Inputs: []Op{b, a, acc}, Outputs: []Op{acc}})
+		instruction("VPDPWSSD", b, a, acc)
 	}}.emit()
 	scores()
 	above()
+	sieve()
 	Generate()
 }
 
@@ -74,7 +73,7 @@ func widen() {
 	RET()
 }
 
-// tile is rows rows by two vectors of heads, a head a lane. A group is two elements.
+// tile is rows rows by two vectors of heads, a head a lane. A group is four bytes.
 type tile struct {
 	name     string
 	rows     int
@@ -82,10 +81,15 @@ type tile struct {
 	vec      func() reg.VecVirtual
 	zero     func(reg.VecVirtual)
 	multiply func(b, a, acc reg.VecVirtual)
+	elem     string // of a; none: int16
 }
 
 func (t tile) emit() {
-	function(t.name, "func(a *int16, lda int, b *uint32, groups int, c *int32, ldc int)",
+	elem := t.elem
+	if elem == "" {
+		elem = "int16"
+	}
+	function(t.name, "func(a *"+elem+", lda int, b *uint32, groups int, c *int32, ldc int)",
 		fmt.Sprintf("%s sets c to the products of %d rows of a with %d heads of b; lda and ldc are in bytes, groups is a multiple of 4 above 0.", t.name, t.rows, t.bytes/2))
 	a0, lda, b, groups := ptr("a"), ptr("lda"), ptr("b"), ptr("groups")
 	a := pointers(a0, lda, t.rows)
