@@ -23,7 +23,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -42,6 +41,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kindred-search/kindred/bench/ceiling"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/rows"
 	"github.com/kindred-search/kindred/index/selection"
@@ -132,6 +132,7 @@ func (s *server) do(cmd []string, r *reply) error {
 	switch {
 	case len(cmd) == 1 && cmd[0] == "ceiling":
 		r.Bandwidth = bandwidth()
+		debug.FreeOSMemory()
 		return nil
 	case len(cmd) == 2 && cmd[0] == "members":
 		best, err := s.best(r, s.request(1))
@@ -248,29 +249,15 @@ func (s *server) many(r *reply, n int) error {
 	return nil
 }
 
-// bandwidth reads a gigabyte three times on all cores with the widest loop that
-// the standard library has: the search for a byte that is not there.
+// bandwidth reads a gigabyte three times.
 func bandwidth() float64 {
 	const times = 3
-	buf := bytes.Repeat([]byte{1}, 1<<30) // of zeros all would be one page
-	n := runtime.GOMAXPROCS(0)
-	var wg sync.WaitGroup
-	start := time.Now()
-	for w := range n {
-		wg.Go(func() {
-			for range times {
-				if bytes.IndexByte(buf[len(buf)/n*w:len(buf)/n*(w+1)], 0) >= 0 {
-					panic("lookalike: the buffer of ones holds a zero")
-				}
-			}
-		})
+	buf := ceiling.Buffer(1 << 30)
+	var took time.Duration
+	for range times {
+		took += ceiling.Read(buf)
 	}
-	wg.Wait()
-	took := time.Since(start).Seconds()
-	speed := float64(times*len(buf)) / took
-	buf = nil
-	debug.FreeOSMemory()
-	return speed
+	return float64(times*len(buf)) / took.Seconds()
 }
 
 // fill makes the table, a batch at a time, the codes of a batch on all cores.

@@ -18,9 +18,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/kindred-search/kindred/bench/ceiling"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/index/selection"
@@ -174,19 +174,16 @@ func measure(ctx context.Context, e index.Engine, r *result) error {
 		scores, err := snap.Scan(ctx, index.ScanRequest{Sets: sets})
 		return scores, ms(start), err
 	}
-	buf := make([]uint64, snap.Len()*dim/8)
-	for i := range buf {
-		buf[i] = uint64(i)
-	}
-	bytes := float64(len(buf)*8) / 1e6 // MB, that is GB/s by ms
+	buf := ceiling.Buffer(snap.Len() * dim)
+	bytes := float64(len(buf)) / 1e6 // MB, that is GB/s by ms
 	var scan, sel, curve, read, share, shared []float64
 	for range r.Runs {
-		before := readAll(buf)
+		before := ceiling.Read(buf).Seconds() * 1e3
 		scores, took, err := timed(sets[:1])
 		if err != nil {
 			return err
 		}
-		after := readAll(buf)
+		after := ceiling.Read(buf).Seconds() * 1e3
 		scan = append(scan, took)
 		read = append(read, bytes/before, bytes/after)
 		share = append(share, (before+after)/2/took)
@@ -262,30 +259,6 @@ func upsert(ctx context.Context, e index.Engine, n int, seed uint64) error {
 		}
 	}
 	return nil
-}
-
-// readAll sums the buffer on all cores, eight words at a time, and returns
-// milliseconds.
-func readAll(buf []uint64) float64 {
-	start := time.Now()
-	n := runtime.GOMAXPROCS(0)
-	sums := make([]uint64, n)
-	var wg sync.WaitGroup
-	for w := range n {
-		wg.Go(func() {
-			part := buf[len(buf)*w/n : len(buf)*(w+1)/n]
-			var a, b, c, d uint64
-			for ; len(part) >= 8; part = part[8:] {
-				a += part[0] + part[4]
-				b += part[1] + part[5]
-				c += part[2] + part[6]
-				d += part[3] + part[7]
-			}
-			sums[w] = a + b + c + d
-		})
-	}
-	wg.Wait()
-	return ms(start)
 }
 
 func cpu() string {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/internal/hugepages"
 	"github.com/kindred-search/kindred/internal/simd"
 )
 
@@ -66,9 +67,9 @@ func newChunk(spec *index.Spec, rows int, first bool) *chunk {
 		}
 	}
 	if !first { // a small collection does not fill one
-		hugePages(c.codes)
-		hugePages(c.half)
-		hugePages(c.full)
+		hugepages.Advise(c.codes)
+		hugepages.Advise(c.half)
+		hugepages.Advise(c.full)
 	}
 	for i, col := range spec.Columns {
 		c.cols[i] = newColumn(col.Kind, rows)

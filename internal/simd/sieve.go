@@ -210,7 +210,7 @@ func sieveAboveGo(coarse, sums, squares []int32, scales []float32, masks []uint6
 		masks[i] = 0
 		for h := range p.width {
 			v := float32(float32(coarse[i*p.width+h]-sums[i]<<7)*s) * p.unit[h]
-			if v = v + float32(p.margin[h]*length); !(v < floors[h]) {
+			if v += float32(p.margin[h] * length); !(v < floors[h]) {
 				masks[i] |= 1 << h
 			}
 		}
