@@ -101,6 +101,15 @@ type Arg struct {
 // At is the address of byte off of b.
 func At(b *Buffer, off int64) Arg { return Arg{b: b, off: off} }
 
+// Address is where byte off of b lies on the device, for tables of addresses that a
+// kernel reads. It is worth nothing once b is freed.
+func (q *Queue) Address(b *Buffer, off int64) (uint64, error) {
+	if err := q.within("address", b, off, 0); err != nil {
+		return 0, err
+	}
+	return b.at + uint64(off), nil
+}
+
 // Null is an address that a kernel takes for none.
 func Null() Arg { return Arg{} }
 

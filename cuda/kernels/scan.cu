@@ -16,44 +16,7 @@
 // products of a byte and a short. One head reads 388 and writes 4: bandwidth is the bound. The
 // refining passes read 4 bytes a row and head each.
 
-#include "kernel.cuh"
-
-// Heads of one pass, lanes that share a row, and bins of a histogram: 11 bits of a
-// score's image are looked at, then 11, then 10.
-static constexpr int heads_most = 8;
-static constexpr int row_lanes = 8;
-static constexpr int bins = 2048;
-
-static __device__ const unsigned masked_image = 0x007fffffu; // of -Inf
-
-// image maps floats to integers in the same order; -0 is +0, NaN below everything.
-static __device__ unsigned image(float f) {
-    unsigned b = __float_as_uint(f);
-    if ((b & 0x7fffffffu) > 0x7f800000u) return 0;
-    if (b == 0x80000000u) b = 0;
-    return b ^ (static_cast<unsigned>(static_cast<int>(b) >> 31) | 0x80000000u);
-}
-
-static __device__ float score(int sum, float scale, double head_scale, double bias) {
-    double x = __dmul_rn(static_cast<double>(sum), __dmul_rn(static_cast<double>(scale), head_scale));
-    if (bias != 0) x = __dadd_rn(x, bias);
-    const double most = 3.40282346638528859811704183484516925440e+38;
-    if (x > most) x = most;
-    if (x < -most) x = -most;
-    return __double2float_rn(x);
-}
-
-// dot16 adds 16 products of a row's bytes and a head's shorts.
-static __device__ int dot16(const int4& row, const int4& low, const int4& high, int sum) {
-    sum = __dp2a_lo(low.x, row.x, sum);
-    sum = __dp2a_hi(low.y, row.x, sum);
-    sum = __dp2a_lo(low.z, row.y, sum);
-    sum = __dp2a_hi(low.w, row.y, sum);
-    sum = __dp2a_lo(high.x, row.z, sum);
-    sum = __dp2a_hi(high.y, row.z, sum);
-    sum = __dp2a_lo(high.z, row.w, sum);
-    return __dp2a_hi(high.w, row.w, sum);
-}
+#include "rows.cuh"
 
 // scan_int8 scores rows [0, n).
 //   codes   [n, stride] bytes, stride a multiple of 16, zeros behind the row
@@ -113,16 +76,16 @@ KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned 
 }
 
 // refine adds to hist[bins] the next bits of the images of scores whose upper bits
-// are prefix: after known of them (11, then 22), the next 11 or the last 10.
+// are prefix: after known of them (0, 11, then 22), the next 11 or the last 10.
 KERNEL(refine)(const float *scores, unsigned *hist, long long n, unsigned prefix, int known) {
     SHARED(unsigned, local, bins);
     for (int i = threadIdx.x; i < bins; i += blockDim.x) local[i] = 0;
     __syncthreads();
-    const int next = known == 11 ? 11 : 10;
+    const int next = known == 22 ? 10 : 11;
     const int down = 32 - known - next;
     for (long long row = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x; row < n; row += gridDim.x * static_cast<long long>(blockDim.x)) {
         const unsigned u = image(scores[row]);
-        if (u > masked_image && u >> (32 - known) == prefix) atomicAdd(&local[u >> down & ((1u << next) - 1)], 1u);
+        if (u > masked_image && (known == 0 || u >> (32 - known) == prefix)) atomicAdd(&local[u >> down & ((1u << next) - 1)], 1u);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < bins; i += blockDim.x)

@@ -13,11 +13,15 @@ type pass struct {
 	n     int
 	heads []Head
 
+	sets int // of a plan
+
 	vectors, scale, bias *cuda.Buffer // of the heads
-	mask, hist           *cuda.Buffer
-	scores               []*cuda.Buffer // [segments]: [heads, rows of the segment below n]
-	rows                 []int
-	all                  []*cuda.Buffer
+	// Of a plan: itself, addresses of columns, and the products of a tile.
+	ints, values, answers, columns, dots *cuda.Buffer
+	mask, hist                           *cuda.Buffer
+	scores                               []*cuda.Buffer // [segments]: [heads, rows of the segment below n]
+	rows                                 []int
+	all                                  []*cuda.Buffer
 }
 
 func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Head, size []int) (out [][]uint64, err error) {

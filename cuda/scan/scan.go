@@ -34,9 +34,11 @@ type Population struct {
 	d           *cuda.Device
 	dim, stride int
 	perSegment  int // rows, a multiple of 64
+	tileBytes   int // of products
 
 	mu       sync.Mutex
 	segments []*segment
+	columns  []*column // the one asked for last at the end
 	rows     int
 	closed   bool
 }
@@ -54,7 +56,7 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
 	}
 	stride := (dim + 15) &^ 15
-	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64)}, nil
+	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), tileBytes: dotsBytes}, nil
 }
 
 // Rows returns how many rows there are.
@@ -127,6 +129,7 @@ func (p *Population) cut(rows int) error {
 	if n := len(p.segments); n > 0 {
 		p.segments[n-1].rows = rows - p.segments[n-1].first
 	}
+	all = append(all, p.shrink())
 	return errors.Join(all...)
 }
 
@@ -157,7 +160,10 @@ func (p *Population) Close() error {
 	for _, s := range p.segments {
 		all = append(all, s.free())
 	}
-	p.segments, p.rows = nil, 0
+	for _, c := range p.columns {
+		all = append(all, c.free())
+	}
+	p.segments, p.columns, p.rows = nil, nil, 0
 	return errors.Join(all...)
 }
 

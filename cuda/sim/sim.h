@@ -144,6 +144,8 @@ inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 // Compiled with -ffp-contract=off, these are single rounded operations.
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __longlong_as_double(long long x) { return kindred::unpack<double>(kindred::pack(x)); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __double2float_rn(double x) { return static_cast<float>(x); }

@@ -1,0 +1,305 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kindred-search/kindred/cuda"
+)
+
+const (
+	finishThreads = 128
+	// dotsBytes bounds the products of a tile of rows. A tile has at least 64 rows.
+	dotsBytes = 256 << 20
+)
+
+// binned is a column's bins of one segment's rows, as many as have been asked for.
+type binned struct {
+	bins *cuda.Buffer // [perSegment] shorts
+	rows int
+}
+
+func (c *column) free() error {
+	var all []error
+	for _, s := range c.segments {
+		all = append(all, s.bins.Free())
+	}
+	return errors.Join(all...)
+}
+
+// column brings a column's bins of the first n rows to the device, and makes it the
+// one asked for last.
+func (p *Population) column(ctx context.Context, want Column, n int) (*column, error) {
+	var c *column
+	if i := slices.IndexFunc(p.columns, func(c *column) bool { return c.key == want.Key }); i >= 0 {
+		c = p.columns[i]
+		p.columns = append(slices.Delete(p.columns, i, i+1), c)
+	} else {
+		c = &column{key: want.Key}
+		p.columns = append(p.columns, c)
+	}
+	var fresh []uint16
+	for i, s := range p.segments {
+		rows := min(s.rows, n-s.first)
+		if rows <= 0 {
+			break
+		}
+		if i == len(c.segments) {
+			b, err := p.d.Alloc("columns", int64(p.perSegment)*2)
+			if err != nil {
+				return nil, err
+			}
+			c.segments = append(c.segments, &binned{bins: b})
+		}
+		b := c.segments[i]
+		if b.rows >= rows {
+			continue
+		}
+		fresh = slices.Grow(fresh[:0], rows-b.rows)[:rows-b.rows]
+		want.Fill(s.first+b.rows, fresh)
+		for r, x := range fresh {
+			if int(x) >= want.Bins {
+				return nil, fmt.Errorf("row %d has bin %d in column %q, which has %d", s.first+b.rows+r, x, want.Key, want.Bins)
+			}
+		}
+		err := p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Upload(q, b.bins, int64(b.rows)*2, fresh) })
+		if err != nil {
+			return nil, err
+		}
+		b.rows = rows
+	}
+	return c, nil
+}
+
+// shrink forgets what columns hold of rows from n on, which an append that failed took
+// back.
+func (p *Population) shrink() error {
+	var all []error
+	for _, c := range p.columns {
+		for len(c.segments) > len(p.segments) {
+			all = append(all, c.segments[len(c.segments)-1].bins.Free())
+			c.segments = c.segments[:len(c.segments)-1]
+		}
+		if n := len(c.segments); n > 0 {
+			c.segments[n-1].rows = min(c.segments[n-1].rows, p.segments[n-1].rows)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// Scores writes to out[s][r] the score of row r, below n, under set s of the plan:
+// -Inf for rows whose bit is not set in mask. Each out[s] has n places. Ctx is asked
+// between tiles of rows.
+func (p *Population) Scores(ctx context.Context, n int, mask []uint64, plan *Plan, out [][]float32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(out) != len(plan.Sets) {
+		return fmt.Errorf("scores of %d sets for %d", len(out), len(plan.Sets))
+	}
+	for s := range out {
+		if len(out[s]) != n {
+			return fmt.Errorf("%d places for the scores of %d rows under set %d", len(out[s]), n, s)
+		}
+	}
+	return p.scored(ctx, n, mask, plan, func(w *pass, first int) error {
+		return p.d.Do(ctx, func(q *cuda.Queue) error {
+			for i, scores := range w.scores {
+				from := p.segments[i].first
+				for h := range w.sets {
+					if err := cuda.Download(q, out[first+h][from:from+w.rows[i]], scores, int64(h)*int64(w.rows[i])*4); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// BestOf is [Population.Best] of sets: for each the candidates of its size[s] best.
+func (p *Population) BestOf(ctx context.Context, n int, mask []uint64, plan *Plan, size []int) ([][]uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(size) != len(plan.Sets) {
+		return nil, fmt.Errorf("%d sizes for %d sets", len(size), len(plan.Sets))
+	}
+	out := make([][]uint64, len(size))
+	counts := make([]uint32, bins)
+	err := p.scored(ctx, n, mask, plan, func(w *pass, first int) error {
+		for h := range w.sets {
+			if size[first+h] <= 0 {
+				continue
+			}
+			if err := w.refine(ctx, h, 0, 0, counts); err != nil {
+				return err
+			}
+			var err error
+			if out[first+h], err = w.collect(ctx, h, counts, size[first+h]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// scored scores the first n rows, some sets of the plan at a time, and gives each pass
+// to then with the number of its first set.
+func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass, first int) error) error {
+	switch {
+	case p.closed:
+		return cuda.ErrClosed
+	case n < 0 || n > p.rows:
+		return fmt.Errorf("scores of %d rows: the device has %d", n, p.rows)
+	case len(mask) != (n+63)/64:
+		return fmt.Errorf("a mask of %d words for %d rows: want %d", len(mask), n, (n+63)/64)
+	}
+	if n == 0 {
+		_, err := plan.pack(p.dim)
+		return err
+	}
+	for first := 0; first < len(plan.Sets); {
+		part := Plan{Columns: plan.Columns, Sets: plan.Sets[first:]}
+		count := min(group(part.Sets, headsMost), headsMost)
+		part.Sets = part.Sets[:count]
+		if err := p.part(ctx, n, mask, &part, func(w *pass) error { return then(w, first) }); err != nil {
+			return err
+		}
+		first += count
+	}
+	return p.oldest(plan.Columns)
+}
+
+func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass) error) (err error) {
+	k, err := plan.pack(p.dim)
+	if err != nil {
+		return err
+	}
+	shared := p.d.Info().SharedPerBlock
+	if each := shared / (2 * p.stride); each < 1 || k.most*8*finishThreads > shared {
+		return fmt.Errorf("rows of %d codes and the mean of the top %d do not fit the %d bytes of shared memory of a block", p.dim, k.most, shared)
+	}
+	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors}
+	defer func() {
+		for _, b := range w.all {
+			err = errors.Join(err, b.Free())
+		}
+	}()
+	columns := make([]*column, len(plan.Columns))
+	for i, c := range plan.Columns {
+		if columns[i], err = p.column(ctx, c, n); err != nil {
+			return err
+		}
+	}
+	if err := w.allocPlan(len(mask), k, len(columns)); err != nil {
+		return err
+	}
+	if err := w.upload(ctx, mask, k); err != nil {
+		return err
+	}
+	for i, scores := range w.scores {
+		if err := w.segment(ctx, i, scores, columns, k); err != nil {
+			return err
+		}
+	}
+	return then(w)
+}
+
+// tile is how many rows are multiplied before they are finished: the whole segment
+// where the products fit.
+func (w *pass) tile() int {
+	most := w.p.perSegment
+	if n := len(w.heads); n > 0 {
+		most = min(most, max(w.p.tileBytes/(4*n)&^63, 64))
+	}
+	return min(most, (w.n+63)&^63)
+}
+
+func (w *pass) allocPlan(words int, k *packed, columns int) error {
+	at := func(to **cuda.Buffer, name string, size int64) error {
+		buffer, err := w.p.d.Alloc(name, max(size, 1))
+		if err != nil {
+			return err
+		}
+		*to = buffer
+		w.all = append(w.all, buffer)
+		return nil
+	}
+	vectors := int64(len(k.vectors))
+	for _, b := range []struct {
+		to   **cuda.Buffer
+		name string
+		size int64
+	}{
+		{&w.vectors, "heads", 2 * vectors * int64(w.p.stride)}, {&w.ints, "heads", 4 * int64(len(k.ints))}, {&w.values, "heads", 8 * int64(len(k.values))},
+		{&w.answers, "heads", int64(len(k.answers))}, {&w.columns, "heads", 8 * int64(columns)}, {&w.mask, "mask", 8 * int64(words)},
+		{&w.hist, "histograms", bins * 4}, {&w.dots, "products", 4 * vectors * int64(w.tile())},
+	} {
+		if err := at(b.to, b.name, b.size); err != nil {
+			return err
+		}
+	}
+	for _, s := range w.p.segments {
+		rows := min(s.rows, w.n-s.first)
+		if rows <= 0 {
+			break
+		}
+		var scores *cuda.Buffer
+		if err := at(&scores, "scores", int64(w.sets)*int64(rows)*4); err != nil {
+			return err
+		}
+		w.scores, w.rows = append(w.scores, scores), append(w.rows, rows)
+	}
+	return nil
+}
+
+func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
+	codes := make([]int16, len(k.vectors)*w.p.stride)
+	for h, head := range k.vectors {
+		copy(codes[h*w.p.stride:], head.Codes)
+	}
+	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
+		return errors.Join(cuda.Upload(q, w.vectors, 0, codes), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
+			cuda.Upload(q, w.answers, 0, k.answers), cuda.Upload(q, w.mask, 0, mask))
+	})
+}
+
+// segment scores the rows of segment i, a tile at a time.
+func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns []*column, k *packed) error {
+	p, s := w.p, w.p.segments[i]
+	address := make([]uint64, len(columns))
+	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride))
+	for from := 0; from < w.rows[i]; from += w.tile() {
+		n := min(w.tile(), w.rows[i]-from)
+		err := p.d.Do(ctx, func(q *cuda.Queue) error {
+			for c := range columns {
+				var err error
+				if address[c], err = q.Address(columns[c].segments[i].bins, int64(from)*2); err != nil {
+					return err
+				}
+			}
+			if err := cuda.Upload(q, w.columns, 0, address); err != nil {
+				return err
+			}
+			mask := cuda.At(w.mask, int64(s.first+from)/8)
+			for h := 0; h < len(w.heads); h += each {
+				count := min(each, len(w.heads)-h)
+				err := q.Launch("dots_int8", cuda.Launch{Grid: [3]int{p.grid(n, threads/rowLanes)}, Block: [3]int{threads}, Shared: count * 2 * p.stride},
+					cuda.At(s.codes, int64(from)*int64(p.stride)), mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)),
+					cuda.At(w.dots, int64(h)*int64(n)*4), cuda.I64(int64(n)), cuda.I32(p.stride), cuda.I32(count))
+				if err != nil {
+					return err
+				}
+			}
+			return q.Launch("finish", cuda.Launch{Grid: [3]int{p.grid(n, finishThreads)}, Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
+				cuda.At(w.dots, 0), cuda.At(s.scales, int64(from)*4), mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
+				cuda.At(w.answers, 0), cuda.At(scores, int64(from)*4), cuda.I64(int64(n)), cuda.I64(int64(w.rows[i])))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
