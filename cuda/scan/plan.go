@@ -25,6 +25,8 @@ const TopMost = 64
 type Plan struct {
 	Columns []Column
 	Sets    []Set
+	// Progress, where given, is told after each tile how many of all rows are done.
+	Progress func(done, total int)
 }
 
 // Column is a column as bins, one a row, which never change for a row.

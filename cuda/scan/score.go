@@ -11,7 +11,10 @@ import (
 
 const (
 	finishThreads = 128
-	// dotsBytes bounds the products of a tile of rows. A tile has at least 64 rows.
+	// A tile is rows that are scored before ctx is asked again: an eighth of them, but
+	// no fewer than leastTile, and as many as have dotsBytes of products at most, but
+	// no fewer than 64.
+	leastTile = 1 << 14
 	dotsBytes = 256 << 20
 )
 
@@ -163,6 +166,9 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 	for first := 0; first < len(plan.Sets); {
 		part := Plan{Columns: plan.Columns, Sets: plan.Sets[first:]}
 		count := min(group(part.Sets, headsMost), headsMost)
+		if plan.Progress != nil {
+			part.Progress = func(done, _ int) { plan.Progress((first*n+count*done)/len(plan.Sets), n) }
+		}
 		part.Sets = part.Sets[:count]
 		if err := p.part(ctx, n, mask, &part, func(w *pass) error { return then(w, first) }); err != nil {
 			return err
@@ -200,17 +206,16 @@ func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan,
 		return err
 	}
 	for i, scores := range w.scores {
-		if err := w.segment(ctx, i, scores, columns, k); err != nil {
+		if err := w.segment(ctx, i, scores, columns, k, plan.Progress); err != nil {
 			return err
 		}
 	}
 	return then(w)
 }
 
-// tile is how many rows are multiplied before they are finished: the whole segment
-// where the products fit.
+// tile is how many rows are multiplied before they are finished.
 func (w *pass) tile() int {
-	most := w.p.perSegment
+	most := min(w.p.perSegment, max(w.n/8&^63, leastTile))
 	if n := len(w.heads); n > 0 {
 		most = min(most, max(w.p.tileBytes/(4*n)&^63, 64))
 	}
@@ -267,7 +272,7 @@ func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
 }
 
 // segment scores the rows of segment i, a tile at a time.
-func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns []*column, k *packed) error {
+func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns []*column, k *packed, progress func(done, total int)) error {
 	p, s := w.p, w.p.segments[i]
 	address := make([]uint64, len(columns))
 	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride))
@@ -299,6 +304,9 @@ func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns 
 		})
 		if err != nil {
 			return err
+		}
+		if progress != nil {
+			progress(s.first+from+n, w.n)
 		}
 	}
 	return nil

@@ -55,7 +55,7 @@ func (v *View) Best(ctx context.Context, req index.BestRequest) ([]index.Ranked,
 			return nil, err
 		}
 		c.plan = p
-		if made, err := v.onDevice(ctx, p, &req, c.allowed, out); err != nil || made {
+		if made, err := v.deviceBest(ctx, p, &req, c.allowed, out); err != nil || made {
 			return out, err
 		}
 		if guessed && c.guess() {

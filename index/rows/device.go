@@ -28,6 +28,8 @@ type Population interface {
 	Rows() int
 	Append(ctx context.Context, codes []int8, scales []float32) error
 	Best(ctx context.Context, n int, mask []uint64, heads []scan.Head, size []int) ([][]uint64, error)
+	BestOf(ctx context.Context, n int, mask []uint64, plan *scan.Plan, size []int) ([][]uint64, error)
+	Scores(ctx context.Context, n int, mask []uint64, plan *scan.Plan, out [][]float32) error
 	Close() error
 }
 
@@ -65,11 +67,10 @@ func (d *deviceCopy) drop() error {
 	return pop.Close()
 }
 
-// onDevice makes the lists of a plain plan on the table's device, and reports false
-// where there is none, or it could not: then nothing has been written. An error is
-// that of ctx.
-func (v *View) onDevice(ctx context.Context, p *plan, req *index.BestRequest, allowed [][]uint64, out []index.Ranked) (bool, error) {
-	if v.opt.Device == nil || !p.plain || int(v.n) < v.opt.DeviceRows {
+// onDevice gives f the view's rows on the table's device, and reports false where there
+// is none or it failed, which is noted. An error is that of ctx.
+func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool, error) {
+	if v.opt.Device == nil || v.spec.Precision != index.Int8 || v.spec.Dim == 0 || int(v.n) < v.opt.DeviceRows {
 		return false, nil
 	}
 	d := &v.core.device
@@ -78,7 +79,10 @@ func (v *View) onDevice(ctx context.Context, p *plan, req *index.BestRequest, al
 	if d.closed || time.Now().Before(d.retry) {
 		return false, nil
 	}
-	err := v.deviceBest(ctx, d, p, req, allowed, out)
+	err := v.copyRows(ctx, d)
+	if err == nil {
+		err = f(d.pop)
+	}
 	if err != nil && ctx.Err() != nil {
 		return false, fmt.Errorf("scan of collection %q on a device: %w", v.spec.Name, ctx.Err())
 	}
@@ -93,13 +97,11 @@ func (v *View) onDevice(ctx context.Context, p *plan, req *index.BestRequest, al
 		}
 		return false, nil
 	}
-	if req.Progress != nil {
-		req.Progress(int(v.n), int(v.n))
-	}
 	return true, nil
 }
 
-func (v *View) deviceBest(ctx context.Context, d *deviceCopy, p *plan, req *index.BestRequest, allowed [][]uint64, out []index.Ranked) error {
+// copyRows brings the rows that the device has not to it.
+func (v *View) copyRows(ctx context.Context, d *deviceCopy) error {
 	if d.pop == nil {
 		pop, err := v.opt.Device.NewPopulation(v.spec.Dim)
 		if err != nil {
@@ -115,39 +117,92 @@ func (v *View) deviceBest(ctx context.Context, d *deviceCopy, p *plan, req *inde
 			return err
 		}
 	}
-	// Sets with a mask of their own take a pass each, the others one together.
-	var together []int
-	best := func(sets []int, mask []uint64) error {
-		heads, size := []scan.Head{}, []int{}
-		for _, s := range sets {
-			heads = append(heads, scan.Head{Codes: p.int8s[s], Scale: p.heads[s].scale, Bias: p.heads[s].bias})
-			size = append(size, req.Size[s])
-		}
-		found, err := d.pop.Best(ctx, int(v.n), mask, heads, size)
-		if err != nil {
-			return err
-		}
-		for i, s := range sets {
-			rows, scores := selection.Best(found[i], req.Size[s], selection.Options{Tie: v.Tie})
-			out[s] = index.Ranked{Rows: rows, Scores: scores}
-		}
+	return nil
+}
+
+// deviceScan scores everyone on the table's device, and reports false where there is
+// none, or it could not: then p.out holds nothing of use.
+func (v *View) deviceScan(ctx context.Context, p *plan, req *index.ScanRequest) (bool, error) {
+	plan, ok := v.devicePlan(p, req)
+	if !ok {
+		return false, nil
+	}
+	req.Progress = upwards(req.Progress)
+	plan.Progress = req.Progress
+	return v.onDevice(ctx, func(pop Population) error { return pop.Scores(ctx, int(v.n), p.mask, plan, p.out) })
+}
+
+// upwards is progress that never goes back, where the CPU begins anew what a device
+// has not ended. It is for calls one after the other.
+func upwards(progress func(done, total int)) func(done, total int) {
+	if progress == nil {
 		return nil
 	}
-	for s := range req.Sets {
-		if allowed[s] == nil {
-			together = append(together, s)
-			continue
-		}
-		mask := slices.Clone(p.mask)
-		for w := range mask {
-			mask[w] &= allowed[s][w]
-		}
-		if err := best([]int{s}, mask); err != nil {
-			return err
+	most := 0
+	return func(done, total int) {
+		if done > most {
+			most = done
+			progress(done, total)
 		}
 	}
-	if len(together) == 0 {
-		return nil
+}
+
+// deviceBest makes the lists of a plan on the table's device, and reports false where
+// there is none, or it could not.
+func (v *View) deviceBest(ctx context.Context, p *plan, req *index.BestRequest, allowed [][]uint64, out []index.Ranked) (bool, error) {
+	plan, ok := v.devicePlan(p, &req.ScanRequest)
+	if !ok {
+		return false, nil
 	}
-	return best(together, p.mask)
+	made, err := v.onDevice(ctx, func(pop Population) error {
+		// Sets with a mask of their own take a pass each, the others one together.
+		var together []int
+		for s := range req.Sets {
+			if allowed[s] == nil {
+				together = append(together, s)
+				continue
+			}
+			mask := slices.Clone(p.mask)
+			for w := range mask {
+				mask[w] &= allowed[s][w]
+			}
+			if err := v.deviceLists(ctx, pop, p, plan, []int{s}, mask, req.Size, out); err != nil {
+				return err
+			}
+		}
+		if len(together) == 0 {
+			return nil
+		}
+		return v.deviceLists(ctx, pop, p, plan, together, p.mask, req.Size, out)
+	})
+	if made && req.Progress != nil {
+		req.Progress(int(v.n), int(v.n))
+	}
+	return made, err
+}
+
+// deviceLists makes the lists of some sets, all under one mask.
+func (v *View) deviceLists(ctx context.Context, pop Population, p *plan, all *scan.Plan, sets []int, mask []uint64, sizes []int, out []index.Ranked) error {
+	part := scan.Plan{Columns: all.Columns}
+	heads, size := []scan.Head{}, []int{}
+	for _, s := range sets {
+		part.Sets = append(part.Sets, all.Sets[s])
+		heads = append(heads, all.Sets[s].Heads[0].Head)
+		size = append(size, sizes[s])
+	}
+	var found [][]uint64
+	var err error
+	if p.plain {
+		found, err = pop.Best(ctx, int(v.n), mask, heads, size)
+	} else {
+		found, err = pop.BestOf(ctx, int(v.n), mask, &part, size)
+	}
+	if err != nil {
+		return err
+	}
+	for i, s := range sets {
+		rows, scores := selection.Best(found[i], sizes[s], selection.Options{Tie: v.Tie})
+		out[s] = index.Ranked{Rows: rows, Scores: scores}
+	}
+	return nil
 }

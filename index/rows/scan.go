@@ -78,6 +78,11 @@ func (v *View) Scan(ctx context.Context, req index.ScanRequest) ([][]float32, er
 	for range p.sets {
 		p.out = append(p.out, make([]float32, v.n))
 	}
+	if made, err := v.deviceScan(ctx, p, &req); err != nil {
+		return nil, err
+	} else if made {
+		return p.out, nil
+	}
 	err = p.blocks(ctx, req.Progress, func() func(lo, hi int) {
 		w := newWorker(p)
 		w.to = p.out
