@@ -1,8 +1,9 @@
 // What every kernel includes: CUDA under nvcc, the simulator under g++. KERNEL
-// declares a kernel, SHARED a static array of shared memory that begins at
-// a multiple of 16 bytes, DYNAMIC_SHARED what the
-// launch gave.
+// declares a kernel, SHARED a static array of shared memory that begins at a multiple
+// of 16 bytes, DYNAMIC_SHARED what the launch gave.
 #pragma once
+
+#include <stdint.h>
 
 #ifdef KINDRED_SIM
 
@@ -19,6 +20,9 @@
 
 #define KERNEL(name) extern "C" __global__ void name
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
-#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
+// Every kernel's dynamic memory is the same symbol, so it is declared with one type.
+#define DYNAMIC_SHARED(type, name)                                               \
+    extern __shared__ __align__(128) unsigned char kindred_dynamic_shared[]; \
+    type *const name = reinterpret_cast<type *>(kindred_dynamic_shared)
 
 #endif

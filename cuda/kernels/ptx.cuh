@@ -48,6 +48,30 @@ static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const uns
     }
 }
 
+// mma_m16n8k32 adds A (16 x 32) times B (32 x 8), signed bytes, to the ints of D, which
+// wrap around. With g = lane / 4 and t = lane % 4: a[0] is A(g, 4t..4t + 3), a[1]
+// A(g + 8, 4t..), a[2] and a[3] the same 16 columns on; b[0] is B(4t..4t + 3, g), b[1]
+// 16 rows on; d[0], d[1] are D(g, 2t..), d[2], d[3] D(g + 8, 2t..).
+static inline void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    int8_t A[16][32], B[32][8];
+    for (int r = 0; r < 6; r += 2) {
+        const uint32_t *two = r < 4 ? a + r : b;
+        const uint64_t *all = kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, uint64_t(two[1]) << 32 | two[0]);
+        for (unsigned l = 0; l < 32; l++)
+            for (int half = 0; half < 2; half++)
+                for (unsigned i = 0; i < 4; i++) {
+                    const int8_t x = int8_t(all[l] >> (32 * half + 8 * i));
+                    if (r < 4) A[l / 4 + 8 * half][4 * (l % 4) + i + 8 * r] = x;
+                    else B[4 * (l % 4) + i + 16 * half][l / 4] = x;
+                }
+    }
+    for (int k = 0; k < 4; k++) {
+        uint32_t sum = uint32_t(d[k]);
+        for (int j = 0; j < 32; j++) sum += uint32_t(int(A[kindred::lane() / 4 + 8 * (k / 2)][j]) * int(B[j][2 * (kindred::lane() % 4) + k % 2]));
+        d[k] = int(sum);
+    }
+}
+
 // cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
 // What it copies is there after the thread's cp_async_wait, for others after a barrier
 // behind that.
@@ -69,6 +93,12 @@ static __device__ __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const __h
 static __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 

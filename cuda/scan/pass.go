@@ -13,7 +13,8 @@ type pass struct {
 	n     int
 	heads []Head
 
-	sets int // of a plan
+	sets  int     // of a plan
+	codes []int16 // of its vectors, as [Population.lay] lays them
 
 	vectors, scale, bias *cuda.Buffer // of the heads
 	// Of a plan: itself, addresses of columns, and the products of a tile.

@@ -183,6 +183,8 @@ func TestPlan(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	for _, c := range []struct{ n, dim, columns, sets, heads, spread int }{
 		{1, 1, 0, 1, 1, 127}, {63, 16, 1, 2, 3, 1}, {64, 17, 3, 3, 9, 127}, {129, 24, 2, 9, 2, 127}, {500, 100, 5, 4, 12, 2}, {1100, 8, 3, 2, 70, 1},
+		// Many heads: panels of 64 that are full and not, rows that end within a warp's.
+		{17, 16, 0, 64, 1, 127}, {700, 48, 1, 3, 64, 127}, {65, 100, 0, 9, 20, 127}, {130, 200, 0, 70, 1, 1}, {33, 384, 1, 1, 150, 127},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			b := random(rng, c.n, c.dim, c.spread)
@@ -281,5 +283,35 @@ func TestPlanRefused(t *testing.T) {
 		if err := p.Scores(t.Context(), 2, []uint64{3}, &plan, [][]float32{make([]float32, 2)}); err == nil {
 			t.Errorf("%s: no error", what)
 		}
+	}
+}
+
+// TestManyCodes: heads at both ends of what a short holds, of which one is beyond what two
+// signed bytes are.
+func TestManyCodes(t *testing.T) {
+	d := open(t)
+	rng := rand.New(rand.NewPCG(15, 16))
+	b := random(rng, 70, 3, 127)
+	p, err := New(d, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+		t.Fatal(err)
+	}
+	for _, top := range []int16{highest, highest + 1, math.MaxInt16} {
+		plan := &Plan{}
+		var size []int
+		var vectors []Head
+		for k := range 12 {
+			h := Head{Codes: []int16{top, -math.MaxInt16, int16(k - 200)}, Scale: 1}
+			vectors = append(vectors, h)
+			plan.Sets, size = append(plan.Sets, Set{Heads: []SumHead{{Head: h}}}), append(size, k)
+		}
+		if p.byTensors(vectors) != (top == highest) {
+			t.Errorf("codes up to %d: on the tensor cores: %v", top, p.byTensors(vectors))
+		}
+		checkPlan(t, p, b, 70, randomMask(rng, 70, 90), plan, nil, size)
 	}
 }

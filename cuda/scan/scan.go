@@ -18,6 +18,10 @@ const (
 	maskedImage = 0x007fffff // of -Inf
 )
 
+// FewHeads is how many heads [Population.Best] scores in one pass. With more, a plan is
+// faster, whose vectors go to the tensor cores.
+const FewHeads = headsMost
+
 // segmentBytes is how much of the codes a segment holds. Small ones waste launches,
 // large ones memory.
 const segmentBytes = 256 << 20

@@ -163,9 +163,13 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 		_, err := plan.pack(p.dim)
 		return err
 	}
+	sets, err := p.setsAtOnce(n)
+	if err != nil {
+		return err
+	}
 	for first := 0; first < len(plan.Sets); {
 		part := Plan{Columns: plan.Columns, Sets: plan.Sets[first:]}
-		count := min(group(part.Sets, headsMost), headsMost)
+		count := min(group(part.Sets, manyHeads), sets)
 		if plan.Progress != nil {
 			part.Progress = func(done, _ int) { plan.Progress((first*n+count*done)/len(plan.Sets), n) }
 		}
@@ -178,6 +182,13 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 	return p.oldest(plan.Columns)
 }
 
+// setsAtOnce is how many sets' scores of n rows take at most half of what is free on
+// the device, at least one.
+func (p *Population) setsAtOnce(n int) (int, error) {
+	free, _, err := p.d.Memory()
+	return int(max(1, min(manyHeads, free/2/(4*int64(n))))), err
+}
+
 func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass) error) (err error) {
 	k, err := plan.pack(p.dim)
 	if err != nil {
@@ -187,7 +198,7 @@ func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan,
 	if each := shared / (2 * p.stride); each < 1 || k.most*8*finishThreads > shared {
 		return fmt.Errorf("rows of %d codes and the mean of the top %d do not fit the %d bytes of shared memory of a block", p.dim, k.most, shared)
 	}
-	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors}
+	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors, codes: p.lay(k.vectors)}
 	defer func() {
 		for _, b := range w.all {
 			err = errors.Join(err, b.Free())
@@ -238,7 +249,7 @@ func (w *pass) allocPlan(words int, k *packed, columns int) error {
 		name string
 		size int64
 	}{
-		{&w.vectors, "heads", 2 * vectors * int64(w.p.stride)}, {&w.ints, "heads", 4 * int64(len(k.ints))}, {&w.values, "heads", 8 * int64(len(k.values))},
+		{&w.vectors, "heads", 2 * int64(len(w.codes))}, {&w.ints, "heads", 4 * int64(len(k.ints))}, {&w.values, "heads", 8 * int64(len(k.values))},
 		{&w.answers, "heads", int64(len(k.answers))}, {&w.columns, "heads", 8 * int64(columns)}, {&w.mask, "mask", 8 * int64(words)},
 		{&w.hist, "histograms", bins * 4}, {&w.dots, "products", 4 * vectors * int64(w.tile())},
 	} {
@@ -261,12 +272,8 @@ func (w *pass) allocPlan(words int, k *packed, columns int) error {
 }
 
 func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
-	codes := make([]int16, len(k.vectors)*w.p.stride)
-	for h, head := range k.vectors {
-		copy(codes[h*w.p.stride:], head.Codes)
-	}
 	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(cuda.Upload(q, w.vectors, 0, codes), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
+		return errors.Join(cuda.Upload(q, w.vectors, 0, w.codes), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
 			cuda.Upload(q, w.answers, 0, k.answers), cuda.Upload(q, w.mask, 0, mask))
 	})
 }
@@ -275,7 +282,6 @@ func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
 func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns []*column, k *packed, progress func(done, total int)) error {
 	p, s := w.p, w.p.segments[i]
 	address := make([]uint64, len(columns))
-	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride))
 	for from := 0; from < w.rows[i]; from += w.tile() {
 		n := min(w.tile(), w.rows[i]-from)
 		err := p.d.Do(ctx, func(q *cuda.Queue) error {
@@ -289,14 +295,8 @@ func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns 
 				return err
 			}
 			mask := cuda.At(w.mask, int64(s.first+from)/8)
-			for h := 0; h < len(w.heads); h += each {
-				count := min(each, len(w.heads)-h)
-				err := q.Launch("dots_int8", cuda.Launch{Grid: [3]int{p.grid(n, threads/rowLanes)}, Block: [3]int{threads}, Shared: count * 2 * p.stride},
-					cuda.At(s.codes, int64(from)*int64(p.stride)), mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)),
-					cuda.At(w.dots, int64(h)*int64(n)*4), cuda.I64(int64(n)), cuda.I32(p.stride), cuda.I32(count))
-				if err != nil {
-					return err
-				}
+			if err := w.multiply(q, s, from, n, mask); err != nil {
+				return err
 			}
 			return q.Launch("finish", cuda.Launch{Grid: [3]int{p.grid(n, finishThreads)}, Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
 				cuda.At(w.dots, 0), cuda.At(s.scales, int64(from)*4), mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
