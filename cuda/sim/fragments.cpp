@@ -8,6 +8,7 @@
 #include "fragments.cu"
 
 KINDRED_REGISTER(fragment)
+KINDRED_REGISTER(fragment_bytes)
 
 // Kernels that do what a kernel must not.
 KERNEL(half_a_barrier)(int *out) {
@@ -132,6 +133,42 @@ static void fragments(uint64_t seed) {
     }
 }
 
+static void bytes(uint64_t seed) {
+    signed char A[16][32], B[32][8], left[32][16], right[32][8];
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 32; c++) A[r][c] = static_cast<signed char>((r * 37 + c * 11) % 256 - 128);
+    for (int r = 0; r < 32; r++)
+        for (int c = 0; c < 8; c++) B[r][c] = static_cast<signed char>((r * 29 + c * 53) % 256 - 128);
+    int acc[32][4];
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int i = 0; i < 16; i++) { // the manual's a_i
+            const int row = (0 <= i && i < 4) || (8 <= i && i < 12) ? groupID : groupID + 8;
+            const int col = i < 8 ? threadID_in_group * 4 + (i & 3) : threadID_in_group * 4 + (i & 3) + 16;
+            left[lane][i] = A[row][col];
+        }
+        for (int i = 0; i < 8; i++) { // b_i
+            const int row = i < 4 ? threadID_in_group * 4 + (i & 3) : threadID_in_group * 4 + (i & 3) + 16;
+            right[lane][i] = B[row][groupID];
+        }
+        for (int i = 0; i < 4; i++) acc[lane][i] = 2147483647 - lane - i; // the sum wraps around
+    }
+    const void *a = left, *b = right;
+    void *d = acc;
+    void *params[] = {&a, &b, &d};
+    const std::string fault = launch("fragment_bytes", 32, params, seed);
+    WANT(fault.empty(), "%s", fault.c_str());
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int i = 0; i < 4; i++) { // c_i
+            const int row = i < 2 ? groupID : groupID + 8, col = threadID_in_group * 2 + (i & 1);
+            unsigned want = static_cast<unsigned>(2147483647 - lane - i);
+            for (int k = 0; k < 32; k++) want += static_cast<unsigned>(A[row][k] * B[k][col]);
+            WANT(acc[lane][i] == static_cast<int>(want), "mma of bytes: lane %d, c%d is %d, want %d", lane, i, acc[lane][i], static_cast<int>(want));
+        }
+    }
+}
+
 // caught: the kernel ends in a fault that says so.
 static void caught(const char *kernel, const char *says, uint64_t seed) {
     int out[64] = {};
@@ -145,6 +182,7 @@ static void caught(const char *kernel, const char *says, uint64_t seed) {
 int main() {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         fragments(seed);
+        bytes(seed);
         caught("half_a_barrier", "waits for ever at __syncthreads", seed);
         caught("two_barriers", "waits at __syncthreads", seed);
         caught("outside_its_mask", "is called by a lane that is not in its mask", seed);

@@ -1,6 +1,6 @@
 // Pins the fragments of ptx.cuh: operands are filled with codes of their place, and what
 // each lane gets is compared with the formulas of the PTX manual ("Matrix Fragments for
-// mma.m16n8k16 with floating point type", "ldmatrix"), which are written here in the
+// mma.m16n8k16 with floating point type", "for mma.m16n8k32", "ldmatrix"), which are written here in the
 // manual's own form, element by element, and not as the twins or the kernels have them.
 // fragments.cpp runs it; it is no part of the product.
 #include "../kernels/ptx.cuh"
@@ -20,5 +20,16 @@ KERNEL(fragment)(const __half *matrix, unsigned *loaded, const unsigned *left, c
     const unsigned b[2] = {right[lane * 2], right[lane * 2 + 1]};
     float d[4] = {acc[lane * 4], acc[lane * 4 + 1], acc[lane * 4 + 2], acc[lane * 4 + 3]};
     mma_m16n8k16(d, a, b);
+    for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
+}
+
+// fragment_bytes: multiplies a lane's bytes left [32, 16] and right [32, 8] onto ints acc
+// [32, 4]. One warp.
+KERNEL(fragment_bytes)(const unsigned *left, const unsigned *right, int *acc) {
+    const int lane = threadIdx.x;
+    const unsigned a[4] = {left[lane * 4], left[lane * 4 + 1], left[lane * 4 + 2], left[lane * 4 + 3]};
+    const unsigned b[2] = {right[lane * 2], right[lane * 2 + 1]};
+    int d[4] = {acc[lane * 4], acc[lane * 4 + 1], acc[lane * 4 + 2], acc[lane * 4 + 3]};
+    mma_m16n8k32(d, a, b);
     for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
 }
