@@ -184,7 +184,7 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct{ n, dim, columns, sets, heads, spread int }{
 		{1, 1, 0, 1, 1, 127}, {63, 16, 1, 2, 3, 1}, {64, 17, 3, 3, 9, 127}, {129, 24, 2, 9, 2, 127}, {500, 100, 5, 4, 12, 2}, {1100, 8, 3, 2, 70, 1},
 		// Many heads: panels of 64 that are full and not, rows that end within a warp's.
-		{17, 16, 0, 64, 1, 127}, {700, 48, 1, 3, 64, 127}, {65, 100, 0, 9, 20, 127}, {130, 200, 0, 70, 1, 1}, {33, 384, 1, 1, 150, 127},
+		{17, 16, 0, 64, 1, 127}, {700, 48, 1, 3, 64, 127}, {65, 100, 0, 9, 20, 127}, {70, 64, 0, 9, 20, 127}, {130, 200, 0, 70, 1, 1}, {33, 384, 1, 1, 150, 127},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			b := random(rng, c.n, c.dim, c.spread)

@@ -2,14 +2,17 @@
 """Breaks the kernels, one place at a time, and checks that the tests notice.
 
 Each mutation is one of: a barrier taken away, a bound moved by one, a lane or bin
-taken from beside. The simulator is built with the broken source and the tests of
-the package of its name run against it, under up to three schedules, of which one must fail.
+taken from beside. The simulator is built with the broken source and the tests that use
+it run against it, under up to three schedules, of which one must fail.
+Arguments are names of sources, which are then the only ones.
 """
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 CUDA = pathlib.Path(__file__).resolve().parent.parent
 BUILD = CUDA / "build"
@@ -44,6 +47,17 @@ RULES = [
     (r"2 \* width\]", "width]", "keys for values"),
     (r"expf\(top\[q\] - higher\)", "1", "the softmax is not kept up"),
     (r"t < end; t", "t < end - 1; t", "the last token is forgotten"),
+    (r"head\(heads\[set\.first \+ h\]\)", "head(heads[set.first])", "one head for all"),
+    (r"\(k - 1\) \* threads\] < y", "k * threads] < y", "the best out of order"),
+    (r"leaf \|= ", "leaf = ", "one split for all"),
+    (r"t < h\.(table|tree)_end", r"t + 1 < h.\1_end", "the last part of a head is forgotten"),
+    (r"mask\[row >> 6\] >> \(row & 63\)", "mask[row >> 6] >> (row & 31)", "another row's bit"),
+    (r"h % many_heads < count", "h % many_heads <= count", "a head that nobody wrote"),
+    (r"c < wide\)", "c < wide - 1)", "the last codes are forgotten"),
+    (r"row\[r\] < n ", "row[r] <= n ", "a row too many"),
+    (r"8 \* j \+ 2 \* t", "8 * j + t", "another column of the fragment"),
+    (r"\(part \* many_heads", "((1 - part) * many_heads", "high bytes for low"),
+    (r"x < -most\)", "x < most)", "every score the least"),
     (r"return; // a whole warp", "return; __syncthreads();", "a barrier that not all reach"),
 ]
 
@@ -51,12 +65,20 @@ RULES = [
 EQUIVALENT = {
     "const bool wanted = row <= n": "only a row that is a multiple of 32 could be one too many, and a block's rows end there",
     "if (lane <= here) {": "the score of a key that nobody wrote is not a number, which fmaxf drops, and its weight is 0",
+    "h % many_heads <= count": "nobody takes the products of a head behind the last",
+    "if (row[r] <= n": "a segment has room for a multiple of 64 rows, and nobody takes the products of one behind the last",
     "const float weight = lane <= here": "the score there is -Inf, whose weight is 0",
 }
 
 
-# Tests of a source that are enough, where all take long.
-RUN = {"encoder.cu": "^TestEncode$"}
+# The package whose tests a source has to pass, and those that are enough where all take
+# long; else the package of its name, and all.
+RUN = {
+    "encoder.cu": ("encoder", "^TestEncode$"),
+    "score.cu": ("scan", "^TestPlan$"),
+    "many.cu": ("scan", "^(TestManyCodes|TestPlan)$"),
+    "rows.cuh": ("scan", "^Test(Best|Plan|Extremes)$"),
+}
 
 
 def mutations(text):
@@ -71,21 +93,25 @@ def mutations(text):
 
 
 def caught(source, text):
-    folder = BUILD / "mutant"
-    folder.mkdir(parents=True, exist_ok=True)
-    mutant = folder / source.name
-    mutant.write_text(text)
-    others = [str(p) for p in sorted((CUDA / "kernels").glob("*.cu")) if p != source]
-    env = dict(os.environ, KERNELS=" ".join([*others, str(mutant)]))
-    built = subprocess.run([CUDA / "sim" / "build.sh", "mutant"], env=env, capture_output=True, text=True)
-    if built.returncode:
-        return True, "does not compile"
-    for seed in range(1, 4):
-        for test in [BUILD / "tests" / (source.stem + ".test")]:
-            run = dict(os.environ, CI="true", LD_LIBRARY_PATH=str(BUILD / "sim-mutant"), KINDRED_SIM_SEED=str(seed),
+    """Whether the tests notice that source holds text, and how."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        folder = pathlib.Path(folder)
+        # A header is read from beside the source that includes it.
+        for part in (CUDA / "kernels").glob("*.cu*"):
+            (folder / part.name).write_text(text if part == source else part.read_text())
+        users = [folder / source.name] if source.suffix == ".cu" else [folder / p.name for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()]
+        built = subprocess.run([CUDA / "sim" / "build.sh", "mutant", folder, *users], capture_output=True, text=True)
+        if built.returncode:
+            if " error: " not in built.stderr:
+                sys.exit(built.stderr)
+            return True, "does not compile"
+        package, tests = RUN.get(source.name, (source.stem, "."))
+        for seed in range(1, 4):
+            run = dict(os.environ, CI="true", LD_LIBRARY_PATH=str(folder), KINDRED_SIM_SEED=str(seed),
                        LD_PRELOAD=ASAN, ASAN_OPTIONS="detect_leaks=0:handle_segv=0")
+            command = [BUILD / "tests" / f"{package}.test", "-test.run", tests, "-test.failfast", "-test.timeout", "150s", "-test.short"]
             try:
-                done = subprocess.run([test, "-test.run", RUN.get(source.name, "."), "-test.failfast", "-test.timeout", "150s", "-test.short"], env=run, cwd=CUDA / source.stem, capture_output=True, text=True, timeout=170)
+                done = subprocess.run(command, env=run, cwd=CUDA / package, capture_output=True, text=True, timeout=170)
             except subprocess.TimeoutExpired:
                 return True, "it hangs"
             if done.returncode:
@@ -95,18 +121,18 @@ def caught(source, text):
 
 
 def main():
-    missed = total = 0
-    for source in sorted((CUDA / "kernels").glob("*.cu")):
-        for line, why, text in mutations(source.read_text()):
-            total += 1
-            ok, how = caught(source, text)
+    sources = sorted(p for p in (CUDA / "kernels").glob("*.cu*") if p.suffix == ".cu" or p.name in RUN)
+    todo = [(source, line, why, text) for source in sources if source.name in sys.argv[1:] or not sys.argv[1:] for line, why, text in mutations(source.read_text())]
+    missed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (source, line, why, _), (ok, how) in zip(todo, pool.map(lambda m: caught(m[0], m[3]), todo)):
             print(f"{source.name}:{line}: {why}: {'caught: ' + how if ok else 'NOT CAUGHT'}", flush=True)
             missed += not ok
-    if total < 10:
-        sys.exit(f"{total} mutations only: the rules no longer fit the kernels")
+    if len(todo) < 10 and not sys.argv[1:]:
+        sys.exit(f"{len(todo)} mutations only: the rules no longer fit the kernels")
     if missed:
-        sys.exit(f"{missed} of {total} broken kernels pass the tests")
-    print(f"all {total} broken kernels were caught")
+        sys.exit(f"{missed} of {len(todo)} broken kernels pass the tests")
+    print(f"all {len(todo)} broken kernels were caught")
 
 
 if __name__ == "__main__":
