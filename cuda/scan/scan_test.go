@@ -279,7 +279,7 @@ func TestLost(t *testing.T) {
 				t.Fatalf("%s=%d: %v, want %v", c.env, n, err, c.kind)
 			}
 			_, again := p.Best(t.Context(), 500, mask, heads, size)
-			if c.kind == cuda.ErrLost && !errors.Is(again, cuda.ErrLost) || c.kind == cuda.ErrLaunch && again != nil {
+			if lost := errors.Is(c.kind, cuda.ErrLost); lost != errors.Is(again, cuda.ErrLost) || !lost && again != nil {
 				t.Fatalf("%s=%d, the second time: %v", c.env, n, again)
 			}
 			if err := errors.Join(p.Close(), d.Close()); err != nil {
