@@ -72,6 +72,16 @@ static inline void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint3
     }
 }
 
+// mma_m16n8k32_u8 is mma_m16n8k32 whose B is of unsigned bytes: a byte's upper bit is
+// worth 128, not -128.
+static inline void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    const uint32_t upper[2] = {b[0] >> 7 & 0x01010101u, b[1] >> 7 & 0x01010101u};
+    int more[4] = {};
+    mma_m16n8k32(d, a, b);
+    mma_m16n8k32(more, a, upper);
+    for (int i = 0; i < 4; i++) d[i] = int(uint32_t(d[i]) + (uint32_t(more[i]) << 8));
+}
+
 // cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
 // What it copies is there after the thread's cp_async_wait, for others after a barrier
 // behind that.
@@ -98,6 +108,12 @@ static __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigne
 
 static __device__ __forceinline__ void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

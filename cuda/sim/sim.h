@@ -146,6 +146,7 @@ inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 inline double __longlong_as_double(long long x) { return kindred::unpack<double>(kindred::pack(x)); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
