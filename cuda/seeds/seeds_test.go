@@ -57,6 +57,9 @@ func random(rng *rand.Rand, n, dim, spread int) *base {
 			b.mask[r/64] |= 1 << (r % 64)
 		}
 	}
+	if n%64 > 0 { // of no row, and not to be looked at
+		b.mask[n/64] |= ^uint64(0) << (n % 64)
+	}
 	return b
 }
 

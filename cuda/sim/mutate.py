@@ -59,6 +59,12 @@ RULES = [
     (r"\(part \* many_heads", "((1 - part) * many_heads", "high bytes for low"),
     (r"x < -most\)", "x < most)", "every score the least"),
     (r"return; // a whole warp", "return; __syncthreads();", "a barrier that not all reach"),
+    (r"mma_m16n8k32_u8\(sum", "mma_m16n8k32(sum", "the sign of a lower byte"),
+    (r"\) - off\[r\]\)", ") + off[r])", "a bound that keeps out what may be best"),
+    (r"l == lane_of", "l != lane_of", "the lanes whose best was not taken go on"),
+    (r"__syncwarp\(\);(\n\s+double sum)", r"\1", "a lane reads what others have not written"),
+    (r"\(32 - here % 32\)", "(31 - here % 32)", "a word beside"),
+    (r"c < at\[r\]", "c > at[r]", "the last of equals"),
 ]
 
 # Mutations that no test can see, by a piece of their line: why.
