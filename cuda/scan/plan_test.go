@@ -315,3 +315,57 @@ func TestManyCodes(t *testing.T) {
 		checkPlan(t, p, b, 70, randomMask(rng, 70, 90), plan, nil, size)
 	}
 }
+
+// TestSeeds: sets of many vectors alone, of which the highest count, between others, over
+// segments and tiles, with ties and with codes at both ends of a short.
+func TestSeeds(t *testing.T) {
+	d := open(t)
+	rng := rand.New(rand.NewPCG(17, 18))
+	for _, spread := range []int{1, 127} {
+		b := random(rng, 200, 20, spread)
+		p, err := New(d, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		p.perSegment = 128
+		if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+			t.Fatal(err)
+		}
+		plan, bins := randomPlan(rng, 200, 20, 2, 6, 3)
+		for i, s := range []Set{{Reduce: Max}, {Reduce: TopMean, Top: 5}, {Reduce: Mean}, {Reduce: TopMean, Top: 1}} {
+			for k := range 9 + 20*i {
+				h := randomHeads(rng, 1, 20)[0]
+				h.Codes[k%20] = math.MaxInt16 - int16(k)
+				s.Heads = append(s.Heads, SumHead{Head: h})
+			}
+			plan.Sets = slices.Insert(plan.Sets, 2*i, s)
+			if p.bySeeds(&s) != (s.Reduce != Mean) {
+				t.Errorf("reduction %d of %d vectors: by package seeds: %v", s.Reduce, len(s.Heads), p.bySeeds(&s))
+			}
+			if s.Common = &s.Heads[0]; p.bySeeds(&s) {
+				t.Error("a set with a common head is given to package seeds, which doesn't add it")
+			}
+		}
+		done := 0
+		plan.Progress = func(now, total int) {
+			if now < done || now > total || total != 200 {
+				t.Errorf("%d of %d done after %d", now, total, done)
+			}
+			done = now
+		}
+		size := slices.Repeat([]int{20}, len(plan.Sets))
+		out := slices.Repeat([][]float32{nil}, len(plan.Sets))
+		for s := range out {
+			out[s] = make([]float32, 200)
+		}
+		if err := p.Scores(t.Context(), 200, randomMask(rng, 200, 100), plan, out); err != nil || done != 200 {
+			t.Fatalf("%d done: %v", done, err)
+		}
+		plan.Progress = nil
+		checkPlan(t, p, b, 200, randomMask(rng, 200, 70), plan, bins, size)
+		if held := d.Metrics().Held["seeds"]; held != 0 {
+			t.Errorf("%d bytes for seeds are left", held)
+		}
+	}
+}

@@ -169,12 +169,20 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 	}
 	for first := 0; first < len(plan.Sets); {
 		part := Plan{Columns: plan.Columns, Sets: plan.Sets[first:]}
-		count := min(group(part.Sets, manyHeads), sets)
+		count := p.beforeSeeds(part.Sets[:min(group(part.Sets, manyHeads), sets)])
+		seeds := count == 0
+		count = max(count, 1)
 		if plan.Progress != nil {
 			part.Progress = func(done, _ int) { plan.Progress((first*n+count*done)/len(plan.Sets), n) }
 		}
 		part.Sets = part.Sets[:count]
-		if err := p.part(ctx, n, mask, &part, func(w *pass) error { return then(w, first) }); err != nil {
+		next := func(w *pass) error { return then(w, first) }
+		if seeds {
+			err = p.seeded(ctx, n, mask, &part.Sets[0], part.Progress, next)
+		} else {
+			err = p.part(ctx, n, mask, &part, next)
+		}
+		if err != nil {
 			return err
 		}
 		first += count

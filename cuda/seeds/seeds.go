@@ -89,10 +89,7 @@ func check(h *Head, dim int) error {
 	}
 	sum := int64(0)
 	for _, c := range h.Codes {
-		sum += int64(max(c, -c))
-		if c == math.MinInt16 {
-			return fmt.Errorf("a code of %d: want one whose negative is a code", c)
-		}
+		sum += max(int64(c), -int64(c))
 	}
 	if sum > math.MaxInt32/127 {
 		return fmt.Errorf("codes whose sizes add up to %d: want at most %d, so that no sum of products overflows", sum, math.MaxInt32/127)
@@ -193,6 +190,13 @@ func (s *Set) pitch() int {
 
 func (s *Set) shared(warps, top int) int {
 	return ringBytes + warps*32*(s.pitch()+4*8*top)
+}
+
+// Fits says why rows of dim codes and the mean of the top of their scores are more than a
+// block of the device has shared memory for, nil where they are not.
+func Fits(d *cuda.Device, dim, top int) error {
+	_, err := (&Set{d: d, dim: dim, stride: (dim + 15) &^ 15}).warps(top)
+	return err
 }
 
 // warps is how many a block has: the more, the more rows share a reading of the heads.

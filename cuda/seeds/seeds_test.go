@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
-	"github.com/kindred-search/kindred/cuda/scan"
 )
 
 func open(t *testing.T) *cuda.Device {
@@ -75,6 +74,9 @@ func randomHeads(rng *rand.Rand, count, dim, most int, biased bool) []Head {
 		if h%17 == 0 { // the ends of what bytes hold
 			out[h].Codes[rng.IntN(dim)] = int16(most)
 			out[h].Codes[rng.IntN(dim)] = int16(-most)
+			if most == math.MaxInt16 {
+				out[h].Codes[rng.IntN(dim)] = math.MinInt16
+			}
 		}
 		if biased && rng.IntN(2) == 0 {
 			out[h].Bias = rng.NormFloat64()
@@ -235,35 +237,6 @@ func TestNear(t *testing.T) {
 	}
 }
 
-// TestAsScan: package scan, which forms every score, says the same.
-func TestAsScan(t *testing.T) {
-	d := open(t)
-	rng := rand.New(rand.NewPCG(21, 4))
-	b, heads := random(rng, 100, 48, 127), randomHeads(rng, 70, 48, 32767, true)
-	p, err := scan.New(d, 48)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
-		t.Fatal(err)
-	}
-	set := scan.Set{Reduce: scan.TopMean, Top: 5}
-	for _, h := range heads {
-		set.Heads = append(set.Heads, scan.SumHead{Head: scan.Head(h)})
-	}
-	want := [][]float32{make([]float32, 100)}
-	if err := p.Scores(t.Context(), 100, b.mask, &scan.Plan{Sets: []scan.Set{set}}, want); err != nil {
-		t.Fatal(err)
-	}
-	s, err := New(t.Context(), d, 48, heads)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	same(t, "scan", onDevice(t, d, b, s, 5, false), want[0])
-}
-
 // TestRefused: what cannot be done is an error that says so, and nothing is left on the
 // device.
 func TestRefused(t *testing.T) {
@@ -281,7 +254,6 @@ func TestRefused(t *testing.T) {
 		"another dimension": make1(t.Context(), 3, good),
 		"a scale of NaN":    make1(t.Context(), 2, []Head{{Codes: []int16{1, 2}, Scale: math.NaN()}}),
 		"an infinite bias":  make1(t.Context(), 2, []Head{{Codes: []int16{1, 2}, Bias: math.Inf(1)}}),
-		"a code too low":    make1(t.Context(), 1, []Head{{Codes: []int16{math.MinInt16}}}),
 		"sums too large":    make1(t.Context(), 600, []Head{{Codes: slices.Repeat([]int16{32767}, 600)}}),
 		"cancelled":         make1(ended, 2, good),
 	} {
@@ -330,8 +302,11 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := wide.warps(1); err == nil {
+	if _, err := wide.warps(1); err == nil || Fits(d, 1<<15, 1) == nil {
 		t.Error("a megabyte of rows fits a block")
+	}
+	if err := Fits(d, 384, 16); err != nil {
+		t.Error(err)
 	}
 	if err := errors.Join(b.Free(), s.Close(), s.Close(), wide.Close()); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,86 @@
+package scan
+
+import (
+	"context"
+	"errors"
+
+	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/seeds"
+)
+
+// bySeeds says whether a set is scored by package seeds, which writes no product: one of
+// more vectors than go through a pass at once, and nothing else, of which the highest
+// count.
+func (p *Population) bySeeds(s *Set) bool {
+	if len(s.Heads) <= headsMost || s.Common != nil || s.Reduce != Max && s.Reduce != TopMean || seeds.Fits(p.d, p.dim, s.highest()) != nil {
+		return false
+	}
+	for h := range s.Heads {
+		if s.Heads[h].Codes == nil || len(s.Heads[h].Tables)+len(s.Heads[h].Trees) > 0 {
+			return false
+		}
+	}
+	return s.highest() >= 1 && s.highest() <= min(len(s.Heads), TopMost)
+}
+
+// highest is how many of the heads' scores count.
+func (s *Set) highest() int {
+	if s.Reduce == TopMean {
+		return s.Top
+	}
+	return 1
+}
+
+// beforeSeeds is how many of these sets come before the first that package seeds scores.
+func (p *Population) beforeSeeds(sets []Set) int {
+	for i := range sets {
+		if p.bySeeds(&sets[i]) {
+			return i
+		}
+	}
+	return len(sets)
+}
+
+// seeded scores the first n rows under such a set, and gives the pass to then.
+func (p *Population) seeded(ctx context.Context, n int, mask []uint64, set *Set, progress func(done, total int), then func(w *pass) error) (err error) {
+	heads := make([]seeds.Head, len(set.Heads))
+	for h := range heads {
+		heads[h] = seeds.Head(set.Heads[h].Head)
+	}
+	s, err := seeds.New(ctx, p.d, p.dim, heads)
+	if err != nil {
+		return err
+	}
+	w := &pass{p: p, n: n, sets: 1}
+	defer func() {
+		err = errors.Join(err, s.Close())
+		for _, b := range w.all {
+			err = errors.Join(err, b.Free())
+		}
+	}()
+	if err := w.allocPlan(len(mask), &packed{}, 0); err != nil {
+		return err
+	}
+	if err := p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Upload(q, w.mask, 0, mask) }); err != nil {
+		return err
+	}
+	for i, scores := range w.scores {
+		segment := p.segments[i]
+		for from := 0; from < w.rows[i]; from += w.tile() {
+			rows := min(w.tile(), w.rows[i]-from)
+			err := p.d.Do(ctx, func(q *cuda.Queue) error {
+				return s.Score(q, seeds.Rows{
+					N: int64(rows), Codes: segment.codes, CodesAt: int64(from) * int64(p.stride), Scales: segment.scales, ScalesAt: int64(from) * 4,
+					Mask: w.mask, MaskAt: int64(segment.first+from) / 8,
+				}, set.highest(), set.Reduce == Max, scores, int64(from)*4)
+			})
+			if err != nil {
+				return err
+			}
+			if progress != nil {
+				progress(segment.first+from+rows, n)
+			}
+		}
+	}
+	return then(w)
+}
