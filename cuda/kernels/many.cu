@@ -4,9 +4,9 @@
 //
 //   dots_many      a warp multiplies 16 rows by 64 heads, 64 bytes of a row a step
 //
-// A head's short is 256 high + low, both signed bytes, so that two products of bytes,
-// exact in 32 bits, give the one that dots_int8 gives: 256 * high + low wraps around
-// as integers do, and ends where the CPU's sum is, which fits.
+// A head's short is 256 high + low, the high byte signed and the low one not, so that
+// two products of bytes, exact in 32 bits, give the one that dots_int8 gives: 256 * high
+// + low wraps around as integers do, and ends where the CPU's sum is, which fits.
 //
 // A product doesn't care for the order of its terms, as long as both sides have the
 // same. So no fragment is shuffled into the layout of the manual: a lane reads 16
@@ -63,8 +63,10 @@ KERNEL(dots_many)(const signed char *codes, const signed char *split, int *dots,
                     int4 y = make_int4(0, 0, 0, 0);
                     if (c < wide) y = shared[(part * many_heads + 8 * j + g) * wide + c];
                     const uint32_t b[2][2] = {{static_cast<uint32_t>(y.x), static_cast<uint32_t>(y.y)}, {static_cast<uint32_t>(y.z), static_cast<uint32_t>(y.w)}};
-                    mma_m16n8k32(sum[part][j], a[0], b[0]);
-                    mma_m16n8k32(sum[part][j], a[1], b[1]);
+                    for (int half = 0; half < 2; half++) {
+                        if (part == 0) mma_m16n8k32(sum[part][j], a[half], b[half]);
+                        else mma_m16n8k32_u8(sum[part][j], a[half], b[half]);
+                    }
                 }
         }
 #pragma unroll

@@ -8,8 +8,6 @@ const (
 	manyHeads   = 64 // of a launch of dots_many
 	manyThreads = 128
 	manyRows    = manyThreads / 32 * 16 // of a block
-	// highest is the largest code whose high byte is signed: 127 * 256 + 127.
-	highest = 127<<8 + 127
 )
 
 // pitch is the distance of heads in the shared memory of dots_many.
@@ -24,22 +22,12 @@ func (p *Population) pitch() int {
 // byTensors says whether these vectors are multiplied by dots_many. Few are not: the
 // tensor cores would mostly multiply nothing.
 func (p *Population) byTensors(vectors []Head) bool {
-	if len(vectors) <= headsMost || 2*manyHeads*p.pitch() > p.d.Info().SharedPerBlock {
-		return false
-	}
-	for _, h := range vectors {
-		for _, c := range h.Codes {
-			if c > highest {
-				return false
-			}
-		}
-	}
-	return true
+	return len(vectors) > headsMost && 2*manyHeads*p.pitch() <= p.d.Info().SharedPerBlock
 }
 
 // lay puts the codes of vectors where the kernels read them: one after the other, or
 // for dots_many 64 at a time, all high bytes and then all low ones, such that
-// code = 256 * high + low.
+// code = 256 * high + low, of which low is unsigned.
 func (p *Population) lay(vectors []Head) []int16 {
 	if !p.byTensors(vectors) {
 		out := make([]int16, len(vectors)*p.stride)
@@ -54,9 +42,8 @@ func (p *Population) lay(vectors []Head) []int16 {
 		at := h / manyHeads * 2 * manyHeads * p.stride
 		high, low := at+h%manyHeads*p.stride, at+(manyHeads+h%manyHeads)*p.stride
 		for j, c := range v.Codes {
-			l := int8(c)
-			put(out, high+j, int8((int(c)-int(l))>>8))
-			put(out, low+j, l)
+			put(out, high+j, int8(c>>8))
+			put(out, low+j, int8(c))
 		}
 	}
 	return out

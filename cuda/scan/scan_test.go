@@ -89,8 +89,7 @@ func (b *base) best(n int, mask []uint64, h Head, k int) []uint64 {
 
 func randomHeads(rng *rand.Rand, count, dim int) []Head {
 	var out []Head
-	// Beyond highest the tensor cores are left alone: TestManyCodes and TestExtremes go there.
-	most := min(highest, math.MaxInt32/(127*dim))
+	most := min(math.MaxInt16, math.MaxInt32/(127*dim))
 	for range count {
 		h := Head{Scale: rng.Float64(), Codes: make([]int16, dim)}
 		for j := range h.Codes {
