@@ -16,10 +16,9 @@
 // word and moves its sum by 128 zero bytes a step, by four look-ups in shared memory; the
 // lanes' sums are moved by what lies between them at the end.
 //
-// Bytes and operations a row of dim 384: quantise reads 1,536 and writes 388, with five
-// divisions in double a number (two of them twice, in place of memory): bound by
-// bandwidth where double runs at half the rate of float, and by the divisions where it
-// does at a 64th. The halves move 6 bytes a number. crc_parts reads 4 bytes for four
+// Bytes and operations a row of dim 384: quantise reads 1,536 and writes 388, with four
+// divisions in double a number, some ten operations each: on a par with bandwidth where
+// double runs at half the rate of float, and the bound where it does at a 64th. The halves move 6 bytes a number. crc_parts reads 4 bytes for four
 // look-ups, which meet in banks some three times each: about 10 bytes a clock and
 // processor.
 
@@ -67,14 +66,18 @@ KERNEL(quantise)(const float *rows, signed char *codes, float *scales, unsigned 
         if (lane == 0)
             for (int j = 0; j < dim; j++) sum = __dadd_rn(sum, square[j]);
         const double norm = __dsqrt_rn(__shfl_sync(0xffffffffu, sum, 0));
-        const auto unit = [&](int j) { return __double2float_rn(__ddiv_rn(__ddiv_rn(x[j], top), norm)); };
+        __syncwarp(); // the squares are read: the numbers at unit length take their place
+        float *const unit = reinterpret_cast<float *>(square);
         float largest = 0;
-        for (int j = lane; j < dim; j += 32) largest = fmaxf(largest, fabsf(unit(j)));
+        for (int j = lane; j < dim; j += 32) {
+            unit[j] = __double2float_rn(__ddiv_rn(__ddiv_rn(x[j], top), norm));
+            largest = fmaxf(largest, fabsf(unit[j]));
+        }
         for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
         int squares = 0; // at most 32,768 numbers of 127: below 2^30
         for (int j = lane; j < stride; j += 32) {
             int c = 0;
-            if (j < dim) c = static_cast<int>(rint(__ddiv_rn(__dmul_rn(unit(j), 127), largest)));
+            if (j < dim) c = static_cast<int>(rint(__ddiv_rn(__dmul_rn(unit[j], 127), largest)));
             to[j] = static_cast<signed char>(c);
             squares += c * c;
         }
