@@ -139,7 +139,7 @@ static void bytes(uint64_t seed) {
         for (int c = 0; c < 32; c++) A[r][c] = static_cast<signed char>((r * 37 + c * 11) % 256 - 128);
     for (int r = 0; r < 32; r++)
         for (int c = 0; c < 8; c++) B[r][c] = static_cast<signed char>((r * 29 + c * 53) % 256 - 128);
-    int acc[32][4];
+    int acc[32][4], more[32][4];
     for (int lane = 0; lane < 32; lane++) {
         const int groupID = lane >> 2, threadID_in_group = lane % 4;
         for (int i = 0; i < 16; i++) { // the manual's a_i
@@ -151,20 +151,24 @@ static void bytes(uint64_t seed) {
             const int row = i < 4 ? threadID_in_group * 4 + (i & 3) : threadID_in_group * 4 + (i & 3) + 16;
             right[lane][i] = B[row][groupID];
         }
-        for (int i = 0; i < 4; i++) acc[lane][i] = 2147483647 - lane - i; // the sum wraps around
+        for (int i = 0; i < 4; i++) acc[lane][i] = more[lane][i] = 2147483647 - lane - i; // the sum wraps around
     }
     const void *a = left, *b = right;
-    void *d = acc;
-    void *params[] = {&a, &b, &d};
+    void *d = acc, *e = more;
+    void *params[] = {&a, &b, &d, &e};
     const std::string fault = launch("fragment_bytes", 32, params, seed);
     WANT(fault.empty(), "%s", fault.c_str());
     for (int lane = 0; lane < 32; lane++) {
         const int groupID = lane >> 2, threadID_in_group = lane % 4;
         for (int i = 0; i < 4; i++) { // c_i
             const int row = i < 2 ? groupID : groupID + 8, col = threadID_in_group * 2 + (i & 1);
-            unsigned want = static_cast<unsigned>(2147483647 - lane - i);
-            for (int k = 0; k < 32; k++) want += static_cast<unsigned>(A[row][k] * B[k][col]);
+            unsigned want = static_cast<unsigned>(2147483647 - lane - i), other = want;
+            for (int k = 0; k < 32; k++) {
+                want += static_cast<unsigned>(A[row][k] * B[k][col]);
+                other += static_cast<unsigned>(A[row][k] * static_cast<unsigned char>(B[k][col]));
+            }
             WANT(acc[lane][i] == static_cast<int>(want), "mma of bytes: lane %d, c%d is %d, want %d", lane, i, acc[lane][i], static_cast<int>(want));
+            WANT(more[lane][i] == static_cast<int>(other), "mma with unsigned bytes: lane %d, c%d is %d, want %d", lane, i, more[lane][i], static_cast<int>(other));
         }
     }
 }

@@ -24,12 +24,14 @@ KERNEL(fragment)(const __half *matrix, unsigned *loaded, const unsigned *left, c
 }
 
 // fragment_bytes: multiplies a lane's bytes left [32, 16] and right [32, 8] onto ints acc
-// [32, 4]. One warp.
-KERNEL(fragment_bytes)(const unsigned *left, const unsigned *right, int *acc) {
+// [32, 4], and onto more [32, 4] with the right ones unsigned. One warp.
+KERNEL(fragment_bytes)(const unsigned *left, const unsigned *right, int *acc, int *more) {
     const int lane = threadIdx.x;
     const unsigned a[4] = {left[lane * 4], left[lane * 4 + 1], left[lane * 4 + 2], left[lane * 4 + 3]};
     const unsigned b[2] = {right[lane * 2], right[lane * 2 + 1]};
     int d[4] = {acc[lane * 4], acc[lane * 4 + 1], acc[lane * 4 + 2], acc[lane * 4 + 3]};
     mma_m16n8k32(d, a, b);
-    for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
+    for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i], d[i] = more[lane * 4 + i];
+    mma_m16n8k32_u8(d, a, b);
+    for (int i = 0; i < 4; i++) more[lane * 4 + i] = d[i];
 }
