@@ -8,5 +8,9 @@
 // rows, ties included, are all that leaves the device. Memory is planned before it
 // is allocated.
 //
-// The kernels are in cuda/kernels/scan.cu.
+// Sets of heads, with tables, trees and reductions, are a [Plan]: [Population.Scores] and
+// [Population.BestOf]. Those of many vectors alone, of which the highest count, are scored
+// by package seeds.
+//
+// The kernels are in cuda/kernels/scan.cu, score.cu and many.cu.
 package scan
