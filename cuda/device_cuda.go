@@ -128,7 +128,7 @@ type driver struct {
 	ordinal int
 	ctx     cu.CUContext
 	stream  cu.Stream
-	events  [2]cu.Event
+	events  [events]cu.Event
 	modules []cu.Module
 	kernels map[string]cu.Function
 	most    int // bytes of dynamic shared memory
@@ -309,6 +309,10 @@ func handle(f cu.Function) C.CUfunction { return *(*C.CUfunction)(unsafe.Pointer
 
 func (d *driver) mark(i int) error {
 	return d.err("cuEventRecord", d.events[i].Record(d.stream))
+}
+
+func (d *driver) reached(i int) error {
+	return d.err("cuEventSynchronize", d.events[i].Synchronize())
 }
 
 func (d *driver) between() (float64, error) {

@@ -58,7 +58,7 @@ func TestBuffers(t *testing.T) {
 		for i := range p.Bytes {
 			p.Bytes[i] = byte(i)
 		}
-		if err := q.UploadPinned(b, 336, p, 64); err != nil {
+		if err := q.UploadPinned(b, 336, p, 0, 64); err != nil {
 			return err
 		}
 		return Download(q, out, b, 0)
@@ -83,7 +83,7 @@ func TestBuffers(t *testing.T) {
 		"before":         func(q *Queue) error { return q.Zero(b, -1, 1) },
 		"too long":       func(q *Queue) error { return Download(q, make([]byte, 401), b, 0) },
 		"no buffer":      func(q *Queue) error { return q.Zero(nil, 0, 1) },
-		"pinned too few": func(q *Queue) error { return q.UploadPinned(b, 0, p, 65) },
+		"pinned too few": func(q *Queue) error { return q.UploadPinned(b, 0, p, 1, 64) },
 		"an argument":    func(q *Queue) error { return q.Launch("refine", Launch{}, At(b, 401)) },
 	} {
 		if err := d.Do(t.Context(), f); err == nil {

@@ -62,18 +62,30 @@ func Download[T number](q *Queue, dst []T, b *Buffer, off int64) error {
 	return q.d.b.download(raw, b.at+uint64(off))
 }
 
-// UploadPinned is [Upload] that may go on after it returns: p must not be changed
-// before [Device.Do] has ended.
-func (q *Queue) UploadPinned(b *Buffer, off int64, p *Pinned, n int) error {
-	if n < 0 || n > len(p.Bytes) {
-		return fmt.Errorf("CUDA device %d: upload of %d bytes from %d pinned ones", q.d.info.Ordinal, n, len(p.Bytes))
+// UploadPinned is [Upload] of n bytes of p, from byte at on, that may go on after it
+// returns: they must not be changed before [Device.Do] has ended, or [Queue.Reached] says
+// that they were read.
+func (q *Queue) UploadPinned(b *Buffer, off int64, p *Pinned, at, n int) error {
+	if at < 0 || n < 0 || at > len(p.Bytes)-n {
+		return fmt.Errorf("CUDA device %d: upload of bytes %d to %d of %d pinned ones", q.d.info.Ordinal, at, at+n, len(p.Bytes))
 	}
 	if err := q.within("upload", b, off, int64(n)); err != nil || n == 0 {
 		return err
 	}
 	q.d.uploaded.Add(int64(n))
-	return q.d.b.uploadPinned(b.at+uint64(off), p.Bytes[:n])
+	return q.d.b.uploadPinned(b.at+uint64(off), p.Bytes[at:at+n])
 }
+
+// Slots is how many things a queue can mark at a time.
+const Slots = 2
+
+// Mark remembers, as number slot below [Slots], what has been ordered so far.
+func (q *Queue) Mark(slot int) error { return q.d.b.mark(2 + slot) }
+
+// Reached waits until what the slot's last [Queue.Mark] remembered is done: what an
+// [Queue.UploadPinned] before it read may then be changed. A slot that was never marked
+// waits for nothing.
+func (q *Queue) Reached(slot int) error { return q.d.b.reached(2 + slot) }
 
 // Zero clears n bytes of b from off on.
 func (q *Queue) Zero(b *Buffer, off, n int64) error {

@@ -55,10 +55,9 @@ func put(shorts []int16, i int, x int8) {
 	shorts[i/2] = shorts[i/2]&^(0xff<<shift) | int16(uint16(uint8(x))<<shift)
 }
 
-// multiply orders the products of rows [from, from + n) of a segment with all vectors.
-func (w *pass) multiply(q *cuda.Queue, s *segment, from, n int, mask cuda.Arg) error {
+// multiply orders the products of n rows at codes with all vectors.
+func (w *pass) multiply(q *cuda.Queue, codes cuda.Arg, n int, mask cuda.Arg) error {
 	p := w.p
-	codes := cuda.At(s.codes, int64(from)*int64(p.stride))
 	if p.byTensors(w.heads) {
 		for h := 0; h < len(w.heads); h += manyHeads {
 			err := q.Launch("dots_many", cuda.Launch{Grid: [3]int{p.grid(n, manyRows)}, Block: [3]int{manyThreads}, Shared: 2 * manyHeads * p.pitch()},

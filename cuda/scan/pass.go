@@ -102,10 +102,12 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 		count := len(w.heads)
 		for i, scores := range w.scores {
 			s := p.segments[i]
-			err := q.Launch("scan_int8", cuda.Launch{
-				Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
-			}, cuda.At(s.codes, 0), cuda.At(s.scales, 0), cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
-				cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
+			err := p.with(q, s, 0, w.rows[i], func(codes, scales cuda.Arg) error {
+				return q.Launch("scan_int8", cuda.Launch{
+					Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
+				}, codes, scales, cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
+					cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
+			})
 			if err != nil {
 				return err
 			}

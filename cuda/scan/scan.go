@@ -33,24 +33,30 @@ type Head struct {
 	Scale, Bias float64
 }
 
-// Population is a copy of int8 rows on a device. It is safe for concurrent use.
+// Population is a copy of int8 rows on a device, as far as its memory goes: the rows
+// beyond stay with the host, and every pass streams them past. It is safe for concurrent
+// use.
 type Population struct {
 	d           *cuda.Device
 	dim, stride int
 	perSegment  int // rows, a multiple of 64
+	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
 
 	mu       sync.Mutex
 	segments []*segment
+	stage    *stage    // nil while all rows are on the device
 	columns  []*column // the one asked for last at the end
 	rows     int
 	closed   bool
 }
 
-// segment holds rows [first, first + rows).
+// segment holds rows [first, first + rows), of which it has room for so many. Those of
+// one that is streamed are the caller's.
 type segment struct {
-	codes, scales *cuda.Buffer
-	first, rows   int
+	codes, scales     *cuda.Buffer // nil: streamed
+	hosted            []hosted
+	first, rows, room int
 }
 
 // New returns an empty population of rows of dim codes. The device stays the
@@ -60,7 +66,7 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
 	}
 	stride := (dim + 15) &^ 15
-	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), tileBytes: dotsBytes}, nil
+	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes}, nil
 }
 
 // Rows returns how many rows there are.
@@ -70,8 +76,11 @@ func (p *Population) Rows() int {
 	return p.rows
 }
 
-// Append copies rows behind those there are: codes [n, dim] and scales [n]. After
-// an error none of them counts.
+// Append puts rows behind those there are: codes [n, dim] and scales [n], which must not
+// change while the population lives, for what does not fit the device stays where it is. Memory is
+// planned before it is taken: a segment is only made where what passes over the rows
+// need stays free, and where not even these fit the error wraps [cuda.ErrOutOfMemory], with
+// the numbers. After an error none of the rows counts.
 func (p *Population) Append(ctx context.Context, codes []int8, scales []float32) error {
 	if len(codes) != len(scales)*p.dim {
 		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), p.dim)
@@ -90,7 +99,7 @@ func (p *Population) Append(ctx context.Context, codes []int8, scales []float32)
 				return errors.Join(err, p.cut(was))
 			}
 		}
-		n := min(len(scales), p.perSegment-s.rows)
+		n := min(len(scales), s.room-s.rows)
 		if err := p.write(ctx, s, codes[:n*p.dim], scales[:n]); err != nil {
 			return errors.Join(err, p.cut(was))
 		}
@@ -102,15 +111,32 @@ func (p *Population) Append(ctx context.Context, codes []int8, scales []float32)
 
 // last is the segment that has room, nil for none.
 func (p *Population) last() *segment {
-	if n := len(p.segments); n > 0 && p.segments[n-1].rows < p.perSegment {
+	if n := len(p.segments); n > 0 && p.segments[n-1].rows < p.segments[n-1].room {
 		return p.segments[n-1]
 	}
 	return nil
 }
 
+// rowBytes is what a row takes.
+func (p *Population) rowBytes() int64 { return int64(p.stride) + 4 }
+
 func (p *Population) grow() (*segment, error) {
-	s := &segment{first: p.rows}
-	var err error
+	s := &segment{first: p.rows, room: p.perSegment}
+	free, _, err := p.d.Memory()
+	if err != nil {
+		return nil, err
+	}
+	// Once rows are streamed, the device is as full as it may be.
+	if p.stage != nil || free < int64(p.perSegment)*p.rowBytes()+p.passBytes(p.rows+p.perSegment) {
+		s.room = p.perTile
+		if p.stage == nil {
+			if p.stage, err = p.newStage(); err != nil {
+				return nil, err
+			}
+		}
+		p.segments = append(p.segments, s)
+		return s, nil
+	}
 	if s.codes, err = p.d.Alloc("rows", int64(p.perSegment)*int64(p.stride)); err != nil {
 		return nil, err
 	}
@@ -119,6 +145,12 @@ func (p *Population) grow() (*segment, error) {
 	}
 	p.segments = append(p.segments, s)
 	return s, nil
+}
+
+// passBytes is what has to be free for a pass over so many rows: the scores of two heads and the
+// list, their histograms, products of a tile, the mask, and the stage of what is streamed.
+func (p *Population) passBytes(rows int) int64 {
+	return int64(rows)*(2*4+8) + int64(rows)/8 + 2*bins*4 + int64(p.tileBytes) + 2*int64(p.perTile)*p.rowBytes()
 }
 
 // cut takes back rows from an append that failed, and the segments that were made for
@@ -131,7 +163,7 @@ func (p *Population) cut(rows int) error {
 		p.segments = p.segments[:n-1]
 	}
 	if n := len(p.segments); n > 0 {
-		p.segments[n-1].rows = rows - p.segments[n-1].first
+		p.segments[n-1].cut(rows - p.segments[n-1].first)
 	}
 	all = append(all, p.shrink())
 	return errors.Join(all...)
@@ -140,6 +172,10 @@ func (p *Population) cut(rows int) error {
 func (s *segment) free() error { return errors.Join(s.codes.Free(), s.scales.Free()) }
 
 func (p *Population) write(ctx context.Context, s *segment, codes []int8, scales []float32) error {
+	if s.codes == nil {
+		s.hosted = append(s.hosted, hosted{codes, scales})
+		return nil
+	}
 	if p.stride != p.dim {
 		padded := make([]int8, len(scales)*p.stride)
 		for i := range scales {
@@ -167,7 +203,8 @@ func (p *Population) Close() error {
 	for _, c := range p.columns {
 		all = append(all, c.free())
 	}
-	p.segments, p.columns, p.rows = nil, nil, 0
+	all = append(all, p.stage.free())
+	p.segments, p.columns, p.stage, p.rows = nil, nil, nil, 0
 	return errors.Join(all...)
 }
 
@@ -198,6 +235,11 @@ func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Hea
 	if each < 1 {
 		return nil, fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", p.dim, p.d.Info().SharedPerBlock)
 	}
+	sets, err := p.setsAtOnce(n)
+	if err != nil {
+		return nil, err
+	}
+	each = min(each, sets)
 	out := make([][]uint64, 0, len(heads))
 	for first := 0; first < len(heads); first += each {
 		end := min(first+each, len(heads))

@@ -329,3 +329,85 @@ func TestRefused(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// small opens a device of so many bytes of memory, under the simulator.
+func small(t *testing.T, bytes int) *cuda.Device {
+	t.Helper()
+	if d := open(t); !d.Info().Simulated {
+		t.Skip("only the simulator has as little memory as is asked for")
+	}
+	t.Setenv("KINDRED_SIM_MEMORY", strconv.Itoa(bytes))
+	return open(t)
+}
+
+// TestStreamed: rows that don't fit the device are streamed, with the same lists and
+// scores; in tiles that are not full, grown and cut.
+func TestStreamed(t *testing.T) {
+	rng := rand.New(rand.NewPCG(21, 22))
+	const n = 1300
+	for dim, memory := range map[int]int{16: 90_000, 23: 90_000, 100: 110_000} {
+		d := small(t, memory)
+		b := random(rng, n, dim, 127)
+		p, err := New(d, dim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.perSegment, p.perTile, p.tileBytes = 256, 128, 2048
+		if dim == 16 { // so that some fit
+			p.perSegment = 1024
+		}
+		plan, bins := randomPlan(rng, n, dim, 2, 4, 5)
+		heads := randomHeads(rng, 11, dim)
+		for lo := 0; lo < n; {
+			hi := min(n, lo+1+rng.IntN(700))
+			if err := p.Append(t.Context(), b.codes[lo*dim:hi*dim], b.scales[lo:hi]); err != nil {
+				t.Fatal(err)
+			}
+			mask := randomMask(rng, hi, 80)
+			check(t, p, b, hi, mask, heads, []int{1, 5, hi, 0, 300, 20, 20, 20, 20, 20, 7})
+			checkPlan(t, p, b, hi, mask, plan, bins, []int{3, 0, hi, 40})
+			lo = hi
+		}
+		fits := 0
+		for _, s := range p.segments {
+			if s.codes != nil {
+				fits += s.rows
+			}
+		}
+		if p.Streamed() == 0 || p.Streamed()+fits != n || fits == 0 {
+			t.Errorf("dim %d: %d rows are streamed, %d are on the device", dim, p.Streamed(), fits)
+		}
+		// Rows that are taken back leave the others as they are.
+		p.mu.Lock()
+		err = p.cut(n - 333)
+		p.mu.Unlock()
+		if err != nil || p.Rows() != n-333 {
+			t.Fatalf("%d rows, %v", p.Rows(), err)
+		}
+		check(t, p, b, n-333, randomMask(rng, n-333, 90), heads[:2], []int{10, 400})
+		if err := p.Append(t.Context(), b.codes[(n-333)*dim:], b.scales[n-333:]); err != nil {
+			t.Fatal(err)
+		}
+		check(t, p, b, n, randomMask(rng, n, 90), heads[:2], []int{10, 400})
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTooSmall: where not even the stage fits, the error has the numbers.
+func TestTooSmall(t *testing.T) {
+	d := small(t, 60_000)
+	p, err := New(d, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	var full *cuda.OutOfMemoryError
+	if err := p.Append(t.Context(), make([]int8, 160), make([]float32, 10)); !errors.As(err, &full) || full.Asked == 0 || full.Total != 60_000 {
+		t.Fatalf("%v", err)
+	}
+	if p.Rows() != 0 {
+		t.Errorf("%d rows", p.Rows())
+	}
+}

@@ -20,7 +20,7 @@ const (
 
 // binned is a column's bins of one segment's rows, as many as have been asked for.
 type binned struct {
-	bins *cuda.Buffer // [perSegment] shorts
+	bins *cuda.Buffer // [room of the segment] shorts
 	rows int
 }
 
@@ -50,7 +50,7 @@ func (p *Population) column(ctx context.Context, want Column, n int) (*column, e
 			break
 		}
 		if i == len(c.segments) {
-			b, err := p.d.Alloc("columns", int64(p.perSegment)*2)
+			b, err := p.d.Alloc("columns", int64(s.room)*2)
 			if err != nil {
 				return nil, err
 			}
@@ -190,11 +190,11 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 	return p.oldest(plan.Columns)
 }
 
-// setsAtOnce is how many sets' scores of n rows take at most half of what is free on
+// setsAtOnce is how many sets' scores of n rows, and histograms, take at most half of what is free on
 // the device, at least one.
 func (p *Population) setsAtOnce(n int) (int, error) {
 	free, _, err := p.d.Memory()
-	return int(max(1, min(manyHeads, free/2/(4*int64(n))))), err
+	return int(max(1, min(manyHeads, free/2/(4*int64(n)+4*bins)))), err
 }
 
 func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass) error) (err error) {
@@ -303,12 +303,14 @@ func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns 
 				return err
 			}
 			mask := cuda.At(w.mask, int64(s.first+from)/8)
-			if err := w.multiply(q, s, from, n, mask); err != nil {
-				return err
-			}
-			return q.Launch("finish", cuda.Launch{Grid: [3]int{p.grid(n, finishThreads)}, Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
-				cuda.At(w.dots, 0), cuda.At(s.scales, int64(from)*4), mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
-				cuda.At(w.answers, 0), cuda.At(scores, int64(from)*4), cuda.I64(int64(n)), cuda.I64(int64(w.rows[i])))
+			return p.with(q, s, from, n, func(codes, scales cuda.Arg) error {
+				if err := w.multiply(q, codes, n, mask); err != nil {
+					return err
+				}
+				return q.Launch("finish", cuda.Launch{Grid: [3]int{p.grid(n, finishThreads)}, Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
+					cuda.At(w.dots, 0), scales, mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
+					cuda.At(w.answers, 0), cuda.At(scores, int64(from)*4), cuda.I64(int64(n)), cuda.I64(int64(w.rows[i])))
+			})
 		})
 		if err != nil {
 			return err

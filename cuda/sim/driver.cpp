@@ -73,6 +73,7 @@ struct Stream {
 struct Event {
     std::chrono::steady_clock::time_point at;
     bool recorded = false;
+    Stream *stream = nullptr;
 };
 
 struct Module { int dummy; };
@@ -394,7 +395,25 @@ CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     Event *event = reinterpret_cast<Event *>(e);
+    event->recorded = false;
+    event->stream = stream_of(s);
     stream_of(s)->work.push_back([=] { event->at = std::chrono::steady_clock::now(); event->recorded = true; return CUDA_SUCCESS; });
+    return CUDA_SUCCESS;
+}
+
+// No more of the stream's work is done than what the event waits for.
+CUresult CUDAAPI cuEventSynchronize(CUevent e) {
+    Guard g(lock);
+    if (CUresult r = usable()) return r;
+    Event *event = reinterpret_cast<Event *>(e);
+    if (!event->stream) return CUDA_SUCCESS;
+    auto &work = event->stream->work;
+    while (!event->recorded && !work.empty()) {
+        auto f = std::move(work.front());
+        work.erase(work.begin());
+        if (CUresult r = f()) return r;
+        if (context->lost) return context->lost;
+    }
     return CUDA_SUCCESS;
 }
 
