@@ -102,7 +102,8 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 		count := len(w.heads)
 		for i, scores := range w.scores {
 			s := p.segments[i]
-			err := p.with(q, s, 0, w.rows[i], func(codes, scales cuda.Arg) error {
+			err := p.with(q, s, 0, w.rows[i], func(at lying) error {
+				codes, scales := at.args()
 				return q.Launch("scan_int8", cuda.Launch{
 					Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
 				}, codes, scales, cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),

@@ -303,7 +303,8 @@ func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns 
 				return err
 			}
 			mask := cuda.At(w.mask, int64(s.first+from)/8)
-			return p.with(q, s, from, n, func(codes, scales cuda.Arg) error {
+			return p.with(q, s, from, n, func(at lying) error {
+				codes, scales := at.args()
 				if err := w.multiply(q, codes, n, mask); err != nil {
 					return err
 				}

@@ -69,10 +69,12 @@ func (p *Population) seeded(ctx context.Context, n int, mask []uint64, set *Set,
 		for from := 0; from < w.rows[i]; from += w.tile() {
 			rows := min(w.tile(), w.rows[i]-from)
 			err := p.d.Do(ctx, func(q *cuda.Queue) error {
-				return s.Score(q, seeds.Rows{
-					N: int64(rows), Codes: segment.codes, CodesAt: int64(from) * int64(p.stride), Scales: segment.scales, ScalesAt: int64(from) * 4,
-					Mask: w.mask, MaskAt: int64(segment.first+from) / 8,
-				}, set.highest(), set.Reduce == Max, scores, int64(from)*4)
+				return p.with(q, segment, from, rows, func(at lying) error {
+					return s.Score(q, seeds.Rows{
+						N: int64(rows), Codes: at.codes, CodesAt: at.codesAt, Scales: at.scales, ScalesAt: at.scalesAt,
+						Mask: w.mask, MaskAt: int64(segment.first+from) / 8,
+					}, set.highest(), set.Reduce == Max, scores, int64(from)*4)
+				})
 			})
 			if err != nil {
 				return err

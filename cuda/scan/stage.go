@@ -68,11 +68,21 @@ func (g *stage) free() error {
 	return errors.Join(all...)
 }
 
+// lying is where rows lie on the device.
+type lying struct {
+	codes, scales     *cuda.Buffer
+	codesAt, scalesAt int64
+}
+
+func (l lying) args() (codes, scales cuda.Arg) {
+	return cuda.At(l.codes, l.codesAt), cuda.At(l.scales, l.scalesAt)
+}
+
 // with gives f where rows [from, from + n) of a segment lie on the device, for kernels that
 // it launches. Streamed rows come from the host first.
-func (p *Population) with(q *cuda.Queue, s *segment, from, n int, f func(codes, scales cuda.Arg) error) error {
+func (p *Population) with(q *cuda.Queue, s *segment, from, n int, f func(at lying) error) error {
 	if s.codes != nil {
-		return f(cuda.At(s.codes, int64(from)*int64(p.stride)), cuda.At(s.scales, int64(from)*4))
+		return f(lying{s.codes, s.scales, int64(from) * int64(p.stride), int64(from) * 4})
 	}
 	g := p.stage
 	slot := g.next
@@ -90,7 +100,7 @@ func (p *Population) with(q *cuda.Queue, s *segment, from, n int, f func(codes, 
 	if err != nil {
 		return err
 	}
-	if err := f(cuda.At(g.codes[slot], 0), cuda.At(g.scales[slot], 0)); err != nil {
+	if err := f(lying{codes: g.codes[slot], scales: g.scales[slot]}); err != nil {
 		return err
 	}
 	return q.Mark(slot)
