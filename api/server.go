@@ -29,6 +29,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/embed/cache"
@@ -42,6 +43,8 @@ type Options struct {
 	Keys    *KeyStore
 	KV      index.KV     // for Idempotency-Key; nil turns it off
 	Cache   *cache.Cache // of vectors, for its metrics; nil: there is none
+	// Collectors are further metrics to show.
+	Collectors []prometheus.Collector
 	// Listen is the address the server will be bound to: with no key set, it
 	// must be a loopback one.
 	Listen string
@@ -124,7 +127,7 @@ func New(opt Options) (*Server, error) {
 	if len(keys) == 0 && !isLoopback(opt.Listen) {
 		return nil, fmt.Errorf("refusing to listen on %q without an API key: anyone could read the customers. Add a key with `kindred keys add`, or listen on 127.0.0.1", opt.Listen)
 	}
-	s := &Server{opt: opt, metrics: newMetrics(opt.Service, opt.Cache), closing: make(chan struct{}), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
+	s := &Server{opt: opt, metrics: newMetrics(opt.Service, opt.Cache, opt.Collectors), closing: make(chan struct{}), hosts: map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}}
 	for _, h := range opt.AllowedHosts {
 		s.hosts[strings.ToLower(h)] = true
 	}

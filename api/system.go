@@ -30,7 +30,7 @@ type metrics struct {
 	tokens   *prometheus.CounterVec
 }
 
-func newMetrics(svc *collection.Service, vectors *cache.Cache) *metrics {
+func newMetrics(svc *collection.Service, vectors *cache.Cache, more []prometheus.Collector) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kindred_http_requests_total", Help: "Requests answered, by route, method and status."}, []string{"route", "method", "status"}),
@@ -43,6 +43,7 @@ func newMetrics(svc *collection.Service, vectors *cache.Cache) *metrics {
 	if vectors != nil {
 		m.registry.MustRegister(&cacheCollector{vectors})
 	}
+	m.registry.MustRegister(more...)
 	return m
 }
 

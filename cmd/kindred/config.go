@@ -31,7 +31,7 @@ type Config struct {
 	MilvusPassword string `yaml:"milvus-password"`
 	MilvusPrefix   string `yaml:"milvus-prefix"` // of all names there
 
-	Device string `yaml:"device"` // auto, cpu or cuda
+	Device string `yaml:"device"` // auto, cpu, cuda, or as cuda:0,1
 
 	Threads   string `yaml:"threads"`   // cores to use; "" for all
 	Memory    string `yaml:"memory"`    // bytes the process may take, such as 2GiB; "" for any
@@ -59,7 +59,7 @@ func (c *Config) settings() []setting {
 		{name: "milvus-user", help: "user of --milvus", text: &c.MilvusUser},
 		{name: "milvus-password", help: "password of --milvus; better given as KINDRED_MILVUS_PASSWORD", text: &c.MilvusPassword},
 		{name: "milvus-prefix", def: "kindred", help: "what names in --milvus begin with: one for each installation", text: &c.MilvusPrefix},
-		{name: "device", def: "auto", help: "where populations are scored: auto (a CUDA device where this binary and machine have one), cpu or cuda", text: &c.Device},
+		{name: "device", def: "auto", help: "where populations are scored: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
 		{name: "precision", help: "arithmetic of models: fp32, int16, int8, or fp16 on a CUDA device (default int16)", text: &c.Precision},
@@ -205,8 +205,10 @@ func (c *Config) Validate() error {
 	default:
 		faults = append(faults, fmt.Errorf("engine %q: this version has flat, hnsw and auto", c.Engine))
 	}
-	if c.Device != deviceAuto && c.Device != deviceCPU && c.Device != deviceCUDA {
-		faults = append(faults, fmt.Errorf("device %q: want auto, cpu or cuda", c.Device))
+	if _, asked, err := deviceNumbers(c.Device); err != nil {
+		faults = append(faults, err)
+	} else if !asked && c.Device != deviceAuto && c.Device != deviceCPU {
+		faults = append(faults, fmt.Errorf("device %q: want auto, cpu, cuda, or numbers of devices as in cuda:0,1", c.Device))
 	}
 	return errors.Join(append(faults, c.validateLimits())...)
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,44 +24,86 @@ const (
 	deviceCUDA = "cuda"
 )
 
-// device is the first CUDA device, for tables and for models. One that was lost is
-// opened anew when it is asked for next.
+// device is the CUDA devices that --device names: all of them share every population, and
+// the first has the models. One that was lost is opened anew when a population or a model is made next.
 type device struct {
 	say func(format string, args ...any)
 
-	mu   sync.Mutex
-	open *cuda.Device
-	// Lists and batches made by the device, and by the CPU after an error.
+	mu    sync.Mutex
+	slots []slot
+	// Populations that are alive, for the metrics.
+	populations map[*sharded]struct{}
+	// Lists and batches made by the devices, and by the CPU after an error.
 	lists, batches, turns atomic.Int64
 }
 
-// theDevice opens what --device names, once; nil is the CPU. auto takes a device where
-// one can be used, and never the simulator; cuda fails where none can.
+// slot is one device: open, or nil where it could not be opened again.
+type slot struct {
+	ordinal int
+	open    *cuda.Device
+	opened  int64
+	past    cuda.Metrics // of what was open here before
+}
+
+// deviceNumbers are those that --device names after cuda: as in cuda:0,2; nil for all.
+func deviceNumbers(name string) (numbers []int, isCUDA bool, err error) {
+	list, some := strings.CutPrefix(name, deviceCUDA+":")
+	if !some {
+		return nil, name == deviceCUDA, nil
+	}
+	for _, x := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(x)
+		if err != nil || n < 0 || slices.Contains(numbers, n) {
+			return nil, true, fmt.Errorf("device %q: want numbers of devices, each once, as in cuda:0,1", name)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, true, nil
+}
+
+// theDevice opens what --device names, once; nil is the CPU. auto takes the devices that
+// can be used, and never the simulator; cuda fails where one cannot.
 func (a *app) theDevice() (*device, error) {
 	a.deviceOnce.Do(func() { a.device, a.deviceErr = a.findDevice() })
 	return a.device, a.deviceErr
 }
 
 func (a *app) findDevice() (*device, error) {
-	if a.cfg.Device != deviceAuto && a.cfg.Device != deviceCUDA {
+	numbers, asked, err := deviceNumbers(a.cfg.Device)
+	if err != nil {
+		return nil, err
+	}
+	if a.cfg.Device != deviceAuto && !asked {
 		return nil, nil
 	}
 	status := cuda.Probe()
-	if a.cfg.Device == deviceAuto && (len(status.Devices) == 0 || status.Devices[0].Simulated) {
+	if !asked && (len(status.Devices) == 0 || status.Devices[0].Simulated) {
 		return nil, nil // doctor says why
 	}
-	d, err := cuda.Open(0)
-	if err != nil && a.cfg.Device == deviceAuto {
-		a.say("the CUDA device is not used: %v", err)
+	if numbers == nil {
+		for i := range max(1, len(status.Devices)) { // without any, the first says why
+			numbers = append(numbers, i)
+		}
+	}
+	d := &device{say: a.say, populations: map[*sharded]struct{}{}}
+	for _, n := range numbers {
+		open, err := cuda.Open(n)
+		if err != nil && !asked {
+			a.say("CUDA device %d is not used: %v", n, err)
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("--device %s: %w (`kindred doctor` says more; --device auto goes on without)", a.cfg.Device, err), d.Close())
+		}
+		if len(d.slots) == 0 && open.Info().Simulated {
+			a.say("%s computes on the CPU, slowly: it is for tests", open.Info().Name)
+		}
+		d.slots = append(d.slots, slot{ordinal: n, open: open, opened: 1})
+	}
+	if len(d.slots) == 0 {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("--device cuda: %w (`kindred doctor` says more; --device auto goes on without)", err)
-	}
-	if d.Info().Simulated {
-		a.say("%s computes on the CPU, slowly: it is for tests", d.Info().Name)
-	}
-	return &device{say: a.say, open: d}, nil
+	return d, nil
 }
 
 // tables is d as tables take it, and models as models do; a nil device is none.
@@ -76,24 +121,70 @@ func (d *device) models() embed.Device {
 	return d
 }
 
-// current is the device, opened anew where it was lost.
-func (d *device) current() (*cuda.Device, error) {
+// current are the devices, those that were lost opened anew; one that cannot be is left
+// out while another is there.
+func (d *device) current() ([]*cuda.Device, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open != nil && d.open.Err() != nil {
-		if err := d.open.Close(); err != nil {
-			d.say("the CUDA device was lost: %v", err)
+	var out []*cuda.Device
+	var errs []error
+	for i := range d.slots {
+		s := &d.slots[i]
+		if s.open != nil && s.open.Err() != nil {
+			lost := s.open.Err()
+			s.past = s.metrics()
+			s.past.Allocated, s.past.Held = 0, nil
+			if err := s.open.Close(); err != nil {
+				lost = err
+			}
+			d.say("CUDA device %d was lost: %v", s.ordinal, lost)
+			s.open = nil
 		}
-		d.open = nil
-	}
-	if d.open == nil {
-		open, err := cuda.Open(0)
-		if err != nil {
-			return nil, err
+		if s.open == nil {
+			open, err := cuda.Open(s.ordinal)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			s.open = open
+			s.opened++
 		}
-		d.open = open
+		out = append(out, s.open)
 	}
-	return d.open, nil
+	if len(out) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	for _, err := range errs {
+		d.say("a CUDA device is left out: %v", err)
+	}
+	return out, nil
+}
+
+// metrics are the counts of all that was open here.
+func (s *slot) metrics() cuda.Metrics {
+	m := s.past
+	if s.open == nil {
+		return m
+	}
+	now := s.open.Metrics()
+	return cuda.Metrics{
+		Allocated: now.Allocated, Held: now.Held, Peak: max(m.Peak, now.Peak), Uploaded: m.Uploaded + now.Uploaded,
+		Downloaded: m.Downloaded + now.Downloaded, Launches: m.Launches + now.Launches, Kernels: m.Kernels + now.Kernels,
+	}
+}
+
+// sharded is a population on the devices, known to the metrics while it lives.
+type sharded struct {
+	*scan.Shards
+	d *device
+}
+
+// Close implements rows.Population.
+func (p *sharded) Close() error {
+	p.d.mu.Lock()
+	delete(p.d.populations, p)
+	p.d.mu.Unlock()
+	return p.Shards.Close()
 }
 
 // NewPopulation implements rows.Device.
@@ -102,7 +193,15 @@ func (d *device) NewPopulation(dim int) (rows.Population, error) {
 	if err != nil {
 		return nil, err
 	}
-	return scan.New(open, dim)
+	shards, err := scan.NewShards(open, dim)
+	if err != nil {
+		return nil, err
+	}
+	p := &sharded{Shards: shards, d: d}
+	d.mu.Lock()
+	d.populations[p] = struct{}{}
+	d.mu.Unlock()
+	return p, nil
 }
 
 // NewModel implements embed.Device.
@@ -111,7 +210,7 @@ func (d *device) NewModel(ctx context.Context, cfg encoder.Config, get encoder.T
 	if err != nil {
 		return nil, err
 	}
-	return encoder.New(ctx, open, cfg, get)
+	return encoder.New(ctx, open[0], cfg, get)
 }
 
 // NoteModel implements embed.Device.
@@ -134,17 +233,20 @@ func (d *device) Note(err error) {
 	d.say("the CPU makes a list that the CUDA device did not: %v", err)
 }
 
-// Close gives the device back.
+// Close gives the devices back.
 func (d *device) Close() error {
 	if d == nil {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open == nil {
-		return nil
+	var all []error
+	for i := range d.slots {
+		if d.slots[i].open != nil {
+			all = append(all, d.slots[i].open.Close())
+		}
 	}
-	return d.open.Close()
+	return errors.Join(all...)
 }
 
 // examineDevice says which devices there are, or why there are none.
@@ -162,7 +264,14 @@ func (a *app) examineDevice() []finding {
 			f.Found += fmt.Sprintf("%d devices; kernels for %s", len(status.Devices), strings.Join(cuda.Architectures(), ", "))
 		}
 	}
-	f.Wrong = a.cfg.Device == deviceCUDA && len(status.Devices) == 0
+	numbers, asked, _ := deviceNumbers(a.cfg.Device)
+	f.Wrong = asked && len(status.Devices) == 0
+	for _, n := range numbers {
+		if n >= len(status.Devices) {
+			f.Wrong = true
+			f.Found += fmt.Sprintf("; --device %s names device %d, which there is not", a.cfg.Device, n)
+		}
+	}
 	list := []finding{f}
 	for _, d := range status.Devices {
 		list = append(list, finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),

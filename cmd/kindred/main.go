@@ -139,7 +139,7 @@ func complete(cmd *cobra.Command) {
 		names = append(names, e.Name)
 	}
 	for flag, values := range map[string][]string{
-		"method": audience.Methods(), "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu"},
+		"method": audience.Methods(), "model": append([]string{"auto", "none"}, names...), "engine": {"flat", "hnsw", "auto"}, "precision": {"fp32", "int16", "int8"}, "device": {"auto", "cpu", "cuda"},
 		"encoding": {"utf-8", "gb18030", "utf-16le", "utf-16be", "windows-1252"}, "strategy": {"average_vector", "best_score"}, "layout": append([]string{export.Plain}, export.Layouts()...), "role": {api.RoleRead, api.RoleWrite, api.RoleAdmin},
 	} {
 		if cmd.LocalFlags().Lookup(flag) != nil {

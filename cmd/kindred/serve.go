@@ -105,6 +105,9 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFl
 	for _, m := range installed {
 		opt.Models = append(opt.Models, m.Manifest.Name)
 	}
+	if device, err := a.theDevice(); err == nil && device != nil {
+		opt.Collectors = append(opt.Collectors, device)
+	}
 	server, err := api.New(opt)
 	if err != nil {
 		return err

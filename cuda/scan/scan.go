@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kindred-search/kindred/cuda"
 )
@@ -49,6 +50,8 @@ type Population struct {
 	columns  []*column // the one asked for last at the end
 	rows     int
 	closed   bool
+
+	here, there atomic.Int64 // see Lie
 }
 
 // segment holds rows [first, first + rows), of which it has room for so many. Those of
@@ -90,6 +93,7 @@ func (p *Population) Append(ctx context.Context, codes []int8, scales []float32)
 	if p.closed {
 		return cuda.ErrClosed
 	}
+	defer p.counted()
 	was := p.rows
 	for len(scales) > 0 {
 		s := p.last()
@@ -196,6 +200,7 @@ func (p *Population) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	defer p.counted()
 	var all []error
 	for _, s := range p.segments {
 		all = append(all, s.free())

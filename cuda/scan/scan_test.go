@@ -385,20 +385,11 @@ func TestStreamed(t *testing.T) {
 			checkPlan(t, p, b, hi, mask, plan, bins, []int{3, 0, hi, 40})
 			lo = hi
 		}
-		fits := 0
-		for _, s := range p.segments {
-			if s.codes != nil {
-				fits += s.rows
-			}
-		}
-		if p.Streamed() == 0 || p.Streamed()+fits != n || fits == 0 {
-			t.Errorf("dim %d: %d rows are streamed, %d are on the device", dim, p.Streamed(), fits)
+		if device, streamed := p.Lie(); device == 0 || streamed == 0 || device+streamed != n {
+			t.Errorf("dim %d: %d rows are on the device and %d are streamed, of %d", dim, device, streamed, n)
 		}
 		// Rows that are taken back leave the others as they are.
-		p.mu.Lock()
-		err = p.cut(n - 333)
-		p.mu.Unlock()
-		if err != nil || p.Rows() != n-333 {
+		if err := p.truncate(n - 333); err != nil || p.Rows() != n-333 {
 			t.Fatalf("%d rows, %v", p.Rows(), err)
 		}
 		check(t, p, b, n-333, randomMask(rng, n-333, 90), heads[:2], []int{10, 400})

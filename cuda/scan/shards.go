@@ -69,13 +69,13 @@ func (s *Shards) Rows() int {
 	return s.rows
 }
 
-// Streamed is how many rows do not fit their devices, and are streamed by every pass.
-func (s *Shards) Streamed() int {
-	n := 0
+// Lie is [Population.Lie] of all.
+func (s *Shards) Lie() (device, streamed int) {
 	for _, p := range s.parts {
-		n += p.Streamed()
+		d, h := p.Lie()
+		device, streamed = device+d, streamed+h
 	}
-	return n
+	return device, streamed
 }
 
 // Append is [Population.Append].
@@ -110,6 +110,7 @@ func (p *Population) truncate(n int) error {
 	if p.closed || n >= p.rows {
 		return nil
 	}
+	defer p.counted()
 	return p.cut(n)
 }
 

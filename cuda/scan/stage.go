@@ -129,15 +129,20 @@ func (p *Population) gather(codes []int8, scales []float32, s *segment, from int
 	}
 }
 
-// Streamed is how many rows do not fit the device, and are streamed by every pass.
-func (p *Population) Streamed() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
+// Lie is how many rows are on the device, and how many do not fit it and are streamed by
+// every pass. It waits for nothing.
+func (p *Population) Lie() (device, streamed int) {
+	return int(p.here.Load()), int(p.there.Load())
+}
+
+// counted notes where the rows lie.
+func (p *Population) counted() {
+	here := 0
 	for _, s := range p.segments {
-		if s.codes == nil {
-			n += s.rows
+		if s.codes != nil {
+			here += s.rows
 		}
 	}
-	return n
+	p.here.Store(int64(here))
+	p.there.Store(int64(p.rows - here))
 }
