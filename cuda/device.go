@@ -51,16 +51,12 @@ type backend interface {
 	zero(dst uint64, n int64) error
 	load(name string, image []byte) error
 	launch(kernel string, l Launch, args []uint64) error
-	mark(i int) error          // records event i, below events, in the order of the work
+	mark(i int) error          // records event i, below 2 + Slots, in the order of the work
 	reached(i int) error       // waits for event i
 	between() (float64, error) // seconds from event 0 to 1, after wait
 	wait() error               // for all work
 	close() error
 }
-
-// events are what a backend has: the beginning and end of a call of Do, and the slots of
-// [Queue.Mark].
-const events = 2 + Slots
 
 // Device is an open device. It is safe for concurrent use.
 type Device struct {

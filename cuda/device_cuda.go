@@ -123,6 +123,9 @@ func describe(ordinal int) (Info, error) {
 	return info, nil
 }
 
+// events are the beginning and end of a call of [Device.Do], and the slots of [Queue.Mark].
+const events = 2 + Slots
+
 // driver is a device through gorgonia.org/cu.
 type driver struct {
 	ordinal int

@@ -18,10 +18,10 @@ for package in $($GO list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}
   packages+=("$package")
   $GO test -tags cuda -c -o "$build/tests/$(basename "$package").test" "$package"
 done
-# tests NAME=VALUE... runs all of them.
+# tests NAME=VALUE... runs all of them, in short where SHORT is set.
 tests() {
   for package in "${packages[@]}"; do
-    (cd "$package" && env CI=true "$@" "$build/tests/$(basename "$package").test" -test.failfast -test.timeout 10m) || return 1
+    (cd "$package" && env CI=true "$@" "$build/tests/$(basename "$package").test" -test.failfast -test.timeout 10m ${SHORT:+-test.short}) || return 1
   done
 }
 
@@ -32,6 +32,7 @@ g++ -std=c++20 -O2 -g -Wall -Wextra -Werror -DKINDRED_SIM -ffp-contract=off -Wno
 for seed in 1 2 3; do
   step "schedule $seed"
   tests LD_LIBRARY_PATH="$build/sim-plain" KINDRED_SIM_SEED=$seed
+  SHORT=1 # the other schedules, and the sanitizers
 done
 step "undefined behaviour"
 tests LD_LIBRARY_PATH="$build/sim-ubsan"
