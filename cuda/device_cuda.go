@@ -28,9 +28,10 @@ static CUresult kindred_host_free(void *p) { return cuMemFreeHost(p); }
 */
 import "C"
 
-// images are the compiled kernels: `make kernels` makes them, one file a source.
+// images are the compiled kernels, one file a source, and their manifest: `make kernels`
+// makes them.
 //
-//go:embed build/kernels/*.fatbin
+//go:embed build/kernels/*.fatbin build/kernels/manifest.json
 var images embed.FS
 
 const simulator = "Kindred simulator"
@@ -171,6 +172,15 @@ func open(ordinal int) (backend, Info, error) {
 		}
 	}
 	return d, info, nil
+}
+
+// built is the manifest of the images, nil where they have none.
+func built() []byte {
+	raw, err := images.ReadFile("build/kernels/manifest.json")
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 // loadAll loads every image.

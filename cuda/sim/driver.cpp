@@ -199,6 +199,9 @@ CUresult CUDAAPI cuCtxCreate_v4(CUcontext *out, CUctxCreateParams *, unsigned, C
     return CUDA_SUCCESS;
 }
 
+// As programs that were built with CUDA 12 call it.
+CUresult CUDAAPI cuCtxCreate_v2(CUcontext *out, unsigned flags, CUdevice device) { return cuCtxCreate_v4(out, nullptr, flags, device); }
+
 CUresult CUDAAPI cuCtxDestroy(CUcontext ctx) {
     Guard g(lock);
     Context *c = reinterpret_cast<Context *>(ctx);
@@ -425,6 +428,11 @@ CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
     *ms = std::chrono::duration<float, std::milli>(b->at - a->at).count();
     return CUDA_SUCCESS;
 }
+#ifdef cuEventElapsedTime // a name of its own since CUDA 13
+static CUresult elapsed(float *ms, CUevent from, CUevent to) { return cuEventElapsedTime(ms, from, to); }
+#undef cuEventElapsedTime
+CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to) { return elapsed(ms, from, to); }
+#endif
 
 CUresult CUDAAPI cuGetErrorName(CUresult code, const char **name) {
     switch (code) {

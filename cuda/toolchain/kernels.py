@@ -2,10 +2,11 @@
 """Compiles cuda/kernels/*.cu, each to one fatbin for every architecture.
 
 The fatbins are written to cuda/build/kernels, where the build tag cuda embeds
-them. kernels/manifest.json, which is committed, gets the hash of the sources and
-what ptxas says of each kernel: registers, spills, shared memory. Warnings are
-errors, and so are spills of kernels that a source does not allow by a line
-`// spills: NAME`.
+them, with a manifest: the hash of the sources and what ptxas says of each kernel,
+registers, spills, shared memory. That of the compiler which requirements.txt names is
+committed as kernels/manifest.json; others may be older, and know fewer architectures.
+Warnings are errors, and so are spills of kernels that a source does not allow by a
+line `// spills: NAME`.
 
 usage: kernels.py --home DIR [--check]    DIR holds bin/nvcc; --check: nothing is
                                           written, the manifest must be current
@@ -30,11 +31,11 @@ USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 
 
-def compiled(nvcc, source, target, env):
+def compiled(nvcc, source, target, architectures, env):
     """Compiles source to target; what ptxas says, kernel to architecture to figures."""
     command = [nvcc, "-fatbin", "-std=c++17", "-O3", "-lineinfo", "-Werror", "all-warnings",
                "-Xptxas", "-v", "-Xptxas", "-warn-spills", "--threads", "2", "-I", str(KERNELS)]
-    for a in ARCHITECTURES:
+    for a in architectures:
         command += ["-gencode", f"arch=compute_{a},code=sm_{a}"]
     command += ["-gencode", f"arch=compute_{LOWEST},code=compute_{LOWEST}", "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -75,19 +76,29 @@ def main():
     version = re.search(r"V([\d.]+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True, env=env).stdout)
     if not version:
         sys.exit(f"{nvcc} --version says no version")
+    ours = re.search(r"^nvidia-cuda-nvcc==([\d.]+)", (CUDA / "toolchain" / "requirements.txt").read_text(), re.M)[1] == version[1]
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, env=env).stdout.split()
+    architectures = [x for x in ARCHITECTURES if "sm_" + x.rstrip("a") in known]
+    if LOWEST not in architectures:
+        sys.exit(f"{nvcc} {version[1]} does not know sm_{LOWEST}: give a CUDA 12 or 13")
+    if left := [f"sm_{x}" for x in ARCHITECTURES if x not in architectures]:
+        print(f"nvcc {version[1]} does not know {', '.join(left)}: such devices compile the PTX of compute_{LOWEST} when they start")
     out = CUDA / "build" / "kernels"
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.fatbin"):
         old.unlink()
-    manifest = {"nvcc": version[1], "architectures": [f"sm_{x}" for x in ARCHITECTURES], "ptx": f"compute_{LOWEST}", "sources": {}, "kernels": {}}
+    manifest = {"nvcc": version[1], "architectures": [f"sm_{x}" for x in architectures], "ptx": f"compute_{LOWEST}", "sources": {}, "kernels": {}}
     for path in sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("*.cuh")]):
         manifest["sources"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     for source in sorted(KERNELS.glob("*.cu")):
-        manifest["kernels"][source.name] = compiled(str(nvcc), source, out / (source.stem + ".fatbin"), env)
-        print(f"{source.name}: {len(manifest['kernels'][source.name])} kernels for {len(ARCHITECTURES)} architectures and PTX")
+        manifest["kernels"][source.name] = compiled(str(nvcc), source, out / (source.stem + ".fatbin"), architectures, env)
+        print(f"{source.name}: {len(manifest['kernels'][source.name])} kernels for {len(architectures)} architectures and PTX")
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    (out / "manifest.json").write_text(text)
     path = KERNELS / "manifest.json"
-    if a.check:
+    if not ours:
+        print(f"nvcc {version[1]} is not the one of requirements.txt: kernels/manifest.json stays as it is")
+    elif a.check:
         old = json.loads(path.read_text()) if path.exists() else {}
         if old.get("sources") != manifest["sources"]:
             sys.exit("cuda/kernels/manifest.json is not of these sources: run `make kernels` and commit it")
