@@ -17,8 +17,8 @@ func TestManifest(t *testing.T) {
 	var m struct {
 		NVCC          string
 		Architectures []string
-		Sources map[string]string
-		Kernels map[string]map[string]map[string]struct {
+		Sources       map[string]string
+		Kernels       map[string]map[string]map[string]struct {
 			Registers   int
 			SpillStores int `json:"spill_stores"`
 			SpillLoads  int `json:"spill_loads"`
