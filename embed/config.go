@@ -116,8 +116,8 @@ func open(dir string, opt Options) (*Model, error) {
 		return nil, err
 	}
 	var device *onDevice
-	if info.Precision == FP16 {
-		if device, err = newOnDevice(opt.Device, cfg, pool, t); err != nil {
+	if info.Precision.onDevices() {
+		if device, err = newOnDevice(opt.Device, cfg, pool, info.Precision, t); err != nil {
 			return nil, err
 		}
 	}

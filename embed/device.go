@@ -12,7 +12,7 @@ import (
 	"github.com/kindred-search/kindred/embed/weights"
 )
 
-// Device runs models of precision [FP16]: see package cuda/encoder.
+// Device runs models of precision [FP16] and [BF16]: see package cuda/encoder.
 type Device interface {
 	NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (DeviceModel, error)
 	// NoteModel is told of every batch that the device encoded (nil), and of what kept
@@ -47,13 +47,13 @@ type onDevice struct {
 }
 
 // newOnDevice puts a model on its device.
-func newOnDevice(d Device, cfg config, pool pooling, t *weights.Tensors) (*onDevice, error) {
+func newOnDevice(d Device, cfg config, pool pooling, p Precision, t *weights.Tensors) (*onDevice, error) {
 	if d == nil {
-		return nil, fmt.Errorf("%w: precision fp16 is of CUDA devices: give --device cuda to a binary that `make build-cuda` built, or choose fp32, int16 or int8", ErrUnsupported)
+		return nil, fmt.Errorf("%w: precision %s is of CUDA devices: give --device cuda to a binary that `make build-cuda` built, or choose fp32, int16 or int8", ErrUnsupported, p)
 	}
 	o := &onDevice{device: d, tensors: t, cfg: encoder.Config{
 		Dim: cfg.Dim, Inner: cfg.Inner, Layers: cfg.Layers, Heads: cfg.Heads,
-		Vocab: cfg.Vocab, Positions: cfg.Positions, TokenTypes: cfg.TokenTypes, Eps: cfg.Eps, Pooling: string(pool),
+		Vocab: cfg.Vocab, Positions: cfg.Positions, TokenTypes: cfg.TokenTypes, Eps: cfg.Eps, Pooling: string(pool), Bfloat16: p == BF16,
 	}}
 	return o, o.open(context.Background())
 }

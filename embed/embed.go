@@ -35,7 +35,7 @@ type Options struct {
 	// Precision is how the model computes; "" means what the environment
 	// variable KINDRED_PRECISION says, or else DefaultPrecision.
 	Precision Precision
-	// Device runs the model where the precision is FP16.
+	// Device runs the model where the precision is FP16 or BF16.
 	Device Device
 }
 
@@ -73,7 +73,7 @@ type Model struct {
 	threads   int
 	scratches sync.Pool // of *scratch
 	tempo     tempo
-	device    *onDevice // of FP16, else nil
+	device    *onDevice // of FP16 and BF16, else nil
 }
 
 // Info describes m.

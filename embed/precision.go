@@ -8,7 +8,7 @@ import (
 
 // Precision is the arithmetic of the matrix products with the weights, which is
 // nearly all of the work. Attention, softmax, GELU and layer norms are fp32 in
-// every precision but fp16, and so are the vectors. docs/performance.md has the measured
+// every precision but fp16 and bf16, and so are the vectors. docs/performance.md has the measured
 // speeds and cosines; docs/adr/0006-precision.md says why int16 is the default.
 type Precision string
 
@@ -26,7 +26,13 @@ const (
 	// FP16 runs the whole model on a CUDA device, in halves with fp32 sums; see
 	// Options.Device. Where the device fails, texts are encoded here in fp32.
 	FP16 Precision = "fp16"
+	// BF16 is FP16 in bfloat16, for models whose activations leave the range of halves. It
+	// is clearly less accurate for all others.
+	BF16 Precision = "bf16"
 )
+
+// onDevices says whether a precision is of devices.
+func (p Precision) onDevices() bool { return p == FP16 || p == BF16 }
 
 // DefaultPrecision is what Open takes when neither the options nor the
 // environment variable KINDRED_PRECISION say otherwise.
@@ -38,10 +44,10 @@ const precisionVariable = "KINDRED_PRECISION"
 // ParsePrecision reads a precision's name.
 func ParsePrecision(name string) (Precision, error) {
 	switch p := Precision(name); p {
-	case FP32, Int16, Int8, FP16:
+	case FP32, Int16, Int8, FP16, BF16:
 		return p, nil
 	}
-	return "", fmt.Errorf("precision %q: choose fp32, int16 or int8, or fp16 on a CUDA device", name)
+	return "", fmt.Errorf("precision %q: choose fp32, int16 or int8, or fp16 or bf16 on a CUDA device", name)
 }
 
 // settle chooses the precision: p, else the environment's, else the default.

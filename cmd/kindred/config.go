@@ -35,7 +35,7 @@ type Config struct {
 
 	Threads   string `yaml:"threads"`   // cores to use; "" for all
 	Memory    string `yaml:"memory"`    // bytes the process may take, such as 2GiB; "" for any
-	Precision string `yaml:"precision"` // arithmetic of models: fp32, int16, int8, or fp16 on a device; "" for int16
+	Precision string `yaml:"precision"` // arithmetic of models: fp32, int16, int8, or fp16 or bf16 on a device; "" for int16
 
 	JSON  bool `yaml:"json"`  // results as JSON on standard output
 	Quiet bool `yaml:"quiet"` // no progress
@@ -62,7 +62,7 @@ func (c *Config) settings() []setting {
 		{name: "device", def: "auto", help: "where populations are scored: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
-		{name: "precision", help: "arithmetic of models: fp32, int16, int8, or fp16 on a CUDA device (default int16)", text: &c.Precision},
+		{name: "precision", help: "arithmetic of models: fp32, int16, int8, or fp16 or bf16 on a CUDA device (default int16)", text: &c.Precision},
 		{name: "json", help: "results as JSON on standard output", flag: &c.JSON},
 		{name: "quiet", help: "no progress", flag: &c.Quiet},
 	}

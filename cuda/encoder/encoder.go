@@ -140,7 +140,7 @@ func (m *Model) Encode(ctx context.Context, texts [][]int32) ([]float32, error) 
 		for j, i := range order[:n] {
 			row := vectors[j*m.cfg.Dim : (j+1)*m.cfg.Dim]
 			if x := float64(row[0]); math.IsNaN(x) || math.IsInf(x, 0) {
-				return nil, fmt.Errorf("the vector of text %d is not finite: a half is too narrow for this model, or its weights are damaged", i)
+				return nil, fmt.Errorf("the vector of text %d is not finite: halves are too narrow for this model (bf16 is not), or its weights are damaged", i)
 			}
 			copy(out[i*m.cfg.Dim:], row)
 		}
@@ -205,6 +205,9 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	perWarp := cuda.Launch{Grid: [3]int{(tokens + warpsABlock - 1) / warpsABlock}, Block: [3]int{blockThreads}}
 	var failed error
 	launch := func(kernel string, l cuda.Launch, args ...cuda.Arg) {
+		if c.Bfloat16 {
+			kernel += "_bf16"
+		}
 		if failed == nil {
 			failed = q.Launch(kernel, l, args...)
 		}

@@ -218,9 +218,15 @@ func TestEncode(t *testing.T) {
 		{Config{Dim: 40, Inner: 8, Heads: 20, Pooling: "max"}, []int{7, 1, 34}},
 		{Config{Dim: 256, Inner: 64, Heads: 2, Pooling: "mean"}, []int{9, 40}},
 		{Config{Dim: 8, Inner: 8, Heads: 1, Pooling: "mean"}, []int{1}},
+		{Config{Dim: 64, Inner: 128, Heads: 2, Pooling: "mean", Bfloat16: true}, []int{1, 2, 17, 33, 65}},
+		{Config{Dim: 72, Inner: 40, Heads: 3, Pooling: "max", Bfloat16: true}, []int{3, 33}},
 	} {
+		least := 0.9999
+		if c.cfg.Bfloat16 { // whose steps are eight times as wide
+			least = 0.999
+		}
 		c.cfg.Layers, c.cfg.Vocab, c.cfg.Positions, c.cfg.TokenTypes, c.cfg.Eps = 2, 50, 70, 2, 1e-12
-		t.Run(fmt.Sprint(c.cfg.Dim, c.cfg.Inner, c.cfg.Heads, c.cfg.Pooling), func(t *testing.T) {
+		t.Run(fmt.Sprint(c.cfg.Dim, c.cfg.Inner, c.cfg.Heads, c.cfg.Pooling, c.cfg.Bfloat16), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, uint64(c.cfg.Dim)))
 			oracle := random(rng, c.cfg)
 			m, err := New(t.Context(), d, c.cfg, oracle.get)
@@ -235,7 +241,7 @@ func TestEncode(t *testing.T) {
 			}
 			for i, ids := range in {
 				row := got[i*c.cfg.Dim : (i+1)*c.cfg.Dim]
-				if cos := cosine(oracle.encode(ids), row); !(cos >= 0.9999) {
+				if cos := cosine(oracle.encode(ids), row); !(cos >= least) {
 					t.Errorf("text %d of %d tokens: cosine %.6f to the oracle", i, len(ids), cos)
 				}
 				length := 0.0
@@ -372,6 +378,36 @@ func TestFaults(t *testing.T) {
 			}
 			if !errors.Is(err, c.kind) {
 				t.Fatalf("%s=%d: %v, want %v", c.env, n, err, c.kind)
+			}
+		}
+	}
+}
+
+// TestBfloat16: rounding to nearest even, at both ends and beyond.
+func TestBfloat16(t *testing.T) {
+	for x, want := range map[float32]uint16{
+		0: 0, 1: 0x3f80, -1: 0xbf80, 1 + 1.0/256: 0x3f80, 1 + 3.0/256: 0x3f82, 1 + 1.0/255: 0x3f81,
+		0x1.fep127: 0x7f7f, math.SmallestNonzeroFloat32: 0, 0x1p-133: 1, 0x1.8p-134: 1, 65519: 0x4780,
+	} {
+		if got := bfloat16(x); got != want {
+			t.Errorf("%g: %04x, want %04x", x, got, want)
+		}
+	}
+	c := Config{Dim: 8, Inner: 8, Heads: 1, Layers: 1, Vocab: 2, Positions: 2, TokenTypes: 1, Pooling: "mean"}
+	for _, bf := range []bool{false, true} {
+		for _, large := range []float32{70000, float32(math.Inf(1)), math.MaxFloat32} {
+			c.Bfloat16 = bf
+			_, _, err := pack(&c, func(_ string, shape ...int) ([]float32, error) {
+				n := 1
+				for _, s := range shape {
+					n *= s
+				}
+				x := make([]float32, n)
+				x[n-1] = large
+				return x, nil
+			})
+			if (err == nil) != (bf && large == 70000) {
+				t.Errorf("bfloat16 %v, a weight of %g: %v", bf, large, err)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package encoder_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,7 +18,8 @@ import (
 	"github.com/kindred-search/kindred/embed/weights"
 )
 
-// least is the cosine of halves to fp32 on the CPU that every text has to reach.
+// least is the cosine to fp32 on the CPU that every text has to reach, in halves and in
+// bfloat16.
 const least = 0.9999
 
 // TestRealModels encodes real texts with real weights on the device and in fp32 on the
@@ -56,11 +58,6 @@ func TestRealModels(t *testing.T) {
 			}
 			defer cpu.Close()
 			tensors := openTensors(t, dir)
-			m, err := encoder.New(t.Context(), d, readConfig(t, dir, cpu.Info().Pooling), func(name string, shape ...int) ([]float32, error) { return tensors.Want(name, shape...) })
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
 			var ids [][]int32
 			for _, text := range texts {
 				one, _ := cpu.Tokenizer().Encode(text, cpu.Info().MaxTokens, nil)
@@ -70,21 +67,31 @@ func TestRealModels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := m.Encode(t.Context(), ids)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dim, worst := cpu.Info().Dim, 1.0
-			for i, text := range texts {
-				cos := 0.0
-				for j, x := range want.Row(i) {
-					cos += float64(x) * float64(got[i*dim+j])
+			for _, bf := range []bool{false, true} {
+				cfg := readConfig(t, dir, cpu.Info().Pooling)
+				if cfg.Bfloat16 = bf; bf { // two texts are enough
+					ids = ids[:2]
 				}
-				if worst = math.Min(worst, cos); !(cos >= least) {
-					t.Errorf("%q: cosine %.6f to fp32 on the CPU", text, cos)
+				m, err := encoder.New(t.Context(), d, cfg, func(name string, shape ...int) ([]float32, error) { return tensors.Want(name, shape...) })
+				if err != nil {
+					t.Fatal(err)
 				}
+				got, err := m.Encode(t.Context(), ids)
+				if err = errors.Join(err, m.Close()); err != nil {
+					t.Fatal(err)
+				}
+				dim, worst := cpu.Info().Dim, 1.0
+				for i := range ids {
+					cos := 0.0
+					for j, x := range want.Row(i) {
+						cos += float64(x) * float64(got[i*dim+j])
+					}
+					if worst = math.Min(worst, cos); !(cos >= least) {
+						t.Errorf("%q, bfloat16 %v: cosine %.6f to fp32 on the CPU", texts[i], bf, cos)
+					}
+				}
+				t.Logf("bfloat16 %v: least cosine to fp32 on the CPU %.7f", bf, worst)
 			}
-			t.Logf("least cosine to fp32 on the CPU: %.7f", worst)
 		})
 	}
 }

@@ -14,6 +14,9 @@ type Config struct {
 	Vocab, Positions, TokenTypes int
 	Eps                          float32
 	Pooling                      string // mean, first, last or max
+	// Bfloat16 holds weights and activations in bfloat16, which has the range of fp32 and
+	// 8 bits of precision, instead of in halves, which have 11 bits and end at 65,504.
+	Bfloat16 bool
 }
 
 // pools are the kernel's numbers of ways to pool.
@@ -24,6 +27,8 @@ const (
 	dimMost  = 1024
 	headMost = 128
 	halfMost = 65504
+	// bfloat16Most is where rounding to bfloat16 gives infinity.
+	bfloat16Most = 0x1.ffp127
 )
 
 func (c *Config) check() error {
@@ -53,9 +58,10 @@ type Tensors func(name string, shape ...int) ([]float32, error)
 
 // packed are a model's tensors in two arrays, and where each begins.
 type packed struct {
-	halves []uint16
-	floats []float32
-	err    error
+	halves   []uint16
+	floats   []float32
+	bfloat16 bool
+	err      error
 }
 
 // half appends a tensor in halves and returns where it begins, in bytes.
@@ -65,14 +71,31 @@ func (p *packed) half(name string, x []float32) int64 {
 	}
 	at := int64(len(p.halves)) * 2
 	for i, v := range x {
-		if !(math.Abs(float64(v)) <= halfMost) && p.err == nil {
-			p.err = fmt.Errorf("tensor %s: element %d is %g, which no half holds: the model cannot run on a CUDA device", name, i, v)
+		switch most := math.Abs(float64(v)); {
+		case p.err != nil || most <= halfMost:
+		case p.bfloat16 && !(most < bfloat16Most):
+			p.err = fmt.Errorf("tensor %s: element %d is %g: the model cannot run on a CUDA device", name, i, v)
+		case !p.bfloat16:
+			p.err = fmt.Errorf("tensor %s: element %d is %g, which no half holds: the model cannot run in fp16 (bf16 has the range of fp32)", name, i, v)
 		}
 	}
 	n := len(p.halves)
 	p.halves = slices.Grow(p.halves, len(x))[:n+len(x)]
+	if p.bfloat16 {
+		for i, v := range x {
+			p.halves[n+i] = bfloat16(v)
+		}
+		return at
+	}
 	simd.Fp32ToFp16(p.halves[n:], x)
 	return at
+}
+
+// bfloat16 is the upper half of a number's bits, rounded to nearest even. The number is
+// below bfloat16Most.
+func bfloat16(x float32) uint16 {
+	b := math.Float32bits(x)
+	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
 func (p *packed) float(x []float32) int64 {
@@ -99,7 +122,7 @@ type places struct {
 
 // pack takes a model's tensors by BERT's names.
 func pack(c *Config, get Tensors) (*packed, *places, error) {
-	p, at := &packed{}, &places{}
+	p, at := &packed{bfloat16: c.Bfloat16}, &places{}
 	want := func(name string, shape ...int) []float32 {
 		if p.err != nil {
 			return nil

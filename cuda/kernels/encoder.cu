@@ -13,7 +13,8 @@
 //   pool         mean, first, last or maximum of a text's tokens, made unit length: a
 //                block a text
 //
-// Activations and weights are halves, sums floats. A token's values depend on its text
+// Activations and weights are halves, or bfloat16 in the kernels that are named so, sums
+// floats. A token's values depend on its text
 // alone: sums are added in the same order in any batch.
 //
 // Of MiniLM (dim 384, inner 1536), a token and layer: 1.77 M products on tensor cores
@@ -23,6 +24,14 @@
 #include "ptx.cuh"
 
 static constexpr int warp = 32;
+
+static __device__ __forceinline__ float wide(__half x) { return __half2float(x); }
+static __device__ __forceinline__ float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+static __device__ __forceinline__ void narrow(__half &to, float x) { to = __float2half_rn(x); }
+static __device__ __forceinline__ void narrow(__nv_bfloat16 &to, float x) { to = __float2bfloat16_rn(x); }
+// The last argument says of which type the fragments are.
+static __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const __half *) { mma_m16n8k16(d, a, b); }
+static __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const __nv_bfloat16 *) { mma_m16n8k16_bf16(d, a, b); }
 static constexpr int dim_most = 1024; // of a layer norm: 32 values a lane
 
 static __device__ float warp_sum(float x) {
@@ -37,7 +46,7 @@ static __device__ float warp_max(float x) {
 
 // normalise writes the layer norm of the values that a warp holds, value i of lane l
 // being element 32 i + l.
-static __device__ void normalise(float (&x)[dim_most / warp], int dim, int lane, const float *gamma, const float *beta, float eps, __half *out) {
+template <class T> static __device__ void normalise(float (&x)[dim_most / warp], int dim, int lane, const float *gamma, const float *beta, float eps, T *out) {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < dim_most / warp; i++)
@@ -51,42 +60,56 @@ static __device__ void normalise(float (&x)[dim_most / warp], int dim, int lane,
 #pragma unroll
     for (int i = 0; i < dim_most / warp; i++) {
         const int at = i * warp + lane;
-        if (at < dim) out[at] = __float2half_rn((x[i] - mean) * scale * gamma[at] + beta[at]);
+        if (at < dim) narrow(out[at], (x[i] - mean) * scale * gamma[at] + beta[at]);
     }
 }
 
 // embed_norm: words [vocabulary, dim], positions [most, dim] with the token type's
 // vector added; ids and places (in their text) [tokens]; out [tokens, dim]. Blocks of a
 // multiple of 32 threads.
-KERNEL(embed_norm)(const __half *words, const __half *positions, const int *ids, const int *places, const float *gamma, const float *beta,
-                   float eps, __half *out, int tokens, int dim) {
+template <class T> static __device__ void embed_norm_of(const T *words, const T *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                   float eps, T *out, int tokens, int dim) {
     const int lane = threadIdx.x % warp;
     const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
     if (token >= tokens) return; // a whole warp
-    const __half *word = words + static_cast<long long>(ids[token]) * dim;
-    const __half *place = positions + static_cast<long long>(places[token]) * dim;
+    const T *word = words + static_cast<long long>(ids[token]) * dim;
+    const T *place = positions + static_cast<long long>(places[token]) * dim;
     float x[dim_most / warp];
 #pragma unroll
     for (int i = 0; i < dim_most / warp; i++) {
         const int at = i * warp + lane;
-        x[i] = at < dim ? __half2float(word[at]) + __half2float(place[at]) : 0;
+        x[i] = at < dim ? wide(word[at]) + wide(place[at]) : 0;
     }
     normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
 }
+KERNEL(embed_norm)(const __half *words, const __half *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                   float eps, __half *out, int tokens, int dim) {
+    embed_norm_of(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+}
+KERNEL(embed_norm_bf16)(const __nv_bfloat16 *words, const __nv_bfloat16 *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                   float eps, __nv_bfloat16 *out, int tokens, int dim) {
+    embed_norm_of(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+}
 
 // layer_norm: in and out [tokens, dim]. Blocks of a multiple of 32 threads.
-KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, float eps, __half *out, int tokens, int dim) {
+template <class T> static __device__ void layer_norm_of(const T *in, const float *gamma, const float *beta, float eps, T *out, int tokens, int dim) {
     const int lane = threadIdx.x % warp;
     const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
     if (token >= tokens) return; // a whole warp
-    const __half *row = in + static_cast<long long>(token) * dim;
+    const T *row = in + static_cast<long long>(token) * dim;
     float x[dim_most / warp];
 #pragma unroll
     for (int i = 0; i < dim_most / warp; i++) {
         const int at = i * warp + lane;
-        x[i] = at < dim ? __half2float(row[at]) : 0;
+        x[i] = at < dim ? wide(row[at]) : 0;
     }
     normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
+}
+KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, float eps, __half *out, int tokens, int dim) {
+    layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
+}
+KERNEL(layer_norm_bf16)(const __nv_bfloat16 *in, const float *gamma, const float *beta, float eps, __nv_bfloat16 *out, int tokens, int dim) {
+    layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
 }
 
 // A block's tile of the product, and the slices of K that are in shared memory.
@@ -101,8 +124,8 @@ static __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.707
 // gemm: x [m, k], w [n, k], bias [n], residual and out [m, n]; out may be residual, and
 // residual none. k is a multiple of 8, n an even number. act 1 is GELU, before the
 // residual is added. Blocks of 128 threads: four warps of 32 x 32, grid (n / 64, m / 64).
-KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *residual, __half *out, int m, int n, int k, int act) {
-    SHARED(__half, shared, stages * (tile_m + tile_n) * tile_k);
+template <class T> static __device__ void gemm_of(const T *x, const T *w, const float *bias, const T *residual, T *out, int m, int n, int k, int act) {
+    SHARED(T, shared, stages * (tile_m + tile_n) * tile_k);
     const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
     const int first_m = blockIdx.y * tile_m, first_n = blockIdx.x * tile_n;
     const int warp_m = wid / 2 * 32, warp_n = wid % 2 * 32;
@@ -110,7 +133,7 @@ KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *
 
     // load asks for a slice of both operands: 64 rows of four chunks each.
     auto load = [&](int slice) {
-        __half *to = shared + slice % stages * (tile_m + tile_n) * tile_k;
+        T *to = shared + slice % stages * (tile_m + tile_n) * tile_k;
         for (int i = threadIdx.x; i < (tile_m + tile_n) * 4; i += blockDim.x) {
             const int row = i / 4 % tile_m, chunk = i % 4;
             const int at = slice * tile_k + chunk * 8;
@@ -133,8 +156,8 @@ KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *
         __syncthreads(); // slice s is here, and nobody reads the slice before any more
         if (s + stages - 1 < slices) load(s + stages - 1);
         cp_async_commit();
-        const __half *left = shared + s % stages * (tile_m + tile_n) * tile_k;
-        const __half *right = left + tile_m * tile_k;
+        const T *left = shared + s % stages * (tile_m + tile_n) * tile_k;
+        const T *right = left + tile_m * tile_k;
 #pragma unroll
         for (int kk = 0; kk < tile_k; kk += 16) {
             unsigned a[2][4], b[4][2];
@@ -153,7 +176,7 @@ KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma_m16n8k16(sum[i][j], a[i], b[j]);
+                for (int j = 0; j < 4; j++) multiply(sum[i][j], a[i], b[j], x);
         }
     }
 #pragma unroll
@@ -171,11 +194,17 @@ KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *
                 for (int c = 0; c < 2; c++) {
                     float v = sum[i][j][2 * half + c] + bias[col + c];
                     if (act == 1) v = gelu(v);
-                    if (residual) v += __half2float(residual[at + c]);
-                    out[at + c] = __float2half_rn(v);
+                    if (residual) v += wide(residual[at + c]);
+                    narrow(out[at + c], v);
                 }
             }
         }
+}
+KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *residual, __half *out, int m, int n, int k, int act) {
+    gemm_of(x, w, bias, residual, out, m, n, k, act);
+}
+KERNEL(gemm_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const float *bias, const __nv_bfloat16 *residual, __nv_bfloat16 *out, int m, int n, int k, int act) {
+    gemm_of(x, w, bias, residual, out, m, n, k, act);
 }
 
 // Queries of a block, keys that are in shared memory at a time, warps that share the
@@ -186,19 +215,19 @@ static constexpr int queries = 16, keys = 32, attention_warps = 4, head_most = 1
 // side by side; out [tokens, heads * size]. starts [texts + 1]; size is a multiple of 2,
 // at most 128. Blocks of 128 threads, grid (blocks of queries of the longest text, heads,
 // texts).
-KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
-    SHARED(__half, key, keys * (head_most + 2)); // rows two apart in banks
-    SHARED(__half, value, keys * (head_most + 2));
+template <class T> static __device__ void attention_of(const T *qkv, const int *starts, T *out, int heads, int size, float scale) {
+    SHARED(T, key, keys * (head_most + 2)); // rows two apart in banks
+    SHARED(T, value, keys * (head_most + 2));
     SHARED(float, query, queries * head_most);
     const int head = blockIdx.y, lane = threadIdx.x % warp, wid = threadIdx.x / warp;
     const int start = starts[blockIdx.z], tokens = starts[blockIdx.z + 1] - start;
     const int first = blockIdx.x * queries;
     if (first >= tokens) return; // the whole block
     const int width = heads * size;
-    const __half *base = qkv + static_cast<long long>(start) * 3 * width + head * size;
+    const T *base = qkv + static_cast<long long>(start) * 3 * width + head * size;
     for (int i = threadIdx.x; i < queries * size; i += blockDim.x) {
         const int q = first + i / size;
-        query[i / size * head_most + i % size] = q < tokens ? __half2float(base[static_cast<long long>(q) * 3 * width + i % size]) * scale : 0;
+        query[i / size * head_most + i % size] = q < tokens ? wide(base[static_cast<long long>(q) * 3 * width + i % size]) * scale : 0;
     }
     constexpr int mine = queries / attention_warps; // queries of a warp
     constexpr int parts = head_most / warp;         // elements of a head that a lane sums
@@ -214,7 +243,7 @@ KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, 
         __syncthreads(); // nobody reads the keys before any more
         const int here = tokens - from < keys ? tokens - from : keys;
         for (int i = threadIdx.x; i < here * size; i += blockDim.x) {
-            const __half *row = base + static_cast<long long>(from + i / size) * 3 * width + i % size;
+            const T *row = base + static_cast<long long>(from + i / size) * 3 * width + i % size;
             key[i / size * (head_most + 2) + i % size] = row[width];
             value[i / size * (head_most + 2) + i % size] = row[2 * width];
         }
@@ -225,7 +254,7 @@ KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, 
             float s = -__int_as_float(0x7f800000);
             if (lane < here) {
                 s = 0;
-                for (int d = 0; d < size; d++) s += mine_query[d] * __half2float(key[lane * (head_most + 2) + d]);
+                for (int d = 0; d < size; d++) s += mine_query[d] * wide(key[lane * (head_most + 2) + d]);
             }
             const float higher = fmaxf(top[q], warp_max(s));
             const float weight = lane < here ? expf(s - higher) : 0;
@@ -238,7 +267,7 @@ KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, 
                 const float w = __shfl_sync(0xffffffffu, weight, j);
 #pragma unroll
                 for (int p = 0; p < parts; p++)
-                    if (p * warp + lane < size) sum[q][p] += w * __half2float(value[j * (head_most + 2) + p * warp + lane]);
+                    if (p * warp + lane < size) sum[q][p] += w * wide(value[j * (head_most + 2) + p * warp + lane]);
             }
         }
     }
@@ -246,27 +275,33 @@ KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, 
     for (int q = 0; q < mine; q++) {
         const int token = first + wid * mine + q;
         if (token >= tokens) continue;
-        __half *to = out + static_cast<long long>(start + token) * width + head * size;
+        T *to = out + static_cast<long long>(start + token) * width + head * size;
 #pragma unroll
         for (int p = 0; p < parts; p++)
-            if (p * warp + lane < size) to[p * warp + lane] = __float2half_rn(sum[q][p] / total[q]);
+            if (p * warp + lane < size) narrow(to[p * warp + lane], sum[q][p] / total[q]);
     }
+}
+KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
+    attention_of(qkv, starts, out, heads, size, scale);
+}
+KERNEL(attention_bf16)(const __nv_bfloat16 *qkv, const int *starts, __nv_bfloat16 *out, int heads, int size, float scale) {
+    attention_of(qkv, starts, out, heads, size, scale);
 }
 
 // pool: in [tokens, dim], out [texts, dim]. how: 0 mean, 1 first, 2 last, 3 maximum. A
 // vector that is not finite or has no length becomes NaN. Blocks of 128 threads, a
 // block a text.
-KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {
+template <class T> static __device__ void pool_of(const T *in, const int *starts, float *out, int dim, int how) {
     SHARED(float, part, 4);
     const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
     const int start = starts[blockIdx.x], end = starts[blockIdx.x + 1];
     float *to = out + static_cast<long long>(blockIdx.x) * dim;
     float square = 0;
     for (int d = threadIdx.x; d < dim; d += blockDim.x) {
-        float x = __half2float(in[static_cast<long long>(how == 2 ? end - 1 : start) * dim + d]);
+        float x = wide(in[static_cast<long long>(how == 2 ? end - 1 : start) * dim + d]);
         if (how == 0 || how == 3)
             for (int t = start + 1; t < end; t++) {
-                const float y = __half2float(in[static_cast<long long>(t) * dim + d]);
+                const float y = wide(in[static_cast<long long>(t) * dim + d]);
                 x = how == 0 ? x + y : fmaxf(x, y);
             }
         to[d] = x;
@@ -277,4 +312,10 @@ KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) 
     __syncthreads();
     const float length = sqrtf(part[0] + part[1] + part[2] + part[3]);
     for (int d = threadIdx.x; d < dim; d += blockDim.x) to[d] = to[d] / length;
+}
+KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {
+    pool_of(in, starts, out, dim, how);
+}
+KERNEL(pool_bf16)(const __nv_bfloat16 *in, const int *starts, float *out, int dim, int how) {
+    pool_of(in, starts, out, dim, how);
 }

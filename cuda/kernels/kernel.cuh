@@ -16,6 +16,7 @@
 
 #else
 
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #define KERNEL(name) extern "C" __global__ void name

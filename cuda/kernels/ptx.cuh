@@ -11,11 +11,12 @@
 // ldmatrix_x4 gives each lane its part of four 8 x 8 matrices of halves: of matrix i,
 // whose row r starts at what lane 8 i + r gave, the halves 2 (lane % 4) and the next
 // of row lane / 4.
-static inline void ldmatrix_x4(unsigned (&out)[4], const __half *row) {
+template <class T> static inline void ldmatrix_x4(unsigned (&out)[4], const T *row) {
+    static_assert(sizeof(T) == 2);
     uint64_t rows[32];
     std::memcpy(rows, kindred::meet(KINDRED_PLACE("ldmatrix_x4"), 0xffffffffu, kindred::pack(row)), sizeof rows);
     for (int i = 0; i < 4; i++) {
-        const __half *from = kindred::unpack<const __half *>(rows[8 * i + kindred::lane() / 4]);
+        const T *from = kindred::unpack<const T *>(rows[8 * i + kindred::lane() / 4]);
         if (reinterpret_cast<uintptr_t>(from) % 16) kindred::stop(KINDRED_PLACE("ldmatrix_x4"), "is given a row that is not aligned to 16 bytes");
         std::memcpy(&out[i], from + 2 * (kindred::lane() % 4), 4);
     }
@@ -27,12 +28,12 @@ static inline void ldmatrix_x4(unsigned (&out)[4], const __half *row) {
 // g = lane / 4 and t = lane % 4: a[0] is A(g, 2t..), a[1] A(g + 8, 2t..), a[2]
 // A(g, 2t + 8..), a[3] A(g + 8, 2t + 8..); b[0] is B(2t.., g), b[1] B(2t + 8.., g);
 // d[0], d[1] are D(g, 2t..), d[2], d[3] D(g + 8, 2t..).
-static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+template <class Wide> static inline void mma_of_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Wide wide) {
     uint64_t low[32], high[32], right[32];
     std::memcpy(low, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[0] | uint64_t(a[1]) << 32), sizeof low);
     std::memcpy(high, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[2] | uint64_t(a[3]) << 32), sizeof high);
     std::memcpy(right, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, b[0] | uint64_t(b[1]) << 32), sizeof right);
-    auto half = [](uint64_t word, int at) { return __half2float(kindred::unpack<__half>(word >> (16 * at) & 0xffff)); };
+    auto half = [&](uint64_t word, int at) { return wide(word >> (16 * at) & 0xffff); };
     const unsigned g = kindred::lane() / 4, t = kindred::lane() % 4;
     for (int i = 0; i < 4; i++) {
         const unsigned row = g + 8 * (i / 2), col = 2 * t + i % 2;
@@ -46,6 +47,13 @@ static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const uns
         }
         d[i] = sum;
     }
+}
+static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    mma_of_halves(d, a, b, [](uint64_t x) { return __half2float(kindred::unpack<__half>(x)); });
+}
+// mma_m16n8k16_bf16 is mma_m16n8k16 of bfloat16, with the same fragments.
+static inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    mma_of_halves(d, a, b, [](uint64_t x) { return __bfloat162float(kindred::unpack<__nv_bfloat16>(x)); });
 }
 
 // mma_m16n8k32 adds A (16 x 32) times B (32 x 8), signed bytes, to the ints of D, which
@@ -92,7 +100,8 @@ template <int n> static inline void cp_async_wait() { kindred::wait_copies(n); }
 
 #else
 
-static __device__ __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const __half *row) {
+template <class T> static __device__ __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const T *row) {
+    static_assert(sizeof(T) == 2, "halves of any kind");
     const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -102,6 +111,12 @@ static __device__ __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const __h
 
 static __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

@@ -9,6 +9,7 @@
 
 KINDRED_REGISTER(fragment)
 KINDRED_REGISTER(fragment_bytes)
+KINDRED_REGISTER(fragment_bf16)
 
 // Kernels that do what a kernel must not.
 KERNEL(half_a_barrier)(int *out) {
@@ -133,6 +134,52 @@ static void fragments(uint64_t seed) {
     }
 }
 
+static void bfloat16(uint64_t seed) {
+    // Codes as in fragments, by a float's upper half, which holds them exactly.
+    auto code = [](int i) {
+        const float f = static_cast<float>(i);
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        return static_cast<uint16_t>(u >> 16);
+    };
+    uint16_t left[32][8], right[32][4];
+    int A[16][16], B[16][8];
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 16; c++) A[r][c] = (r * 7 + c * 3) % 11 - 5;
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 8; c++) B[r][c] = (r * 5 + c * 2) % 13 - 6;
+    float acc[32][4];
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int i = 0; i < 8; i++) { // a_i, as of halves
+            const int row = (0 <= i && i < 2) || (4 <= i && i < 6) ? groupID : groupID + 8;
+            left[lane][i] = code(A[row][i < 4 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8]);
+        }
+        for (int i = 0; i < 4; i++) { // b_i
+            const int row = i < 2 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8;
+            right[lane][i] = code(B[row][groupID]);
+        }
+        for (int i = 0; i < 4; i++) acc[lane][i] = static_cast<float>(lane - i);
+    }
+    const void *a = left, *b = right;
+    void *d = acc;
+    void *params[] = {&a, &b, &d};
+    const std::string fault = launch("fragment_bf16", 32, params, seed);
+    WANT(fault.empty(), "%s", fault.c_str());
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) { // c_i
+            const int row = i < 2 ? lane >> 2 : (lane >> 2) + 8, col = lane % 4 * 2 + (i & 1);
+            int want = lane - i;
+            for (int k = 0; k < 16; k++) want += A[row][k] * B[k][col];
+            WANT(acc[lane][i] == static_cast<float>(want), "mma of bfloat16: lane %d, c%d is %g, want %d", lane, i, static_cast<double>(acc[lane][i]), want);
+        }
+    // Rounding to nearest even, and NaN.
+    const struct { float x; uint16_t want; } cases[] = {{1.0f, 0x3f80}, {1.00390625f, 0x3f80}, {1.01171875f, 0x3f82}, {-1.0f, 0xbf80}, {65519.0f, 0x4780}, {3.4e38f, 0x7f80}, {1e-45f, 0}};
+    for (const auto &c : cases) WANT(__float2bfloat16_rn(c.x).bits == c.want, "%g rounds to %04x", static_cast<double>(c.x), __float2bfloat16_rn(c.x).bits);
+    const float nan = __bfloat162float(__float2bfloat16_rn(NAN));
+    WANT(nan != nan, "NaN is %g", static_cast<double>(nan));
+}
+
 static void bytes(uint64_t seed) {
     signed char A[16][32], B[32][8], left[32][16], right[32][8];
     for (int r = 0; r < 16; r++)
@@ -187,6 +234,7 @@ int main() {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         fragments(seed);
         bytes(seed);
+        bfloat16(seed);
         caught("half_a_barrier", "waits for ever at __syncthreads", seed);
         caught("two_barriers", "waits at __syncthreads", seed);
         caught("outside_its_mask", "is called by a lane that is not in its mask", seed);

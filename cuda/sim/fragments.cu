@@ -35,3 +35,13 @@ KERNEL(fragment_bytes)(const unsigned *left, const unsigned *right, int *acc, in
     mma_m16n8k32_u8(d, a, b);
     for (int i = 0; i < 4; i++) more[lane * 4 + i] = d[i];
 }
+
+// fragment_bf16: fragment's product, in bfloat16. One warp.
+KERNEL(fragment_bf16)(const unsigned *left, const unsigned *right, float *acc) {
+    const int lane = threadIdx.x;
+    const unsigned a[4] = {left[lane * 4], left[lane * 4 + 1], left[lane * 4 + 2], left[lane * 4 + 3]};
+    const unsigned b[2] = {right[lane * 2], right[lane * 2 + 1]};
+    float d[4] = {acc[lane * 4], acc[lane * 4 + 1], acc[lane * 4 + 2], acc[lane * 4 + 3]};
+    mma_m16n8k16_bf16(d, a, b);
+    for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
+}

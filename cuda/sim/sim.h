@@ -163,6 +163,15 @@ inline int __dp4a(int a, int b, int c) {
 struct __half { _Float16 value; };
 inline float __half2float(__half h) { return static_cast<float>(h.value); }
 inline __half __float2half_rn(float f) { return {static_cast<_Float16>(f)}; }
+
+// The upper half of a float's bits, rounded to nearest even; NaN stays one.
+struct __nv_bfloat16 { uint16_t bits; };
+inline float __bfloat162float(__nv_bfloat16 x) { return kindred::unpack<float>(kindred::pack(uint32_t(x.bits) << 16)); }
+inline __nv_bfloat16 __float2bfloat16_rn(float f) {
+    const uint32_t u = kindred::unpack<uint32_t>(kindred::pack(f));
+    if (f != f) return {0x7fff};
+    return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 // Two shorts of a by the lower, or upper, two bytes of b.
