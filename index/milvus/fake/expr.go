@@ -11,8 +11,8 @@ import (
 )
 
 // parse reads the part of Milvus's expressions that Kindred writes: and, or, not,
-// comparisons, in and not in, like with a trailing or leading %, fields and paths
-// into JSON, literals.
+// comparisons, in and not in, exists, json_contains_any, like with a trailing %, fields and
+// paths into JSON, literals.
 func parse(expr string) (func(row) bool, error) {
 	if strings.TrimSpace(expr) == "" {
 		return func(row) bool { return true }, nil
@@ -97,7 +97,33 @@ func (p *parser) not() test {
 		p.want(')')
 		return t
 	}
+	if p.word("exists") {
+		a := p.operand()
+		return func(x row) bool { return a(x) != nil }
+	}
+	if p.word("json_contains_any") {
+		return p.contains()
+	}
 	return p.compare()
+}
+
+// contains is whether a list in JSON has one of the values.
+func (p *parser) contains() test {
+	p.want('(')
+	a := p.operand()
+	p.want(',')
+	var one any
+	in := p.list(func(row) any { return one })
+	p.want(')')
+	return func(x row) bool {
+		list, _ := a(x).([]any)
+		for _, one = range list {
+			if in(x) {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 type value = func(row) any
