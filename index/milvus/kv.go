@@ -215,12 +215,13 @@ func (s *kv) Put(ctx context.Context, pairs map[string][]byte) error {
 // drop deletes the rows that an expression selects, by key: servers of 2.3 delete by
 // nothing else.
 func (s *kv) drop(ctx context.Context, expr string) error {
+	const most = 1000
 	for {
-		page, err := s.c.Query(ctx, client.QueryRequest{Collection: s.coll, Expr: expr, Fields: []string{fieldID}, Limit: 1000, Consistency: client.Session})
+		page, err := s.c.Query(ctx, client.QueryRequest{Collection: s.coll, Expr: expr, Fields: []string{fieldID}, Limit: most, Consistency: client.Session})
 		if err != nil || page.Rows == 0 {
 			return err
 		}
-		if _, err := s.c.DeleteKeys(ctx, s.coll, fieldID, page.Column(fieldID).Strings); err != nil {
+		if _, err := s.c.DeleteKeys(ctx, s.coll, fieldID, page.Column(fieldID).Strings); err != nil || page.Rows < most {
 			return err
 		}
 	}

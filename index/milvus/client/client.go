@@ -35,6 +35,7 @@ type Client struct {
 	server *Server           // nil until greeted, and again after the connection was lost
 	ident  string            // what the server calls this connection
 	last   map[string]uint64 // timestamp of the last write by collection, for Session
+	unseen map[string]int    // writes without a timestamp since a read that has waited for all, for Session
 	closed bool
 }
 
@@ -93,6 +94,7 @@ func New(cfg Config) (*Client, error) {
 		bud:      budget{left: cfg.Retry.Budget, most: cfg.Retry.Budget},
 		greeting: make(chan struct{}, 1),
 		last:     map[string]uint64{},
+		unseen:   map[string]int{},
 	}
 	c.greeting <- struct{}{}
 	return c, nil

@@ -49,7 +49,7 @@ func (c *Client) query(ctx context.Context, o op, q QueryRequest) (Batch, error)
 	if q.Limit < 0 || q.Offset < 0 || q.Limit+q.Offset > MaxResults {
 		return Batch{}, c.refuse(o, ErrInvalidRequest, "limit %d and offset %d; together at most %d: page by key for more", q.Limit, q.Offset, MaxResults)
 	}
-	level, after := c.guarantee(q.Collection, q.Consistency)
+	level, after, seen := c.guarantee(q.Collection, q.Consistency)
 	req := &milvuspb.QueryRequest{
 		CollectionName: q.Collection, Expr: q.Expr, OutputFields: q.Fields, PartitionNames: q.Partitions,
 		ConsistencyLevel: level, GuaranteeTimestamp: after,
@@ -83,25 +83,41 @@ func (c *Client) query(ctx context.Context, o op, q QueryRequest) (Batch, error)
 		}
 		return err
 	})
+	if err == nil {
+		seen()
+	}
 	return out, err
 }
 
-// guarantee turns a consistency into the request's two fields.
-func (c *Client) guarantee(coll string, k Consistency) (commonpb.ConsistencyLevel, uint64) {
+// guarantee turns a consistency into the request's two fields. seen is to be called when
+// the read has gone well.
+//
+// Servers of 2.3 give no timestamp for a delete, so that no read could wait for it: the
+// first Session read after one waits as a Strong one does, and those after it, of the same
+// replica, are no older.
+func (c *Client) guarantee(coll string, k Consistency) (level commonpb.ConsistencyLevel, after uint64, seen func()) {
 	switch k {
-	case Session:
+	case Bounded:
+		return commonpb.ConsistencyLevel_Bounded, 2, func() {}
+	case Eventually:
+		return commonpb.ConsistencyLevel_Eventually, 1, func() {}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.unseen[coll]
+	if k == Session && n == 0 {
+		if ts := c.last[coll]; ts > 0 {
+			return commonpb.ConsistencyLevel_Session, ts, func() {}
+		}
+		return commonpb.ConsistencyLevel_Bounded, 2, func() {}
+	}
+	return commonpb.ConsistencyLevel_Strong, 0, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if ts := c.last[coll]; ts > 0 {
-			return commonpb.ConsistencyLevel_Session, ts
+		if c.unseen[coll] == n {
+			delete(c.unseen, coll)
 		}
-		return commonpb.ConsistencyLevel_Bounded, 2
-	case Bounded:
-		return commonpb.ConsistencyLevel_Bounded, 2
-	case Eventually:
-		return commonpb.ConsistencyLevel_Eventually, 1
 	}
-	return commonpb.ConsistencyLevel_Strong, 0
 }
 
 // readBatch takes the fields of an answer apart: each asked-for field once, all of
@@ -142,7 +158,7 @@ func readBatch(data []*schemapb.FieldData, fields []string, rows int) (Batch, er
 // Count returns how many rows satisfy an expression; "" counts all.
 func (c *Client) Count(ctx context.Context, coll, expr string, k Consistency) (int64, error) {
 	o := op{name: "count", coll: coll, timeout: c.cfg.ReadTimeout, repeat: true}
-	level, after := c.guarantee(coll, k)
+	level, after, seen := c.guarantee(coll, k)
 	var n int64
 	_, err := ask(ctx, c, o, c.api.Query, &milvuspb.QueryRequest{
 		CollectionName: coll, Expr: expr, OutputFields: []string{"count(*)"}, ConsistencyLevel: level, GuaranteeTimestamp: after,
@@ -157,6 +173,9 @@ func (c *Client) Count(ctx context.Context, coll, expr string, k Consistency) (i
 		n = b.Columns[0].Ints[0]
 		return nil
 	})
+	if err == nil {
+		seen()
+	}
 	return n, err
 }
 

@@ -212,6 +212,15 @@ func TestRealServer(t *testing.T) {
 	if _, err := c.DeleteKeys(ctx, name, "id", []string{ids[17], ids[0], "not there"}); err != nil {
 		t.Fatal(err)
 	}
+	for range 2 { // a read of our own session sees our own delete, and so do those after it
+		expr, err := client.InStrings("id", []string{ids[17], ids[0], ids[1]})
+		must(err)
+		b, err := c.Query(ctx, client.QueryRequest{Collection: name, Expr: expr, Fields: []string{"id"}, Consistency: client.Session})
+		must(err)
+		if b.Rows != 1 {
+			t.Fatalf("%d rows of one that is left", b.Rows)
+		}
+	}
 	if count, err = c.Count(ctx, name, "", client.Strong); err != nil || count != n-2 {
 		t.Fatal(count, err)
 	}

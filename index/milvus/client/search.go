@@ -95,7 +95,7 @@ func (c *Client) Search(ctx context.Context, q SearchRequest) ([]Hits, error) {
 	if err != nil {
 		return nil, c.refuse(o, ErrInvalidRequest, "the parameters of the index: %v", err)
 	}
-	level, after := c.guarantee(q.Collection, q.Consistency)
+	level, after, seen := c.guarantee(q.Collection, q.Consistency)
 	req := &milvuspb.SearchRequest{
 		CollectionName: q.Collection, PartitionNames: q.Partitions, Dsl: q.Expr, DslType: commonpb.DslType_BoolExprV1,
 		PlaceholderGroup: group, OutputFields: q.Fields, Nq: int64(nq),
@@ -111,6 +111,9 @@ func (c *Client) Search(ctx context.Context, q SearchRequest) ([]Hits, error) {
 		out, err = readHits(a, q, nq)
 		return err
 	})
+	if err == nil {
+		seen()
+	}
 	return out, err
 }
 

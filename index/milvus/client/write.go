@@ -13,7 +13,7 @@ import (
 // Written is what the server acknowledged.
 type Written struct {
 	Rows      int
-	Timestamp uint64 // of the server's clock; later reads of Session wait for it
+	Timestamp uint64 // of the server's clock; 0 where it gives none, as 2.3 for deletes. Later reads of Session wait for it
 }
 
 // Insert appends rows, even where their key is there already: for collections that
@@ -77,6 +77,9 @@ func (c *Client) written(coll string, ans *milvuspb.MutationResult, rows int, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last[coll] = max(c.last[coll], ans.GetTimestamp())
+	if ans.GetTimestamp() == 0 {
+		c.unseen[coll]++
+	}
 	return Written{Rows: rows, Timestamp: ans.GetTimestamp()}, nil
 }
 

@@ -273,7 +273,7 @@ func (s *Server) Delete(_ context.Context, r *milvuspb.DeleteRequest) (*milvuspb
 		delete(c.rows, k)
 	}
 	s.clock++
-	return &milvuspb.MutationResult{Status: ok(), Timestamp: s.clock, DeleteCnt: int64(len(keys))}, nil
+	return &milvuspb.MutationResult{Status: ok(), DeleteCnt: int64(len(keys))}, nil // no timestamp, as 2.3
 }
 
 // match returns the keys, ascending, of the rows that an expression selects.
