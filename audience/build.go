@@ -124,6 +124,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	b.res.Quality.Platt = b.held.calibrate()
 	b.res.Quality.Platt.Observed = b.pop.Observed
 	rows, err := b.choose(scores)
+	if err == nil {
+		rows, err = b.outside(ctx, scores, rows)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +196,9 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 	}
 	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}, Platt: Calibration{Observed: b.pop.Observed}}
 	rows, err := b.choose(scores)
+	if err == nil {
+		rows, err = b.outside(ctx, scores, rows)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -206,6 +206,7 @@ type Population struct {
 	ValuesOf  func(ctx context.Context, name string) (map[string]float64, error)
 	Observed  *Observed  // what outcomes of an earlier list say of scores; nil: nothing
 	Incumbent *Incumbent // the list that is refreshed; nil: none
+	Outside   *Outside   // where the customers are kept, if not here; nil: here
 }
 
 // Result is a finished audience.
@@ -247,6 +248,8 @@ type Manifest struct {
 	Left      []string `json:"left_out,omitempty"`
 	Folds     int      `json:"folds"`
 	Seed      uint64   `json:"seed"`
+	// Scan is how the members were found, where the customers are kept outside.
+	Scan *Scanned `json:"scan,omitempty"`
 	// Control is who is held back from exports.
 	Control *Holdback `json:"control,omitempty"`
 	// Parents are the lists that this one was combined from.

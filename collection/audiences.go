@@ -272,6 +272,9 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 			return s.outcomeValues(ctx, coll, name)
 		},
 	}
+	if s.opt.Outside != nil {
+		pop.Outside = s.opt.Outside(coll)
+	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {
 			res, err := s.encode(ctx, cfg, []string{text}, embed.EncodeOptions{})

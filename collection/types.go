@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/ingest"
@@ -43,8 +44,11 @@ type Options struct {
 	// Schedule makes the Service refresh audiences when they are due and delete
 	// those that have expired. Without it, an expired audience is hidden only.
 	Schedule bool
-	Clock    func() time.Time // nil: time.Now
-	Logger   *slog.Logger     // nil: discarded
+	// Outside is for stores that are a copy of a server's: what lists of a collection
+	// ask of it. nil: the store is what it has.
+	Outside func(coll string) *audience.Outside
+	Clock   func() time.Time // nil: time.Now
+	Logger  *slog.Logger     // nil: discarded
 }
 
 // Limits are the refusals at the door. Zero values take the default named.

@@ -30,6 +30,14 @@ type Config struct {
 	MilvusUser     string `yaml:"milvus-user"`
 	MilvusPassword string `yaml:"milvus-password"`
 	MilvusPrefix   string `yaml:"milvus-prefix"` // of all names there
+	MilvusDatabase string `yaml:"milvus-database"`
+	MilvusAPIKey   string `yaml:"milvus-api-key"`
+	MilvusTLS      bool   `yaml:"milvus-tls"`
+	MilvusCA       string `yaml:"milvus-ca"` // this and the next three imply MilvusTLS
+	MilvusCert     string `yaml:"milvus-cert"`
+	MilvusCertKey  string `yaml:"milvus-cert-key"`
+	MilvusName     string `yaml:"milvus-server-name"`
+	MilvusScan     string `yaml:"milvus-scan"` // mirror, pushdown or auto
 
 	Device string `yaml:"device"` // auto, cpu, cuda, or as cuda:0,1
 
@@ -59,6 +67,14 @@ func (c *Config) settings() []setting {
 		{name: "milvus-user", help: "user of --milvus", text: &c.MilvusUser},
 		{name: "milvus-password", help: "password of --milvus; better given as KINDRED_MILVUS_PASSWORD", text: &c.MilvusPassword},
 		{name: "milvus-prefix", def: "kindred", help: "what names in --milvus begin with: one for each installation", text: &c.MilvusPrefix},
+		{name: "milvus-database", help: "database in --milvus (default the server's own)", text: &c.MilvusDatabase},
+		{name: "milvus-api-key", help: "API key of --milvus instead of a user; better given as KINDRED_MILVUS_API_KEY", text: &c.MilvusAPIKey},
+		{name: "milvus-tls", help: "speak TLS to --milvus; its certificate is always checked", flag: &c.MilvusTLS},
+		{name: "milvus-ca", help: "PEM file with the authority of its certificate (default the system's); as the next three, means --milvus-tls", text: &c.MilvusCA},
+		{name: "milvus-cert", help: "PEM file with our certificate, for mutual TLS", text: &c.MilvusCert},
+		{name: "milvus-cert-key", help: "PEM file with the key of --milvus-cert", text: &c.MilvusCertKey},
+		{name: "milvus-server-name", help: "name in its certificate, where that is not the host of --milvus", text: &c.MilvusName},
+		{name: "milvus-scan", def: "mirror", help: "where lists of one vector are found: mirror (in memory), pushdown (in Milvus; other lists are refused), auto (in Milvus, other lists in memory)", text: &c.MilvusScan},
 		{name: "device", def: "auto", help: "where populations are scored: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
@@ -210,5 +226,5 @@ func (c *Config) Validate() error {
 	} else if !asked && c.Device != deviceAuto && c.Device != deviceCPU {
 		faults = append(faults, fmt.Errorf("device %q: want auto, cpu, cuda, or numbers of devices as in cuda:0,1", c.Device))
 	}
-	return errors.Join(append(faults, c.validateLimits())...)
+	return errors.Join(append(faults, c.validateMilvus(), c.validateLimits())...)
 }

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
 	"github.com/kindred-search/kindred/index/hnsw"
-	"github.com/kindred-search/kindred/index/milvus"
-	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/rows"
 )
 
@@ -89,7 +86,7 @@ func (a *app) withData(ctx context.Context, do func(*collection.Service) error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory()})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Outside: a.outside})
 	if err != nil {
 		return err
 	}
@@ -103,7 +100,11 @@ func (a *app) openData(ctx context.Context, dir string) (*hnsw.Store, error) {
 	if a.cfg.Milvus == "" || dir != a.cfg.Data {
 		return a.openStore(dir)
 	}
-	store, err := a.openMilvus(ctx)
+	device, err := a.theDevice()
+	if err != nil {
+		return nil, err
+	}
+	store, err := a.openMilvus(ctx, device)
 	if err != nil {
 		return nil, err
 	}
@@ -112,15 +113,8 @@ func (a *app) openData(ctx context.Context, dir string) (*hnsw.Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
+	a.outside = a.outsideOf(store)
 	return wrapped, nil
-}
-
-// openMilvus opens the store in Milvus that the settings name.
-func (a *app) openMilvus(ctx context.Context) (*milvus.Store, error) {
-	return milvus.Open(ctx, milvus.Options{
-		Client: client.Config{Address: a.cfg.Milvus, Username: a.cfg.MilvusUser, Password: client.Secret(a.cfg.MilvusPassword)},
-		Prefix: a.cfg.MilvusPrefix, Sweep: 5 * time.Second,
-	})
 }
 
 // openStore opens a data directory, making it where there is none.

@@ -46,7 +46,7 @@ func (a *app) engineCopy(ctx context.Context, from, to string, names []string) (
 		return err
 	}
 	defer func() { err = errors.Join(err, local.Close()) }()
-	remote, err := a.openMilvus(ctx)
+	remote, err := a.openMilvus(ctx, nil)
 	if err != nil {
 		return err
 	}

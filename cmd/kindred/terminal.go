@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/collection"
 )
 
@@ -21,6 +22,8 @@ type app struct {
 	out, err io.Writer
 	cfg      Config
 	limits   collection.Limits // of serve
+	// outside is what lists ask of a Milvus; nil without one. Set by openData.
+	outside func(coll string) *audience.Outside
 
 	deviceOnce sync.Once // see theDevice
 	device     *device

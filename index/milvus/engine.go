@@ -244,11 +244,25 @@ func (s *Store) PushDown(ctx context.Context, name string, req pushdown.Request)
 	if e == nil {
 		return Scanning{}, fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
 	}
+	if dim := vectorDim(e.Spec().Dim); len(req.Head.Vector) > 0 && len(req.Head.Vector) < dim { // Milvus has no fewer
+		req.Head.Vector = append(slices.Clone(req.Head.Vector), make([]float32, dim-len(req.Head.Vector))...)
+	}
 	res, err := pushdown.Best(ctx, pushdown.Source{
 		Client: s.c, Collection: e.coll, Key: fieldID, Vector: fieldVector, Hash: fieldHash,
 		Dim: vectorDim(e.Spec().Dim), Exact: s.opt.Index == "FLAT",
 	}, req)
 	return Scanning{Path: pushdown.Path, Exact: res.Exact, Result: res}, err
+}
+
+// Filter is Expr on the columns of an open collection.
+func (s *Store) Filter(name string, f *index.Filter) (string, error) {
+	s.mu.Lock()
+	e := s.engines[name]
+	s.mu.Unlock()
+	if e == nil {
+		return "", fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
+	}
+	return Expr(f, e.Spec().Columns)
 }
 
 // Mirror says how the copy of a collection in memory stands.

@@ -33,6 +33,8 @@ type Options struct {
 	Rows  rows.Options // of the copies in memory
 	// Progress, where given, hears of collections that are being read into memory.
 	Progress func(collection string, done, total int64)
+	// OnClose, where given, is called once by Close, after everything has ended.
+	OnClose func() error
 }
 
 // specPrefix begins the keys of specs; a NUL keeps them apart from the service's own.
@@ -292,7 +294,11 @@ func (s *Store) Close() error {
 	for e := range maps.Values(s.engines) {
 		e.end(fmt.Errorf("milvus store: %w", index.ErrClosed))
 	}
-	return s.c.Close()
+	err := s.c.Close()
+	if s.opt.OnClose != nil {
+		err = errors.Join(err, s.opt.OnClose())
+	}
+	return err
 }
 
 // Destroy drops everything of this store in Milvus: for tests, and for who moves away.

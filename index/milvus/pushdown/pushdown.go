@@ -91,6 +91,11 @@ type Request struct {
 	Head   index.Head
 	Size   int
 	Filter string
+	// Keep, where given, says by id who of these may be on the list: what cannot be said
+	// in an expression. It is called from one goroutine at a time. Those who may not
+	// come over the line too, so a Filter that leaves few of them makes it cheap.
+	Keep     func(id string) bool
+	Eligible int64 // with Keep: how many it holds for, about
 	// Progress, where given, hears how many of the buckets are done, from one goroutine
 	// at a time. The total grows where buckets are split.
 	Progress func(done, total int)
@@ -230,13 +235,20 @@ func (s *scan) floor() float32 { return -1.01*s.unit - 1 }
 
 // collect fills out with the n best.
 func (s *scan) collect(ctx context.Context, n int, matched int64, out *Result) error {
-	sample, err := s.sample(ctx, matched)
+	all, sample, err := s.sample(ctx, matched)
 	if err != nil {
 		return err
 	}
 	m := float64(len(sample))
-	rank := float64(n) / float64(matched) * m
-	at := rank + 3*math.Sqrt(max(rank*(1-rank/m), 1)) + 3
+	eligible := matched
+	if s.req.Keep != nil {
+		eligible = min(max(s.req.Eligible, int64(n)), matched)
+	}
+	rank := float64(n) / float64(eligible) * m
+	at := 0.0 // of a sample of nobody: everyone is asked for
+	if m > 0 {
+		at = rank + 3*math.Sqrt(max(rank*(1-rank/m), 1)) + 3
+	}
 	// above is where the last round stopped; nothing is above the first.
 	var above *float32
 	for {
@@ -245,11 +257,9 @@ func (s *scan) collect(ctx context.Context, n int, matched int64, out *Result) e
 			t = sample[i]
 		}
 		if above == nil || t < *above {
-			expect := m
-			if int(at) < len(sample) {
-				expect = at
-			}
-			expect *= float64(matched) / max(m, 1)
+			// Who may not be on the list comes back too.
+			beyond, _ := slices.BinarySearchFunc(all, t, func(x, t float32) int { return cmp.Compare(t, x) })
+			expect := float64(beyond+1) * float64(matched) / float64(max(len(all), 1))
 			if err := s.round(ctx, t, above, expect); err != nil {
 				return err
 			}
@@ -278,8 +288,9 @@ func scores(hits []index.Hit) []float32 {
 	return out
 }
 
-// sample returns the scores, best first, of the rows of a small bucket.
-func (s *scan) sample(ctx context.Context, matched int64) ([]float32, error) {
+// sample returns the scores, best first, of the rows of a small bucket, and those of who
+// may be on the list.
+func (s *scan) sample(ctx context.Context, matched int64) (all, kept []float32, err error) {
 	b := bucket{0, HashSpan}
 	if want := int64(min(s.Sample, s.Limit/2)); matched > want {
 		b.hi = max(int64(float64(HashSpan)/float64(matched)*float64(want)), 1)
@@ -287,10 +298,15 @@ func (s *scan) sample(ctx context.Context, matched int64) ([]float32, error) {
 	for {
 		h, err := s.search(ctx, b, nil, nil)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if h.Len() < s.Limit || b.hi <= 1 {
-			return h.Scores, nil
+			for i, id := range h.IDs {
+				if s.req.Keep == nil || s.req.Keep(id) {
+					kept = append(kept, h.Scores[i])
+				}
+			}
+			return h.Scores, kept, nil
 		}
 		b.hi /= 2 // fuller than a hash should make it: half will do
 	}
@@ -329,6 +345,9 @@ func (s *scan) round(ctx context.Context, t float32, above *float32, expect floa
 					s.total += 2
 				} else {
 					for i, id := range h.IDs {
+						if s.req.Keep != nil && !s.req.Keep(id) {
+							continue
+						}
 						s.found = append(s.found, index.Hit{ID: id, Score: h.Scores[i]})
 					}
 				}

@@ -166,6 +166,47 @@ func TestSameAudienceAsExact(t *testing.T) {
 			rescored += got.Rescored
 		}
 	}
+	// Who may be on the list is said by id.
+	for i, every := range []int{2, 7, 900} {
+		keep := func(id string) bool {
+			var n int
+			fmt.Sscanf(id, "customer %d", &n)
+			return n%every == 1
+		}
+		for _, size := range []int{1, 3, n / every / 2, n} {
+			for _, eligible := range []int64{0, int64(n / every), n} { // a poor guess costs time alone
+				req := pushdown.Request{Head: head(dim, uint64(100+i), 0), Size: size, Keep: keep, Eligible: eligible}
+				got, err := pushdown.Best(context.Background(), src, req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				mask := snap.Live().Clone()
+				for it := snap.Live().Iterator(); it.HasNext(); {
+					if row := it.Next(); !keep(snap.ID(row)) {
+						mask.Remove(row)
+					}
+				}
+				want, err := snap.Best(context.Background(), index.BestRequest{
+					ScanRequest: index.ScanRequest{Sets: []index.HeadSet{{Heads: []index.Head{req.Head}}}, Mask: mask}, Size: []int{req.Size},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(got.Hits) != len(want[0].Rows) {
+					t.Fatalf("%d of every %dth: %d members, %d by the exact engine", size, every, len(got.Hits), len(want[0].Rows))
+				}
+				in := map[string]bool{}
+				for _, row := range want[0].Rows {
+					in[snap.ID(row)] = true
+				}
+				for _, h := range got.Hits {
+					if !in[h.ID] {
+						t.Fatalf("%d of every %dth: %q is not the exact engine's", size, every, h.ID)
+					}
+				}
+			}
+		}
+	}
 	// The head of a cluster's centre has hundreds of exactly equal scores at the top.
 	tie := pushdown.Request{Head: index.Head{Vector: centre(snap, dim)}, Size: 2}
 	got, err := pushdown.Best(context.Background(), src, tie)

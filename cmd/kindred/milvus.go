@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kindred-search/kindred/audience"
+	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/milvus"
+	"github.com/kindred-search/kindred/index/milvus/client"
+	"github.com/kindred-search/kindred/index/milvus/mirror"
+	"github.com/kindred-search/kindred/index/milvus/pushdown"
+	"github.com/kindred-search/kindred/index/rows"
+)
+
+// The values of --milvus-scan.
+const (
+	scanMirror   = "mirror"
+	scanPushDown = "pushdown"
+	scanAuto     = "auto"
+)
+
+// sweep is how often other processes' writes are looked for.
+const sweep = 5 * time.Second
+
+func (c *Config) validateMilvus() error {
+	var faults []error
+	switch c.MilvusScan {
+	case scanMirror, scanPushDown, scanAuto:
+	default:
+		faults = append(faults, fmt.Errorf("milvus-scan %q: want mirror, pushdown or auto", c.MilvusScan))
+	}
+	for name, v := range map[string]string{"milvus-user": c.MilvusUser, "milvus-ca": c.MilvusCA, "milvus-cert": c.MilvusCert, "milvus-cert-key": c.MilvusCertKey, "milvus-server-name": c.MilvusName, "milvus-database": c.MilvusDatabase} {
+		if v != "" && c.Milvus == "" {
+			faults = append(faults, fmt.Errorf("%s is given, and milvus is not: name the server, such as --milvus localhost:19530", name))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// openMilvus opens the store in Milvus that the settings name. device may be nil; the
+// store closes it.
+func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
+	c := client.Config{
+		Address: a.cfg.Milvus, Database: a.cfg.MilvusDatabase, Username: a.cfg.MilvusUser,
+		Password: client.Secret(a.cfg.MilvusPassword), APIKey: client.Secret(a.cfg.MilvusAPIKey),
+	}
+	if a.cfg.MilvusTLS || a.cfg.MilvusCA != "" || a.cfg.MilvusCert != "" || a.cfg.MilvusCertKey != "" || a.cfg.MilvusName != "" {
+		c.TLS = &client.TLS{CAFile: a.cfg.MilvusCA, CertFile: a.cfg.MilvusCert, KeyFile: a.cfg.MilvusCertKey, ServerName: a.cfg.MilvusName}
+	}
+	store, err := milvus.Open(ctx, milvus.Options{
+		Client: c, Prefix: a.cfg.MilvusPrefix, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
+	})
+	if err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	return store, nil
+}
+
+// outsideOf is what lists ask of a store in Milvus.
+func (a *app) outsideOf(store *milvus.Store) func(coll string) *audience.Outside {
+	return func(coll string) *audience.Outside {
+		out := &audience.Outside{Always: a.cfg.MilvusScan == scanPushDown, Here: func() audience.Scanned {
+			how := audience.Scanned{Path: mirror.Path, Exact: true}
+			if state, err := store.Mirror(coll); err == nil && state.Err != nil {
+				how.Note = fmt.Sprintf("what other processes wrote since %s may be missing: %v", state.Swept.UTC().Format(time.RFC3339), state.Err)
+			}
+			return how
+		}}
+		if a.cfg.MilvusScan == scanMirror {
+			return out
+		}
+		out.Best = func(ctx context.Context, list audience.OutsideList) ([]index.Hit, audience.Scanned, error) {
+			expr, note, err := filterFor(store, coll, list.Filter)
+			if err != nil {
+				return nil, audience.Scanned{}, err
+			}
+			res, err := store.PushDown(ctx, coll, pushdown.Request{
+				Head: list.Head, Size: list.Size, Filter: expr, Keep: list.Keep, Eligible: int64(list.Eligible), Progress: list.Progress,
+			})
+			if res.Changed {
+				note = "customers were written while Milvus was asked"
+			}
+			return res.Hits, audience.Scanned{Path: res.Path, Exact: res.Exact, Note: note}, err
+		}
+		return out
+	}
+}
+
+// filterFor writes a filter for Milvus. One that it cannot be asked leaves everyone, of
+// whom those who may be on the list are kept here.
+func filterFor(store *milvus.Store, coll string, f *index.Filter) (expr, note string, err error) {
+	expr, err = store.Filter(coll, f)
+	if errors.Is(err, milvus.ErrNotExpressed) {
+		return "", "the filter was applied here: " + err.Error(), nil
+	}
+	return expr, "", err
+}
