@@ -79,6 +79,7 @@ var table = []struct {
 	fix    string
 }{
 	{context.Canceled, 499, "cancelled", ""},
+	{index.ErrUnavailable, http.StatusServiceUnavailable, "store_unavailable", "try again after the time in Retry-After"},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, "timeout", "try again"},
 	{collection.ErrBusy, http.StatusTooManyRequests, "jobs_full", "wait until a job has ended"},
 	{embed.ErrBusy, http.StatusTooManyRequests, "encoder_busy", "try again after the time in Retry-After"},

@@ -31,6 +31,7 @@ type storedJob struct {
 	Tag      *TagRequest       `json:"tag,omitempty"`
 	Combine  *CombineRequest   `json:"combine,omitempty"`
 	Refresh  *RefreshRequest   `json:"refresh,omitempty"`
+	Owner    string            `json:"owner,omitempty"` // the process whose it is, of a shared store
 }
 
 // jobs runs stored jobs one after the other, oldest first: each uses all cores
@@ -46,6 +47,7 @@ type jobs struct {
 	cancels map[string]context.CancelCauseFunc // of the running job
 	watch   map[string][]chan Job
 	wake    chan struct{}
+	owners  *owners // nil: the store is ours alone
 }
 
 // errStopping is the cause when a process stops: the job resumes. errCancelled
@@ -64,16 +66,26 @@ func newJobs(s *Service) error {
 		all: map[string]*storedJob{}, cancels: map[string]context.CancelCauseFunc{},
 		watch: map[string][]chan Job{}, wake: make(chan struct{}, 1),
 	}
+	j.owners = j.share(ctx)
 	err := s.each(jobPrefix, func(key string, value []byte) error {
 		var job storedJob
 		if err := json.Unmarshal(value, &job); err != nil {
 			return fmt.Errorf("job %s cannot be read: %w", key, errors.Join(err, index.ErrCorrupt))
 		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
 		j.all[job.ID] = &job
-		if !job.State.Final() {
-			job.State = JobQueued
-			j.queue = append(j.queue, job.ID)
+		if job.State.Final() {
+			return nil
 		}
+		elsewhere, err := j.owners.alive(job.Owner)
+		if err != nil || elsewhere {
+			return err
+		}
+		if job.State = JobQueued; j.owners != nil {
+			job.Owner = j.owners.self // and is so on disk when it is saved next
+		}
+		j.queue = append(j.queue, job.ID)
 		return nil
 	})
 	if err != nil {
@@ -104,7 +116,7 @@ func (j *jobs) add(ctx context.Context, job *storedJob, with map[string][]byte) 
 	job.ID = uuid.NewString()
 	job.State = JobQueued
 	job.Created, job.Updated = now, now
-	if err := j.save(ctx, job, with); err != nil {
+	if err := j.save(ctx, job, j.owners.sign(job, with)); err != nil {
 		return Job{}, err
 	}
 	j.mu.Lock()
@@ -137,6 +149,9 @@ func (j *jobs) loop(ctx context.Context) {
 			return
 		}
 		j.update(job, func(v *Job) { v.State = JobRunning })
+		if j.owners != nil {
+			j.checkpoint(job) // others see whose it is
+		}
 		err := j.run(runCtx, job)
 		cause := context.Cause(runCtx)
 		cancel(nil)
@@ -324,6 +339,9 @@ func (j *jobs) close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("a job did not stop in time: %w", ctx.Err())
 	}
+	if err := j.owners.leave(ctx); err != nil {
+		j.svc.log.Warn("jobs left undone are taken over by another process later", "error", err)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for id, list := range j.watch {
@@ -373,6 +391,10 @@ func (j *jobs) cancel(id string) (Job, error) {
 		cancel(errCancelled)
 		defer j.mu.Unlock()
 		return job.Job, nil
+	}
+	if j.owners != nil && job.Owner != j.owners.self && !job.State.Final() {
+		j.mu.Unlock()
+		return Job{}, fmt.Errorf("job %s belongs to another process on the same store: cancel it there, or wait until it has ended: %w", id, index.ErrInvalid)
 	}
 	at := slices.Index(j.queue, id)
 	if at >= 0 {

@@ -73,7 +73,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		writing: map[string]*sync.Mutex{},
 		judged:  map[string]*judges{}, judgedVersion: map[string]int{}, keptJudges: map[string]map[string]*judge{},
 		changes:  watchers{list: map[string][]chan Change{}},
-		suppress: suppressions{list: map[string][]*suppression{}},
+		suppress: suppressions{list: map[string][]*suppression{}, read: map[string]time.Time{}},
 	}
 	if err := newJobs(s); err != nil {
 		return nil, err

@@ -77,7 +77,11 @@ func (l *suppression) has(h idHash) bool {
 type suppressions struct {
 	mu   sync.Mutex
 	list map[string][]*suppression // in order of name; never changed once there
+	read map[string]time.Time      // when, of a store that is shared
 }
+
+// sharedFor is how long what was read of a shared store counts.
+const sharedFor = 2 * time.Second
 
 func suppressPrefix(coll string) string { return "suppress/" + coll + "/" }
 
@@ -98,9 +102,26 @@ func (s *Service) suppressions(coll string) ([]*suppression, error) {
 
 // readSuppressions is suppressions under the lock.
 func (s *Service) readSuppressions(coll string) ([]*suppression, error) {
-	if have, ok := s.suppress.list[coll]; ok {
+	have, ok := s.suppress.list[coll]
+	if ok && (!s.opt.Shared || time.Since(s.suppress.read[coll]) < sharedFor) {
 		return have, nil
 	}
+	read := time.Now()
+	out, err := s.loadSuppressions(coll, have)
+	for try := 1; s.opt.Shared && errors.Is(err, index.ErrCorrupt) && try < 5; try++ { // another process changes them
+		time.Sleep(time.Duration(try) * 100 * time.Millisecond)
+		out, err = s.loadSuppressions(coll, have)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.suppress.list[coll], s.suppress.read[coll] = out, read
+	return out, nil
+}
+
+// loadSuppressions reads lists; those that have not changed since they were read are
+// taken from there.
+func (s *Service) loadSuppressions(coll string, have []*suppression) ([]*suppression, error) {
 	out := []*suppression{}
 	err := s.each(suppressInfo(coll, ""), func(key string, value []byte) error {
 		l := &suppression{}
@@ -113,7 +134,11 @@ func (s *Service) readSuppressions(coll string) ([]*suppression, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range out {
+	for i, l := range out {
+		if at := slices.IndexFunc(have, func(h *suppression) bool { return h.storedSuppression == l.storedSuppression }); at >= 0 {
+			out[i] = have[at]
+			continue
+		}
 		err := s.each(suppressBlocks(coll, l.Name, l.Generation), func(key string, value []byte) error {
 			if len(value)%hashSize != 0 {
 				return fmt.Errorf("suppression list %s: %w", key, index.ErrCorrupt)
@@ -131,7 +156,6 @@ func (s *Service) readSuppressions(coll string) ([]*suppression, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b *suppression) int { return strings.Compare(a.Name, b.Name) })
-	s.suppress.list[coll] = out
 	return out, nil
 }
 
@@ -331,6 +355,7 @@ func (s *Service) observeSuppression(ctx context.Context, coll, name string, cha
 func (s *Service) putSuppression(ctx context.Context, coll, name string, change func(old *suppression) (storedSuppression, []idHash, error)) error {
 	s.suppress.mu.Lock()
 	defer s.suppress.mu.Unlock()
+	delete(s.suppress.read, coll) // another process may have changed it just now
 	all, err := s.readSuppressions(coll)
 	if err != nil {
 		return err
@@ -340,6 +365,9 @@ func (s *Service) putSuppression(ctx context.Context, coll, name string, change 
 	if i := slices.IndexFunc(all, func(l *suppression) bool { return l.Name == name }); i >= 0 {
 		old = all[i]
 		generation = old.Generation + 1
+		if s.opt.Shared { // or two processes could write blocks of one generation
+			generation = max(generation, uint64(time.Now().UnixNano()))
+		}
 	} else if len(all) >= mostSuppressions {
 		return faultf("name", "the collection has %d suppression lists: delete one first", len(all))
 	}
@@ -396,6 +424,7 @@ func (s *Service) DropSuppression(ctx context.Context, coll, name string) error 
 func (s *Service) dropSuppression(ctx context.Context, coll, name string) error {
 	s.suppress.mu.Lock()
 	defer s.suppress.mu.Unlock()
+	delete(s.suppress.read, coll) // another process may have changed it just now
 	all, err := s.readSuppressions(coll)
 	if err != nil {
 		return err

@@ -44,6 +44,9 @@ type Options struct {
 	// Schedule makes the Service refresh audiences when they are due and delete
 	// those that have expired. Without it, an expired audience is hidden only.
 	Schedule bool
+	// Shared says that other processes work on the same store: what they changed is looked
+	// for, and their jobs are left to them while they live.
+	Shared bool
 	// Outside is for stores that are a copy of a server's: what lists of a collection
 	// ask of it. nil: the store is what it has.
 	Outside func(coll string) *audience.Outside

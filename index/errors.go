@@ -14,6 +14,9 @@ var (
 	ErrCorrupt  = errors.New("corrupt data")  // a checksum did not match
 	ErrNoSpace  = errors.New("no space left") // the disk is full
 	ErrClosed   = errors.New("closed")
+	// ErrUnavailable is a server behind the store that is away, starting or overloaded:
+	// the same call may succeed later.
+	ErrUnavailable = errors.New("unavailable")
 )
 
 // RowError is one refused row of a batch. It matches ErrInvalid.

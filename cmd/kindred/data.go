@@ -86,7 +86,7 @@ func (a *app) withData(ctx context.Context, do func(*collection.Service) error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Outside: a.outside})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openModel, MaxMemory: a.cfg.customerMemory(), Shared: a.outside != nil, Outside: a.outside})
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func service(t *testing.T, a *app, dim int) *collection.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	svc, err := collection.New(t.Context(), collection.Options{Store: store, KV: store.KV(), Outside: a.outside, OpenModel: clusters(dim).open})
+	svc, err := collection.New(t.Context(), collection.Options{Store: store, KV: store.KV(), Shared: true, Outside: a.outside, OpenModel: clusters(dim).open})
 	if err != nil {
 		t.Fatal(err)
 	}

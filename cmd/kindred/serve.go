@@ -88,7 +88,7 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFl
 	if known != nil {
 		defer func() { err = errors.Join(err, known.Close()) }()
 	}
-	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openQueue(known), ImportRoot: importRoot, MaxMemory: a.cfg.customerMemory(), Schedule: true, Outside: a.outside, Logger: log, Limits: a.limits})
+	svc, err := collection.New(ctx, collection.Options{Store: store, KV: store.KV(), OpenModel: a.openQueue(known), ImportRoot: importRoot, MaxMemory: a.cfg.customerMemory(), Schedule: true, Shared: a.outside != nil, Outside: a.outside, Logger: log, Limits: a.limits})
 	if err != nil {
 		return err
 	}

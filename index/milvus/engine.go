@@ -3,9 +3,11 @@ package milvus
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus/client"
@@ -59,8 +61,59 @@ func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
 	e.stop = stop
 	if s.opt.Sweep > 0 {
 		e.done.Go(func() { m.Run(run, s.opt.Sweep) })
+		e.done.Go(func() { e.follow(run, s.opt.Sweep) })
 	}
 	return e, nil
+}
+
+// follow looks for what other processes did to the collection as a whole: columns that
+// they added are added here, and one that they dropped is closed.
+func (e *engine) follow(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		have := e.Spec()
+		now, err := e.s.spec(have.Name) // without the lock: Milvus may be away
+		if ctx.Err() != nil || !e.s.mu.TryLock() {
+			continue // it is being changed from here; who holds the lock may wait for us
+		}
+		gone := len(e.Spec().Columns) == len(have.Columns) && e.followTo(&have, &now, err)
+		e.s.mu.Unlock()
+		if gone {
+			return
+		}
+	}
+}
+
+// followTo runs under the store's lock. gone: the engine is closed. While Milvus is
+// away nothing is known, and nothing is done.
+func (e *engine) followTo(have, now *index.Spec, err error) (gone bool) {
+	switch {
+	case errors.Is(err, index.ErrNotFound):
+	case err != nil:
+		return false
+	case now.Dim != have.Dim || now.Precision != have.Precision || now.Stamp != have.Stamp || len(now.Columns) < len(have.Columns):
+	case len(now.Columns) == len(have.Columns):
+		return false
+	default:
+		err = e.alter(*now, now.Columns[len(have.Columns):])
+		if err == nil {
+			return false
+		}
+	}
+	e.mu.Lock()
+	e.ended = fmt.Errorf("collection %q was dropped by another process: %w", have.Name, index.ErrNotFound)
+	e.mu.Unlock()
+	if e.s.engines[have.Name] == e {
+		delete(e.s.engines, have.Name)
+	}
+	e.stop()
+	return true
 }
 
 func (e *engine) end(err error) {

@@ -101,7 +101,9 @@ func (e *Error) Unwrap() []error {
 	case e.is(ErrInvalidRequest, ErrTooLarge, ErrSchema):
 		out = append(out, index.ErrInvalid)
 	case e.is(ErrTimeout):
-		out = append(out, context.DeadlineExceeded)
+		out = append(out, context.DeadlineExceeded, index.ErrUnavailable)
+	case e.is(ErrUnreachable, ErrRateLimited, ErrNotReady, ErrNotLoaded):
+		out = append(out, index.ErrUnavailable)
 	}
 	return out
 }

@@ -471,12 +471,13 @@ func (m *Mirror) gone(ctx context.Context, view *rows.View, maybe *roaring.Bitma
 }
 
 // Run sweeps every so often until ctx ends, and reconciles where a sweep does not
-// agree, but only every tenth time: while others write, counts differ for a moment.
-// Errors are kept in State, and the next round tries again.
+// agree, but no more than a tenth of the time: while others write, counts differ for a
+// moment, and a reconciliation reads everyone's id. Errors are kept in State, and the
+// next round tries again.
 func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	since := 10
+	var next time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -484,13 +485,15 @@ func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		agrees, err := m.Sweep(ctx)
-		if since++; err == nil && !agrees && since >= 10 {
-			since = 0
-			if _, err = m.Reconcile(ctx); err != nil {
-				m.mu.Lock()
-				m.state.Err = err
-				m.mu.Unlock()
-			}
+		if err != nil || agrees || time.Now().Before(next) {
+			continue
 		}
+		start := time.Now()
+		if _, err = m.Reconcile(ctx); err != nil {
+			m.mu.Lock()
+			m.state.Err = err
+			m.mu.Unlock()
+		}
+		next = time.Now().Add(9 * time.Since(start))
 	}
 }
