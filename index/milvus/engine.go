@@ -174,7 +174,8 @@ func (e *engine) Upsert(ctx context.Context, batch []index.Row) error {
 	if err := e.check(ctx); err != nil {
 		return err
 	}
-	enc, err := encode(&spec, batch, e.s.tick)
+	seen := e.m.High()
+	enc, err := encode(&spec, batch, func() int64 { return e.s.tickAfter(seen) })
 	if err != nil {
 		return err
 	}

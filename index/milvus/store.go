@@ -14,6 +14,7 @@ import (
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus/client"
+	"github.com/kindred-search/kindred/index/milvus/mirror"
 	"github.com/kindred-search/kindred/index/rows"
 )
 
@@ -93,10 +94,14 @@ func (s *Store) Client() *client.Client { return s.c }
 
 // tick is the version of a write: microseconds since 1970, never twice and never back
 // within a process.
-func (s *Store) tick() int64 {
+func (s *Store) tick() int64 { return s.tickAfter(0) }
+
+// tickAfter is a tick that is greater than a version that was seen: clocks of other
+// processes may be ahead.
+func (s *Store) tickAfter(seen int64) int64 {
 	s.clockMu.Lock()
 	defer s.clockMu.Unlock()
-	s.last = max(s.last+1, time.Now().UnixMicro())
+	s.last = min(max(s.last+1, seen+1, time.Now().UnixMicro()), mirror.MaxVersion)
 	return s.last
 }
 

@@ -14,9 +14,10 @@
 //
 // # Order of writes
 //
-// Every row has a version, a number that grows with each write of that row; package
-// index/milvus takes it from one clock. The greater version wins, so that a page that
-// was read before our own write never undoes it.
+// Every row has a version, a number that grows with each write of that row by one
+// process; package index/milvus takes it from a clock. Of our own writes the greater
+// version wins, and a page that was read before one of them never undoes it. Otherwise
+// the server is right: clocks of other processes may be behind ours.
 package mirror
 
 import (
@@ -84,6 +85,7 @@ type Mirror struct {
 	high    int64            // greatest version seen
 	next    int64            // where a hydration that is not finished goes on; of who holds filling
 	removed map[string]int64 // our own deletes while pages are under way
+	wrote   map[string]bool  // our own writes likewise
 	paging  int
 	state   State
 }
@@ -118,7 +120,7 @@ func New(src Source) (*Mirror, error) {
 	if !client.ValidName(src.Version) || !client.ValidName(src.Key) || !client.ValidName(src.Hash) || src.Decode == nil {
 		return nil, fmt.Errorf("%w: a mirror needs the key, version and hash fields and a way to read rows", index.ErrInvalid)
 	}
-	return &Mirror{src: src, spec: spec, table: rows.New(spec, src.Rows), removed: map[string]int64{}}, nil
+	return &Mirror{src: src, spec: spec, table: rows.New(spec, src.Rows), removed: map[string]int64{}, wrote: map[string]bool{}}, nil
 }
 
 // State says how the copy stands.
@@ -164,8 +166,14 @@ func (m *Mirror) apply(batch []Row, own bool) error {
 			}
 			delete(m.removed, r.ID)
 		}
-		if have, ok := m.version(view, r.ID); ok && (have > r.Version || have == r.Version && !own) {
+		// A page shows what the server has, even where another clock gave it a smaller
+		// version, unless it was read before a write of our own.
+		have, ok := m.version(view, r.ID)
+		if ok && (have > r.Version && (own || m.wrote[r.ID]) || have == r.Version && !own) {
 			continue
+		}
+		if own && m.paging > 0 {
+			m.wrote[r.ID] = true
 		}
 		vec := r.Vector
 		r.Vector = nil // Prepare would make it unit length again, and round it twice
@@ -218,6 +226,14 @@ func (m *Mirror) Alter(add []index.Column) error {
 	return nil
 }
 
+// High is the greatest version seen: who gives the next write a greater one, whatever
+// other clocks say, is seen by their sweeps.
+func (m *Mirror) High() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.high
+}
+
 // Count says how many of ids the mirror has.
 func (m *Mirror) Count(ids []string) int { return m.table.Count(ids) }
 
@@ -232,6 +248,7 @@ func (m *Mirror) begin() func() {
 		m.mu.Lock()
 		if m.paging--; m.paging == 0 {
 			clear(m.removed)
+			clear(m.wrote)
 		}
 		m.mu.Unlock()
 		m.filling.Unlock()
@@ -407,7 +424,7 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 			if ok {
 				seen.Add(row)
 			}
-			if have, _ := m.version(view, id); !ok || have < v[i] {
+			if have, _ := m.version(view, id); !ok || have != v[i] {
 				stale = append(stale, id)
 			}
 		}
@@ -472,12 +489,14 @@ func (m *Mirror) gone(ctx context.Context, view *rows.View, maybe *roaring.Bitma
 
 // Run sweeps every so often until ctx ends, and reconciles where a sweep does not
 // agree, but no more than a tenth of the time: while others write, counts differ for a
-// moment, and a reconciliation reads everyone's id. Errors are kept in State, and the
-// next round tries again.
+// moment, and a reconciliation reads everyone's id. Every ten minutes it reconciles
+// anyway, a hundredth of the time at most: a sweep cannot see a row that a clock far
+// behind has changed. Errors are kept in State, and the next round tries again.
 func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var next time.Time
+	audit := time.Now().Add(audited)
 	for {
 		select {
 		case <-ctx.Done():
@@ -485,7 +504,7 @@ func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		agrees, err := m.Sweep(ctx)
-		if err != nil || agrees || time.Now().Before(next) {
+		if now := time.Now(); err != nil || now.Before(next) || agrees && now.Before(audit) {
 			continue
 		}
 		start := time.Now()
@@ -494,6 +513,10 @@ func (m *Mirror) Run(ctx context.Context, every time.Duration) {
 			m.state.Err = err
 			m.mu.Unlock()
 		}
-		next = time.Now().Add(9 * time.Since(start))
+		took := time.Since(start)
+		next, audit = time.Now().Add(9*took), time.Now().Add(max(audited, 99*took))
 	}
 }
+
+// audited is how often Run reconciles though nothing speaks for it.
+const audited = 10 * time.Minute

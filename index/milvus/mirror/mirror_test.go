@@ -326,6 +326,38 @@ func TestWritesMeanwhile(t *testing.T) {
 }
 
 // TestBrokenPages sees that what cannot be the whole population is not taken for it.
+// TestClockBehind has another writer whose clock is behind: what the server has counts.
+func TestClockBehind(t *testing.T) {
+	w, _ := fakeTown(t, index.Fp32)
+	ctx := context.Background()
+	src := w.source()
+	src.Overlap = 100
+	m, err := mirror.New(src)
+	w.must(err)
+	w.now = 1000
+	mine := w.write(span(0, 50))
+	w.must(m.Hydrate(ctx, nil))
+	w.must(m.Apply(mine))
+	w.now = 990 // within the overlap, and before our own writes
+	w.write(span(10, 15))
+	if _, err := m.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.same(m, 20)
+	w.now = 10 // far behind: the sweep does not see it
+	w.write(span(20, 30))
+	if n, err := m.Reconcile(ctx); err != nil || n != 10 {
+		t.Fatal(n, err)
+	}
+	w.same(m, 50)
+	if r, err := m.Check(ctx); err != nil || !r.Equal() {
+		t.Fatal(r, err)
+	}
+	if m.High() != 1050 {
+		t.Error(m.High())
+	}
+}
+
 func TestBrokenPages(t *testing.T) {
 	strs := func(a *milvuspb.QueryResults) []string { return a.FieldsData[0].GetScalars().GetStringData().Data }
 	for name, change := range map[string]func(*milvuspb.QueryResults){
