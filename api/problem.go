@@ -94,7 +94,7 @@ var table = []struct {
 	{errChanged, http.StatusPreconditionFailed, "changed", "read it again and decide anew"},
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},
-	{index.ErrNoSpace, http.StatusInsufficientStorage, "disk_full", "free space on the data directory's disk"},
+	{index.ErrNoSpace, http.StatusInsufficientStorage, "disk_full", "free space on the disk of the data directory, or of Milvus where the customers lie there"},
 	{collection.ErrMemory, http.StatusInsufficientStorage, "memory_full", "start the server with a larger --memory, or drop what is not needed"},
 	{index.ErrCorrupt, http.StatusInternalServerError, "corrupt", "restore from a backup"},
 	{index.ErrClosed, http.StatusServiceUnavailable, "stopping", "try again"},

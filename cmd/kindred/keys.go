@@ -37,7 +37,7 @@ func (a *app) keysCommand() *cobra.Command {
 	add.Flags().StringSliceVar(&only, "collection", nil, "collections the key is good for (default: all)")
 	ls := &cobra.Command{
 		Use: "ls", Short: "List the keys", Example: "  kindred keys ls", Args: arguments(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withKeys(cmd.Context(), func(keys *api.KeyStore) error {
 				list, err := keys.List()
 				if err != nil {

@@ -230,6 +230,9 @@ func testProcesses(t *testing.T, addr string) {
 			key = k
 		}
 	}
+	if list := h.must("keys", "ls"); !strings.Contains(list, "everything") {
+		t.Fatal(list)
+	}
 	a, b := h.serve(), h.serve()
 	a.key, b.key = key, key
 	if code, said, _ := b.ask("GET", "/collections/shop", ""); code != 200 || !strings.Contains(said, `"customers":1200`) {
