@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus/client"
@@ -25,6 +26,7 @@ type kv struct {
 	coll string
 	tick func() int64
 	mu   sync.RWMutex // a reader sees all parts of one version
+	last *known
 }
 
 const (
@@ -45,7 +47,7 @@ func openKV(ctx context.Context, c *client.Client, prefix string, tick func() in
 		{Name: kvValue, Type: client.VarChar, MaxLength: client.MaxVarChar},
 		{Name: fieldVector, Type: client.FloatVector, Dim: 2},
 	}}
-	return &kv{c: c, coll: s.Name, tick: tick}, ensure(ctx, c, s, client.Index{Field: fieldVector, Type: "FLAT", Metric: client.IP})
+	return &kv{c: c, coll: s.Name, tick: tick, last: newKnown()}, ensure(ctx, c, s, client.Index{Field: fieldVector, Type: "FLAT", Metric: client.IP})
 }
 
 // ensure creates a collection, indexes and loads it where that was not done, and holds
@@ -87,7 +89,7 @@ func rowKey(key string, part int) string { return fmt.Sprintf("%x.%06d", key, pa
 
 // Get reads all parts of a value.
 func (s *kv) Get(key string) ([]byte, error) {
-	pairs, err := s.read(fmt.Sprintf(`%s > "%x." and %s < "%x/"`, fieldID, key, fieldID, key), 1) // '/' follows '.'
+	pairs, err := s.read(key, fmt.Sprintf(`%s > "%x." and %s < "%x/"`, fieldID, key, fieldID, key), 1) // '/' follows '.'
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +101,7 @@ func (s *kv) Get(key string) ([]byte, error) {
 
 // List reads pairs in order of key.
 func (s *kv) List(prefix string, limit int, after string) ([]index.Pair, error) {
-	return s.read(s.within(prefix, after), limit)
+	return s.read(prefix, s.within(prefix, after), limit)
 }
 
 // within selects the rows of keys that begin with prefix and are greater than after.
@@ -112,9 +114,30 @@ func (s *kv) within(prefix, after string) string {
 	return expr
 }
 
-func (s *kv) read(expr string, limit int) ([]index.Pair, error) {
+// read reads pairs again where another process replaced a value between two pages: its
+// parts are then of two writes, as those of a damaged one are.
+// While Milvus is away, what was read last is given.
+func (s *kv) read(prefix, expr string, limit int) ([]index.Pair, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	key := knownKey{prefix, expr, limit}
+	for try := 1; ; try++ {
+		out, err := s.readOnce(expr, limit)
+		if err == nil {
+			s.last.keep(key, out)
+		} else if client.Unavailable(err) {
+			if out, ok := s.last.last(key); ok {
+				return out, nil
+			}
+		}
+		if !errors.Is(err, index.ErrCorrupt) || try == 4 {
+			return out, err
+		}
+		time.Sleep(time.Duration(try) * 150 * time.Millisecond)
+	}
+}
+
+func (s *kv) readOnce(expr string, limit int) ([]index.Pair, error) {
 	it, err := s.c.Iterate(client.IterateRequest{
 		Collection: s.coll, Key: fieldID, Expr: expr, Fields: []string{kvPart, kvParts, kvSum, fieldVersion, kvValue},
 		Batch: 256, Consistency: client.Session,
@@ -201,6 +224,9 @@ func (s *kv) Put(ctx context.Context, pairs map[string][]byte) error {
 	vec := client.Column{Name: fieldVector, Type: client.FloatVector, Dim: 2, Vectors: make([]float32, 2*len(id.Strings))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for key := range pairs { // also where it fails: it may have happened
+		s.last.forget(key, false)
+	}
 	if _, err := s.c.Upsert(ctx, s.coll, []client.Column{id, *num[kvPart], *num[kvParts], *num[kvSum], *num[fieldVersion], value, vec}); err != nil {
 		return err
 	}
@@ -237,6 +263,7 @@ func (s *kv) Delete(ctx context.Context, keys ...string) error {
 			if err := checkKey(k); err != nil {
 				return err
 			}
+			s.last.forget(k, false)
 			terms[i] = fmt.Sprintf(`(%s > "%x." and %s < "%x/")`, fieldID, k, fieldID, k)
 		}
 		if err := s.drop(ctx, strings.Join(terms, " or ")); err != nil {
@@ -250,5 +277,6 @@ func (s *kv) Delete(ctx context.Context, keys ...string) error {
 func (s *kv) DeletePrefix(ctx context.Context, prefix string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last.forget(prefix, true)
 	return s.drop(ctx, s.within(prefix, ""))
 }

@@ -186,7 +186,41 @@ func TestAway(t *testing.T) {
 	if err := e.Upsert(ctx, []index.Row{{ID: "a", Vector: []float32{1, 0}}, {ID: "b", Vector: []float32{0, 1}}}); err != nil {
 		t.Fatal(err)
 	}
+	kv := s.KV()
+	for _, k := range []string{"keys/a", "keys/b", "config/p"} {
+		if err := kv.Put(ctx, map[string][]byte{k: []byte("of " + k)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings := func() string {
+		t.Helper()
+		pairs, err := kv.List("keys/", 0, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := kv.Get("config/p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := kv.Get("config/none"); !errors.Is(err, index.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%q %q", pairs, one)
+	}
+	before := settings()
 	srv.Fault(fake.Fault{Do: fake.Refuse(1, 0, "going down")})
+	if now := settings(); now != before { // who may ask, and what a collection is
+		t.Fatal(now)
+	}
+	if _, err := kv.Get("never read"); !client.Unavailable(err) || !errors.Is(err, index.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	if err := kv.Delete(ctx, "keys/a"); !client.Unavailable(err) {
+		t.Fatal(err)
+	}
+	if _, err := kv.List("keys/", 0, ""); !client.Unavailable(err) { // a key that may be gone is not good
+		t.Fatal(err)
+	}
 	if err := e.Upsert(ctx, []index.Row{{ID: "c"}}); !client.Unavailable(err) {
 		t.Fatal(err)
 	}
