@@ -44,7 +44,8 @@ test-cpu: ## run on emulated processors without AVX2 and without AVX-512, and wi
 MILVUS   ?= .milvus
 test-milvus: ## install, start and stop a real Milvus (in MILVUS=.milvus), and run the tests that need one
 	@addr=$$($(PYTHON) index/milvus/milvustest/server.py start $(MILVUS)) || exit 1; \
-	  KINDRED_TEST_MILVUS=$$addr $(GO) test -p 1 -count 1 -timeout 15m ./index/milvus/...; rc=$$?; \
+	  KINDRED_TEST_MILVUS=$$addr $(GO) test -p 1 -count 1 -timeout 15m ./index/milvus/... && \
+	  KINDRED_TEST_MILVUS=$$addr $(GO) test -count 1 -timeout 10m -run Milvus ./cmd/kindred; rc=$$?; \
 	  $(PYTHON) index/milvus/milvustest/server.py stop $(MILVUS); exit $$rc
 
 fuzz: ## fuzz every parser and every vector kernel (FUZZTIME=10s each; FUZZ=./internal/simd for one package)

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/index/rows"
 	"github.com/kindred-search/kindred/profile"
 )
 
@@ -68,11 +70,11 @@ func (s *Service) search(ctx context.Context, coll string, query index.Query, fi
 	if err != nil {
 		return nil, err
 	}
-	return dress(ctx, eng, hits, fields)
+	return s.dress(ctx, eng, hits, fields)
 }
 
 // dress adds the fields asked for to hits.
-func dress(ctx context.Context, eng index.Engine, hits []index.Hit, fields []string) ([]Hit, error) {
+func (s *Service) dress(ctx context.Context, eng index.Engine, hits []index.Hit, fields []string) ([]Hit, error) {
 	out := make([]Hit, len(hits))
 	ids := make([]string, len(hits))
 	for i, h := range hits {
@@ -82,7 +84,7 @@ func dress(ctx context.Context, eng index.Engine, hits []index.Hit, fields []str
 	if fields != nil && len(fields) == 0 || len(ids) == 0 {
 		return out, nil
 	}
-	rows, err := eng.Get(ctx, ids)
+	rows, err := s.columnsOf(ctx, eng, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +92,36 @@ func dress(ctx context.Context, eng index.Engine, hits []index.Hit, fields []str
 		if row != nil { // deleted since the search: the hit stays, without fields
 			out[i].Fields = fieldsOf(row, fields)
 		}
+	}
+	return out, nil
+}
+
+// columnsOf is eng.Get without the records, which lie elsewhere where the store is shared:
+// a search then needs nothing but what it ran on, and works while the server is away.
+func (s *Service) columnsOf(ctx context.Context, eng index.Engine, ids []string) ([]*index.Row, error) {
+	if !s.opt.Shared {
+		return eng.Get(ctx, ids)
+	}
+	snap, err := eng.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closeSnapshot(snap, s.log)
+	view, ok := snap.(*rows.View)
+	if !ok {
+		return eng.Get(ctx, ids)
+	}
+	spec := eng.Spec()
+	out := make([]*index.Row, len(ids))
+	for i, id := range ids {
+		row, there := view.Find(id)
+		if !there {
+			continue
+		}
+		out[i] = view.Row(row)
+		maps.DeleteFunc(out[i].Values, func(name string, _ index.Value) bool {
+			return !slices.ContainsFunc(spec.Columns, func(c index.Column) bool { return c.Name == name })
+		})
 	}
 	return out, nil
 }
@@ -215,7 +247,7 @@ func (s *Service) examples(ctx context.Context, cfg Config, at string, list []Ex
 			}
 			w.vector = unit(e.Vector)
 		default:
-			rows, err := eng.Get(ctx, []string{e.ID})
+			rows, err := s.columnsOf(ctx, eng, []string{e.ID})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -270,7 +302,7 @@ func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, 
 		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.ID, b.ID))
 	})
 	hits = hits[min(q.Offset, len(hits)):min(q.Offset+limit, len(hits))]
-	return dress(ctx, eng, hits, q.Fields)
+	return s.dress(ctx, eng, hits, q.Fields)
 }
 
 // Count counts exactly.

@@ -290,7 +290,7 @@ func (s *Service) list(ctx context.Context, coll string, q ListRequest, pick fun
 	for i, row := range top {
 		hits[i] = index.Hit{ID: snap.ID(row), Score: scores[row]}
 	}
-	out.Hits, err = dress(ctx, eng, hits, q.Fields)
+	out.Hits, err = s.dress(ctx, eng, hits, q.Fields)
 	return out, err
 }
 

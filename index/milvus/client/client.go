@@ -35,6 +35,7 @@ type Client struct {
 	server *Server           // nil until greeted, and again after the connection was lost
 	ident  string            // what the server calls this connection
 	last   map[string]uint64 // timestamp of the last write by collection, for Session
+	begun  map[string]bool   // collections that were read since all that was written before us, for Session
 	unseen map[string]int    // writes without a timestamp since a read that has waited for all, for Session
 	closed bool
 }
@@ -95,6 +96,7 @@ func New(cfg Config) (*Client, error) {
 		greeting: make(chan struct{}, 1),
 		last:     map[string]uint64{},
 		unseen:   map[string]int{},
+		begun:    map[string]bool{},
 	}
 	c.greeting <- struct{}{}
 	return c, nil

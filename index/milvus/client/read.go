@@ -92,7 +92,8 @@ func (c *Client) query(ctx context.Context, o op, q QueryRequest) (Batch, error)
 // guarantee turns a consistency into the request's two fields. seen is to be called when
 // the read has gone well.
 //
-// Servers of 2.3 give no timestamp for a delete, so that no read could wait for it: the
+// A session begins with all that was acknowledged before, to whomever: its first read of a
+// collection is a Strong one. Servers of 2.3 give no timestamp for a delete, so that no read could wait for it: the
 // first Session read after one waits as a Strong one does, and those after it, of the same
 // replica, are no older.
 func (c *Client) guarantee(coll string, k Consistency) (level commonpb.ConsistencyLevel, after uint64, seen func()) {
@@ -105,7 +106,7 @@ func (c *Client) guarantee(coll string, k Consistency) (level commonpb.Consisten
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.unseen[coll]
-	if k == Session && n == 0 {
+	if k == Session && n == 0 && c.begun[coll] {
 		if ts := c.last[coll]; ts > 0 {
 			return commonpb.ConsistencyLevel_Session, ts, func() {}
 		}
@@ -114,6 +115,7 @@ func (c *Client) guarantee(coll string, k Consistency) (level commonpb.Consisten
 	return commonpb.ConsistencyLevel_Strong, 0, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		c.begun[coll] = true
 		if c.unseen[coll] == n {
 			delete(c.unseen, coll)
 		}
