@@ -145,3 +145,58 @@ func TestRealMilvusKilled(t *testing.T) {
 	}
 	again.stop()
 }
+
+// TestRealMilvusAuth has a server of its own that wants a user and a password, in the
+// folder KINDRED_TEST_MILVUS_AUTH.
+func TestRealMilvusAuth(t *testing.T) {
+	folder := os.Getenv("KINDRED_TEST_MILVUS_AUTH")
+	if folder == "" {
+		t.Skip("KINDRED_TEST_MILVUS_AUTH is not set: a folder for a Milvus with authorisation")
+	}
+	server := func(what string) string {
+		out, err := exec.Command("python3", "../../index/milvus/milvustest/server.py", what, folder).Output()
+		if err != nil {
+			t.Fatalf("server.py %s: %v", what, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	server("start") // writes the configuration
+	server("stop")
+	conf := filepath.Join(folder, "data/configs/milvus.yaml")
+	raw, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(raw), "authorizationEnabled: false", "authorizationEnabled: true", 1)
+	if !strings.Contains(text, "authorizationEnabled: true") {
+		t.Fatal("the configuration does not know authorizationEnabled")
+	}
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := server("start")
+	defer server("stop")
+	h := &house{t: t, setup: []string{"--milvus", addr, "--milvus-user", "root", "--device", "cpu"}, env: []string{"KINDRED_MILVUS_PASSWORD=Milvus"}} // what it comes with
+	s := h.serve()
+	if code, said, _ := s.ask("PUT", "/collections/shop", `{"dim":8,"fields":[{"name":"age","type":"number"}]}`); code != 201 {
+		t.Fatal(code, said)
+	}
+	if code, said, _ := s.ask("POST", "/collections/shop/customers", customers(0, 300)); code != 200 {
+		t.Fatal(code, said)
+	}
+	s.stop()
+	if strings.Contains(s.log(), "Milvus\"") || strings.Contains(s.log(), "cm9vdDpNaWx2dXM") {
+		t.Errorf("a secret was logged: %s", s.log())
+	}
+	for name, refused := range map[string]*house{
+		"wrong password": {t: t, setup: h.setup, env: []string{"KINDRED_MILVUS_PASSWORD=" + milvusPassword}},
+		"nobody":         {t: t, setup: []string{"--milvus", addr, "--device", "cpu"}},
+	} {
+		start := time.Now()
+		out, said, err := refused.run("keys", "ls")
+		if err == nil || !strings.Contains(said, "refused the credentials") || strings.Contains(said, milvusPassword) || time.Since(start) > 12*time.Second {
+			t.Errorf("%s: after %v %v: %s%s", name, time.Since(start), err, out, said)
+		}
+		t.Logf("%s: %s", name, strings.TrimSpace(said))
+	}
+}
