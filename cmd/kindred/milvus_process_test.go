@@ -271,7 +271,7 @@ func testProcesses(t *testing.T, addr string) {
 	}
 	// Who is suppressed here is on no list there.
 	first := ours[strings.Index(ours, `"id":"`)+6:]
-	first = first[:strings.Index(first, `"`)]
+	first, _, _ = strings.Cut(first, `"`)
 	if code, said, _ := a.ask("PUT", "/collections/shop/suppressions/complaints", fmt.Sprintf(`{"ids":[%q],"always":true}`, first)); code >= 300 {
 		t.Fatal(code, said)
 	}
