@@ -11,10 +11,10 @@ FUZZTIME ?= 10s
 RACE     := ./index/... ./collection/... ./api/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race vet lint test-arm64 test-cpu test-milvus fuzz generate models conformance demo bench bench-check bench-render kernels build-cuda sim test-cuda-sim testcuda clean
+.PHONY: help build test race vet lint test-arm64 test-cpu test-milvus fuzz generate models conformance demo bench bench-check bench-render kernels build-cuda sim test-cuda-sim testcuda benchcuda benchcuda-check pack-cuda clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred ./cmd/kindred
@@ -89,6 +89,17 @@ test-cuda-sim: kernels sim ## run the CUDA code, kernels included, on the CPU: s
 
 testcuda: kernels ## run the same tests on the CUDA device of this machine; no device is a failure
 	GO=$(GO) cuda/sim/device.sh
+
+benchcuda: kernels ## measure the CUDA device of this machine, beside PyTorch where that is; no device is a failure
+	$(CUDA_ENV) && mkdir -p bench/tmp && $(GO) build -tags cuda -o bench/tmp/cuda ./bench/cuda
+	$(PYTHON) bench/cuda/run.py --binary bench/tmp/cuda --model $${KINDRED_MODELS:-$$HOME/.cache/kindred/models}/all-MiniLM-L6-v2
+
+benchcuda-check: kernels sim ## its answers alone, small, under the simulator, with the Python of bench-check
+	$(CUDA_ENV) && mkdir -p bench/tmp && $(GO) build -tags cuda -o bench/tmp/cuda ./bench/cuda
+	LD_LIBRARY_PATH=cuda/build/sim-plain bench/tmp/venv/bin/python bench/cuda/run.py --check --binary bench/tmp/cuda --model $${KINDRED_MODELS:-$$HOME/.cache/kindred/models}/all-MiniLM-L6-v2
+
+pack-cuda: kernels ## pack the tests, benchmarks and weights for a machine that has a CUDA device and no Go
+	GO=$(GO) cuda/toolchain/pack.sh
 
 demo: ## the main job on a generated customer base
 	$(GO) run ./cmd/kindred demo

@@ -49,6 +49,7 @@ type backend interface {
 	download(dst []byte, src uint64) error
 	uploadPinned(dst uint64, src []byte) error // goes on after it returns
 	zero(dst uint64, n int64) error
+	copy(dst, src uint64, n int64) error // within the device
 	load(name string, image []byte) error
 	launch(kernel string, l Launch, args []uint64) error
 	mark(i int) error          // records event i, below 2 + Slots, in the order of the work

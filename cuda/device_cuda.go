@@ -262,6 +262,10 @@ func (d *driver) zero(dst uint64, n int64) error {
 	return d.err("cuMemsetD8Async", cu.MemsetD8Async(cu.DevicePtr(dst), 0, n, d.stream))
 }
 
+func (d *driver) copy(dst, src uint64, n int64) error {
+	return d.err("cuMemcpyDtoDAsync", cu.MemcpyDtoDAsync(cu.DevicePtr(dst), cu.DevicePtr(src), n, d.stream))
+}
+
 // Header of a fatbin: magic, version, length of the header, length of what follows.
 const fatbinMagic = 0xBA55ED50
 

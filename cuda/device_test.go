@@ -61,6 +61,9 @@ func TestBuffers(t *testing.T) {
 		if err := q.UploadPinned(b, 336, p, 0, 64); err != nil {
 			return err
 		}
+		if err := q.Copy(b, 40, b, 80, 16); err != nil {
+			return err
+		}
 		return Download(q, out, b, 0)
 	})
 	if err != nil {
@@ -68,6 +71,7 @@ func TestBuffers(t *testing.T) {
 	}
 	want := slices.Clone(in)
 	clear(want[2:5])
+	copy(want[10:14], in[20:24])
 	for i := range 16 {
 		want[84+i] = uint32(4*i) | uint32(4*i+1)<<8 | uint32(4*i+2)<<16 | uint32(4*i+3)<<24
 	}
@@ -83,6 +87,7 @@ func TestBuffers(t *testing.T) {
 		"before":         func(q *Queue) error { return q.Zero(b, -1, 1) },
 		"too long":       func(q *Queue) error { return Download(q, make([]byte, 401), b, 0) },
 		"no buffer":      func(q *Queue) error { return q.Zero(nil, 0, 1) },
+		"copy beyond":    func(q *Queue) error { return q.Copy(b, 0, b, 336, 65) },
 		"pinned too few": func(q *Queue) error { return q.UploadPinned(b, 0, p, 1, 64) },
 		"an argument":    func(q *Queue) error { return q.Launch("refine", Launch{}, At(b, 401)) },
 	} {

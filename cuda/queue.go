@@ -95,6 +95,15 @@ func (q *Queue) Zero(b *Buffer, off, n int64) error {
 	return q.d.b.zero(b.at+uint64(off), n)
 }
 
+// Copy copies n bytes of from, from byte fromOff on, to b from byte off on. They do not
+// overlap.
+func (q *Queue) Copy(b *Buffer, off int64, from *Buffer, fromOff, n int64) error {
+	if err := errors.Join(q.within("copy", b, off, n), q.within("copy", from, fromOff, n)); err != nil || n == 0 {
+		return err
+	}
+	return q.d.b.copy(b.at+uint64(off), from.at+uint64(fromOff), n)
+}
+
 // Launch is the shape of a launch: blocks, threads a block, and bytes of dynamic
 // shared memory a block. A zero of Grid's or Block's is one.
 type Launch struct {

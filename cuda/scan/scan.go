@@ -72,6 +72,9 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes}, nil
 }
 
+// Dim is how many codes a row has.
+func (p *Population) Dim() int { return p.dim }
+
 // Rows returns how many rows there are.
 func (p *Population) Rows() int {
 	p.mu.Lock()

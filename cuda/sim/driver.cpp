@@ -301,6 +301,17 @@ CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, C
     return CUDA_SUCCESS;
 }
 
+CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
+    Guard g(lock);
+    if (CUresult r = usable()) return r;
+    if (!holds(dst, n) || !holds(src, n)) return CUDA_ERROR_INVALID_VALUE;
+    stream_of(s)->work.push_back([=] {
+        memcpy(reinterpret_cast<void *>(dst), reinterpret_cast<const void *>(src), n);
+        return CUDA_SUCCESS;
+    });
+    return CUDA_SUCCESS;
+}
+
 CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t n, CUstream s) {
     Guard g(lock);
     if (CUresult r = usable()) return r;

@@ -11,7 +11,7 @@ build=$PWD/cuda/build
 step() { printf '\n--- %s\n' "$*"; }
 
 step "vet"
-$GO vet -tags cuda ./cuda/... ./cmd/...
+$GO vet -tags cuda ./cuda/... ./cmd/... ./bench/cuda
 mkdir -p "$build/tests"
 packages=()
 for package in $($GO list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' -tags cuda ./cuda/...); do
@@ -47,5 +47,15 @@ if "$build/kindred" doctor --device cuda >/dev/null 2>&1; then echo "--device cu
 for fault in KINDRED_SIM_INIT=803 KINDRED_SIM_DEVICES=0; do
   LD_LIBRARY_PATH="$build/sim-plain" env $fault "$build/kindred" doctor | grep "CUDA  .*built in"
 done
+step "the pack: without a device, with the simulator, and with it allowed"
+GO=$GO cuda/toolchain/pack.sh
+packed=$(mktemp -d)
+trap 'rm -rf "$packed"' EXIT
+tar -C "$packed" -xf "$build/kindred-cuda-pack.tar.xz"
+# bare runs a command with nothing of this machine's environment.
+bare() { env -i PATH=/usr/bin:/bin HOME="$packed" "$@"; }
+if bare "$packed/kindred-cuda-pack/run.sh" 2>/dev/null; then echo "the pack passes without a device"; exit 1; fi
+if bare LD_LIBRARY_PATH="$build/sim-plain" "$packed/kindred-cuda-pack/run.sh" 2>/dev/null; then echo "the pack takes the simulator for a device"; exit 1; fi
+bare LD_LIBRARY_PATH="$build/sim-plain" ALLOW_SIMULATOR=1 TESTS='^Test(Manifest|Refused|Bfloat16)$' "$packed/kindred-cuda-pack/run.sh" >/dev/null
 step "broken kernels"
 cuda/sim/mutate.py
