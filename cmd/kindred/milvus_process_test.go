@@ -270,7 +270,7 @@ func testProcesses(t *testing.T, addr string) {
 		t.Errorf("members differ: %.300s\n%.300s", theirs, ours)
 	}
 	// Who is suppressed here is on no list there.
-	first := ours[strings.Index(ours, `"id":"`)+6:]
+	_, first, _ := strings.Cut(ours, `"id":"`)
 	first, _, _ = strings.Cut(first, `"`)
 	if code, said, _ := a.ask("PUT", "/collections/shop/suppressions/complaints", fmt.Sprintf(`{"ids":[%q],"always":true}`, first)); code >= 300 {
 		t.Fatal(code, said)
