@@ -233,7 +233,7 @@ func TestMilvusScan(t *testing.T) {
 // TestRealMilvusScan takes KINDRED_TEST_MILVUS_ROWS customers x 384 where that is set.
 func TestRealMilvusScan(t *testing.T) {
 	addr := milvustest.Address(t)
-	n, size, dim := 24_000, 17_000, 32
+	n, size, dim := 20_000, 16_500, 32
 	if s := os.Getenv("KINDRED_TEST_MILVUS_ROWS"); s != "" {
 		v, err := strconv.Atoi(s)
 		if err != nil {
