@@ -6,6 +6,7 @@ package cuda
 const (
 	codeInvalidValue  = 1
 	codeOutOfMemory   = 2
+	codeBusy          = 46 // another process has it for itself
 	codeNoDevice      = 100
 	codeInvalidDevice = 101
 	codeInvalidImage  = 200
@@ -23,6 +24,8 @@ func kindOf(code int) error {
 	switch code {
 	case codeOutOfMemory:
 		return ErrOutOfMemory
+	case codeBusy:
+		return ErrBusy
 	case codeNoDevice, codeInvalidDevice, codeSystem:
 		return ErrNoDevice
 	case codeInvalidImage, codeNoBinary, codeUnsupported, codeNotFound:

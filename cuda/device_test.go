@@ -161,6 +161,62 @@ func TestDamagedImage(t *testing.T) {
 	}
 }
 
+// TestDeviceRefuses: devices that cannot be used say which kind of why, and can be once they
+// can.
+func TestDeviceRefuses(t *testing.T) {
+	if d := device(t); !d.Info().Simulated {
+		t.Skip("only the simulator refuses when asked to")
+	}
+	for _, c := range []struct {
+		name, value string
+		kind        error
+		says        string
+	}{
+		{"KINDRED_SIM_CREATE", "46", ErrBusy, "(46)"},
+		{"KINDRED_SIM_CREATE", "2", ErrOutOfMemory, "(2)"},
+		{"KINDRED_SIM_LOAD", "209", ErrImage, "(209)"},
+		{"KINDRED_SIM_LOAD", "222", ErrImage, "(222)"},
+		{"KINDRED_SIM_CAPABILITY", "75", ErrNoDevice, "7.5, and the kernels need 8.0"},
+	} {
+		t.Setenv(c.name, c.value)
+		d, err := Open(0)
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s=%s: %v", c.name, c.value, err)
+		}
+		if err == nil {
+			_ = d.Close()
+		}
+		t.Setenv(c.name, "")
+	}
+	// A kernel that takes too long loses the device, which can be opened again.
+	t.Setenv("KINDRED_SIM_LOSE", "1")
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KINDRED_SIM_LOSE", "")
+	t.Setenv("KINDRED_SIM_LOSE_CODE", "702")
+	b, err := d.Alloc("numbers", 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Do(t.Context(), func(q *Queue) error {
+		return q.Launch("collect", Launch{}, At(b, 0), At(b, 0), At(b, 0), I64(0), U32(0), U32(0), I64(0))
+	})
+	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "(702)") {
+		t.Errorf("a kernel that takes too long: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if d, err = Open(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCloseSaysWhatIsHeld(t *testing.T) {
 	device(t)
 	d, err := Open(0)

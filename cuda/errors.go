@@ -11,6 +11,8 @@ var (
 	ErrNotBuilt = errors.New("this program was built without CUDA: build it with `make build-cuda`")
 	// ErrNoDevice: there is no driver, or it has no device that can be used.
 	ErrNoDevice = errors.New("no CUDA device")
+	// ErrBusy: another process has the device for itself.
+	ErrBusy = errors.New("CUDA device is in use by another process")
 	// ErrOutOfMemory: the device's memory does not suffice. The error is an
 	// [*OutOfMemoryError].
 	ErrOutOfMemory = errors.New("out of device memory")

@@ -10,6 +10,9 @@
 //   KINDRED_SIM_MEMORY=bytes     of a device, 1 GiB if not given
 //   KINDRED_SIM_SEED=n           of the order of blocks and threads
 //   KINDRED_SIM_INIT=code        what cuInit answers
+//   KINDRED_SIM_CREATE=code      what cuCtxCreate answers
+//   KINDRED_SIM_LOAD=code        what cuModuleLoadData answers
+//   KINDRED_SIM_LOSE_CODE=code   what a device answers that is lost, 719 if not given
 //   KINDRED_SIM_FAIL_ALLOC=n     the n-th allocation from now fails
 //   KINDRED_SIM_FAIL_LAUNCH=n    the n-th launch from now is refused
 //   KINDRED_SIM_LOSE=n           the n-th launch from now loses the device
@@ -189,6 +192,7 @@ CUresult CUDAAPI cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
 CUresult CUDAAPI cuCtxCreate_v4(CUcontext *out, CUctxCreateParams *, unsigned, CUdevice device) {
     Guard g(lock);
     if (!started) return CUDA_ERROR_NOT_INITIALIZED;
+    if (const long code = setting("KINDRED_SIM_CREATE", 0)) return CUresult(code);
     Context *c = new Context{};
     c->device = device;
     c->until_alloc = setting("KINDRED_SIM_FAIL_ALLOC", 0);
@@ -324,6 +328,7 @@ CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t n, 
 CUresult CUDAAPI cuModuleLoadData(CUmodule *m, const void *image) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
+    if (const long code = setting("KINDRED_SIM_LOAD", 0)) return CUresult(code);
     unsigned magic;
     memcpy(&magic, image, sizeof magic);
     if (magic != fatbin_magic) return CUDA_ERROR_INVALID_IMAGE;
@@ -368,7 +373,7 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
     const kindred::Shape shape{{gx, gy, gz}, {bx, by, bz}, shared};
     const uint64_t seed = uint64_t(setting("KINDRED_SIM_SEED", 1)) * 1000003 + c->launches++;
     stream_of(s)->work.push_back([=]() mutable {
-        if (c->until_lost > 0 && --c->until_lost == 0) return lose(CUDA_ERROR_LAUNCH_FAILED, "the device is lost, as was asked for");
+        if (c->until_lost > 0 && --c->until_lost == 0) return lose(CUresult(setting("KINDRED_SIM_LOSE_CODE", CUDA_ERROR_LAUNCH_FAILED)), "the device is lost, as was asked for");
         std::vector<void *> slots;
         for (auto &x : copy) slots.push_back(&x);
         try {
