@@ -13,7 +13,8 @@ import (
 
 // What encoder.cu names alike, and the threads of its blocks.
 const (
-	tileM, tileN = 64, 64
+	tile         = 64  // rows and columns of a block of gemm
+	tileLarge    = 128 // of gemm_large
 	queries      = 16
 	blockThreads = 128
 	warpsABlock  = blockThreads / 32
@@ -33,6 +34,7 @@ type Model struct {
 	cfg    Config
 	at     *places
 	budget int
+	large  int // from how many large tiles on gemm_large is used
 
 	mu             sync.Mutex
 	halves, floats *cuda.Buffer
@@ -59,7 +61,8 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{d: d, cfg: cfg, at: at, budget: budget}
+	// Two large tiles a processor, or small ones share the work better.
+	m := &Model{d: d, cfg: cfg, at: at, budget: budget, large: 2 * d.Info().Processors}
 	if m.halves, err = d.Alloc("weights", int64(len(p.halves))*2); err != nil {
 		return nil, err
 	}
@@ -215,7 +218,11 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	half := func(at int64) cuda.Arg { return cuda.At(m.halves, at) }
 	float := func(at int64) cuda.Arg { return cuda.At(m.floats, at) }
 	gemm := func(x, out *cuda.Buffer, p tensorPlace, residual cuda.Arg, n, k, act int) {
-		launch("gemm", cuda.Launch{Grid: [3]int{(n + tileN - 1) / tileN, (tokens + tileM - 1) / tileM}, Block: [3]int{blockThreads}},
+		kernel, size, threads := "gemm", tile, blockThreads
+		if ((n+tileLarge-1)/tileLarge)*((tokens+tileLarge-1)/tileLarge) >= m.large {
+			kernel, size, threads = "gemm_large", tileLarge, 2*blockThreads
+		}
+		launch(kernel, cuda.Launch{Grid: [3]int{(n + size - 1) / size, (tokens + size - 1) / size}, Block: [3]int{threads}},
 			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
 	}
 	norm := func(in, out *cuda.Buffer, p tensorPlace) {

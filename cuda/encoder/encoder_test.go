@@ -252,7 +252,18 @@ func TestEncode(t *testing.T) {
 					t.Errorf("text %d: the vector's length is %g", i, math.Sqrt(length))
 				}
 			}
-			// Alone, in another order, or in small batches: the same bits.
+			// With tiles of another size, alone, in another order, or in small batches: the
+			// same bits.
+			was := m.large
+			m.large = 1
+			tiled, err := m.Encode(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(tiled, got) {
+				t.Error("large tiles give other vectors")
+			}
+			m.large = was
 			alone, err := m.Encode(t.Context(), in[:1])
 			if err != nil {
 				t.Fatal(err)
