@@ -15,7 +15,7 @@ import (
 const (
 	tile         = 64  // rows and columns of a block of gemm
 	tileLarge    = 128 // of gemm_large
-	queries      = 16
+	queries      = 64
 	blockThreads = 128
 	warpsABlock  = blockThreads / 32
 )
@@ -229,12 +229,18 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 		launch("layer_norm", perWarp, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	}
 	size := c.Dim / c.Heads
+	attention := "attention_128"
+	for _, most := range []int{64, 32} {
+		if size <= most {
+			attention = fmt.Sprintf("attention_%d", most)
+		}
+	}
 	launch("embed_norm", perWarp, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
 		float(m.at.norm.weight), float(m.at.norm.bias), cuda.F32(c.Eps), cuda.At(w.x, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	for i := range m.at.layers {
 		l := &m.at.layers[i]
 		gemm(w.x, w.qkv, l.qkv, cuda.Null(), 3*c.Dim, c.Dim, 0)
-		launch("attention", cuda.Launch{Grid: [3]int{(longest + queries - 1) / queries, c.Heads, texts}, Block: [3]int{blockThreads}},
+		launch(attention, cuda.Launch{Grid: [3]int{(longest + queries - 1) / queries, c.Heads, texts}, Block: [3]int{blockThreads}},
 			cuda.At(w.qkv, 0), cuda.At(w.starts, 0), cuda.At(w.y, 0), cuda.I32(c.Heads), cuda.I32(size), cuda.F32(float32(1/math.Sqrt(float64(size)))))
 		gemm(w.y, w.x, l.out, cuda.At(w.x, 0), c.Dim, c.Dim, 0)
 		norm(w.x, w.y, l.attnNorm)

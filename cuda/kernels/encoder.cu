@@ -7,9 +7,9 @@
 //   gemm         x · wᵀ + bias on tensor cores, then nothing, GELU, or the residual:
 //                a block 64 tokens x 64 columns, its operands three slices of K ahead
 //   gemm_large   the same, 128 x 128, for batches that fill the device with such
-//   attention    softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time: a block
-//                16 queries, keys and values pass through shared memory 32 at a time,
-//                the softmax is kept up on the way
+//   attention_32 softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time on tensor
+//                cores, for heads of up to 32, 64 and 128: a block 64 queries, keys and values
+//                pass through shared memory 64 at a time, the softmax is kept up on the way
 //   layer_norm   layer norm: a warp a token
 //   pool         mean, first, last or maximum of a text's tokens, made unit length: a
 //                block a text
@@ -18,8 +18,8 @@
 // floats. A token's values depend on its text
 // alone: sums are added in the same order in any batch.
 //
-// Of MiniLM (dim 384, inner 1536), a token and layer: 1.77 M products on tensor cores
-// and 2 · 384 · tokens of its text outside of them; 10 reads and 6 writes of
+// Of MiniLM (dim 384, inner 1536), a token and layer: 1.77 M products of the layer's
+// weights and 2 · 384 · tokens of its text, all on tensor cores; 10 reads and 6 writes of
 // activations of dim or inner.
 
 #include "ptx.cuh"
@@ -37,11 +37,6 @@ static constexpr int dim_most = 1024; // of a layer norm: 32 values a lane
 
 static __device__ float warp_sum(float x) {
     for (int step = warp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-}
-
-static __device__ float warp_max(float x) {
-    for (int step = warp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
     return x;
 }
 
@@ -221,85 +216,153 @@ KERNEL(gemm_large_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const fl
     gemm_of<__nv_bfloat16, 128, 128, 2, 4>(x, w, bias, residual, out, m, n, k, act);
 }
 
-// Queries of a block, keys that are in shared memory at a time, warps that share the
-// queries, and the longest head.
-static constexpr int queries = 16, keys = 32, attention_warps = 4, head_most = 128;
+// Queries of a block, 16 a warp, and keys that are in shared memory at a time.
+static constexpr int queries = 64, keys = 64;
 
-// attention: qkv [tokens, 3 * heads * size], the queries, keys and values of a token
-// side by side; out [tokens, heads * size]. starts [texts + 1]; size is a multiple of 2,
-// at most 128. Blocks of 128 threads, grid (blocks of queries of the longest text, heads,
-// texts).
-template <class T> static __device__ void attention_of(const T *qkv, const int *starts, T *out, int heads, int size, float scale) {
-    SHARED(T, key, keys * (head_most + 2)); // rows two apart in banks
-    SHARED(T, value, keys * (head_most + 2));
-    SHARED(float, query, queries * head_most);
+// pair is two numbers as a fragment has them.
+template <class T> static __device__ __forceinline__ unsigned pair(float low, float high) {
+    T both[2];
+    narrow(both[0], low);
+    narrow(both[1], high);
+    unsigned bits;
+    memcpy(&bits, both, 4);
+    return bits;
+}
+
+// attention_of: qkv [tokens, 3 * heads * size], the queries, keys and values of a token
+// side by side; out [tokens, heads * size]. starts [texts + 1]; size is at most
+// head_size, up to which zeros are put. Blocks of 128 threads, grid (blocks of queries of
+// the longest text, heads, texts).
+//
+// A warp multiplies its 16 queries with 64 keys, and what a lane gets of the scores is what it
+// has to give of the weights when they are multiplied with the values: they never
+// leave its registers.
+template <class T, int head_size>
+static __device__ void attention_of(const T *qkv, const int *starts, T *out, int heads, int size, float scale) {
+    constexpr int pitch = head_size + 8; // eight rows lie in different banks
+    SHARED(T, key, keys * pitch);        // the queries, at first
+    SHARED(T, value, keys * pitch);
     const int head = blockIdx.y, lane = threadIdx.x % warp, wid = threadIdx.x / warp;
     const int start = starts[blockIdx.z], tokens = starts[blockIdx.z + 1] - start;
     const int first = blockIdx.x * queries;
     if (first >= tokens) return; // the whole block
     const int width = heads * size;
     const T *base = qkv + static_cast<long long>(start) * 3 * width + head * size;
-    for (int i = threadIdx.x; i < queries * size; i += blockDim.x) {
-        const int q = first + i / size;
-        query[i / size * head_most + i % size] = q < tokens ? wide(base[static_cast<long long>(q) * 3 * width + i % size]) * scale : 0;
-    }
-    constexpr int mine = queries / attention_warps; // queries of a warp
-    constexpr int parts = head_most / warp;         // elements of a head that a lane sums
-    float top[mine], total[mine], sum[mine][parts];
+    // load brings rows [from, from + 64) of queries, keys or values, zeros behind the text.
+    auto load = [&](T *to, int from, int part) {
+        for (int i = threadIdx.x; i < keys * (head_size / 8); i += blockDim.x) {
+            const int row = i / (head_size / 8), at = i % (head_size / 8) * 8;
+            const T *src = base + static_cast<long long>(from + row) * 3 * width + part * width + at;
+            T *dst = to + row * pitch + at;
+            if (from + row < tokens && size % 8 == 0 && at < size) {
+                *reinterpret_cast<int4 *>(dst) = *reinterpret_cast<const int4 *>(src);
+                continue;
+            }
 #pragma unroll
-    for (int q = 0; q < mine; q++) {
-        top[q] = -__int_as_float(0x7f800000);
-        total[q] = 0;
+            for (int d = 0; d < 8; d++) {
+                if (from + row < tokens && at + d < size) dst[d] = src[d];
+                else
+                    narrow(dst[d], 0);
+            }
+        }
+    };
+    load(key, first, 0);
+    __syncthreads();
+    unsigned query[head_size / 16][4];
 #pragma unroll
-        for (int p = 0; p < parts; p++) sum[q][p] = 0;
-    }
+    for (int k = 0; k < head_size / 16; k++) ldmatrix_x4(query[k], key + (16 * wid + lane % 16) * pitch + 16 * k + lane / 16 * 8);
+    const float none = -__int_as_float(0x7f800000);
+    float top[2] = {none, none}, total[2] = {}; // of the queries lane / 4 and 8 more; total of this lane's keys
+    float sum[head_size / 8][4] = {};
     for (int from = 0; from < tokens; from += keys) {
         __syncthreads(); // nobody reads the keys before any more
-        const int here = tokens - from < keys ? tokens - from : keys;
-        for (int i = threadIdx.x; i < here * size; i += blockDim.x) {
-            const T *row = base + static_cast<long long>(from + i / size) * 3 * width + i % size;
-            key[i / size * (head_most + 2) + i % size] = row[width];
-            value[i / size * (head_most + 2) + i % size] = row[2 * width];
-        }
+        load(key, from, 1);
+        load(value, from, 2);
         __syncthreads();
+        float s[keys / 8][4] = {};
 #pragma unroll
-        for (int q = 0; q < mine; q++) {
-            const float *mine_query = query + (wid * mine + q) * head_most;
-            float s = -__int_as_float(0x7f800000);
-            if (lane < here) {
-                s = 0;
-                for (int d = 0; d < size; d++) s += mine_query[d] * wide(key[lane * (head_most + 2) + d]);
+        for (int k = 0; k < head_size / 16; k++)
+#pragma unroll
+            for (int j = 0; j < keys / 16; j++) {
+                unsigned both[4];
+                ldmatrix_x4(both, key + (16 * j + lane / 16 * 8 + lane % 8) * pitch + 16 * k + lane / 8 % 2 * 8);
+                const unsigned even[2] = {both[0], both[1]}, odd[2] = {both[2], both[3]};
+                multiply(s[2 * j], query[k], even, qkv);
+                multiply(s[2 * j + 1], query[k], odd, qkv);
             }
-            const float higher = fmaxf(top[q], warp_max(s));
-            const float weight = lane < here ? expf(s - higher) : 0;
-            const float shrink = expf(top[q] - higher); // 0 at first
-            top[q] = higher;
-            total[q] = total[q] * shrink + warp_sum(weight);
+        float higher[2] = {top[0], top[1]};
 #pragma unroll
-            for (int p = 0; p < parts; p++) sum[q][p] *= shrink;
-            for (int j = 0; j < here; j++) {
-                const float w = __shfl_sync(0xffffffffu, weight, j);
+        for (int j = 0; j < keys / 8; j++)
 #pragma unroll
-                for (int p = 0; p < parts; p++)
-                    if (p * warp + lane < size) sum[q][p] += w * wide(value[j * (head_most + 2) + p * warp + lane]);
+            for (int i = 0; i < 4; i++) {
+                s[j][i] = from + 8 * j + lane % 4 * 2 + i % 2 < tokens ? s[j][i] * scale : none;
+                higher[i / 2] = fmaxf(higher[i / 2], s[j][i]);
+            }
+#pragma unroll
+        for (int q = 0; q < 2; q++) {
+            for (int step = 1; step < 4; step *= 2) higher[q] = fmaxf(higher[q], __shfl_xor_sync(0xffffffffu, higher[q], step));
+            const float shrink = expf(top[q] - higher[q]); // 0 at first
+            top[q] = higher[q];
+            total[q] *= shrink;
+#pragma unroll
+            for (int d = 0; d < head_size / 8; d++) {
+                sum[d][2 * q] *= shrink;
+                sum[d][2 * q + 1] *= shrink;
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < keys / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                s[j][i] = expf(s[j][i] - top[i / 2]);
+                total[i / 2] += s[j][i];
+            }
+#pragma unroll
+        for (int j = 0; j < keys / 16; j++) {
+            const unsigned weight[4] = {pair<T>(s[2 * j][0], s[2 * j][1]), pair<T>(s[2 * j][2], s[2 * j][3]),
+                                        pair<T>(s[2 * j + 1][0], s[2 * j + 1][1]), pair<T>(s[2 * j + 1][2], s[2 * j + 1][3])};
+#pragma unroll
+            for (int d = 0; d < head_size / 16; d++) {
+                unsigned both[4];
+                ldmatrix_x4_trans(both, value + (16 * j + lane % 16) * pitch + 16 * d + lane / 16 * 8);
+                const unsigned even[2] = {both[0], both[1]}, odd[2] = {both[2], both[3]};
+                multiply(sum[2 * d], weight, even, qkv);
+                multiply(sum[2 * d + 1], weight, odd, qkv);
             }
         }
     }
 #pragma unroll
-    for (int q = 0; q < mine; q++) {
-        const int token = first + wid * mine + q;
+    for (int q = 0; q < 2; q++) {
+        for (int step = 1; step < 4; step *= 2) total[q] += __shfl_xor_sync(0xffffffffu, total[q], step);
+        const int token = first + 16 * wid + lane / 4 + 8 * q;
         if (token >= tokens) continue;
         T *to = out + static_cast<long long>(start + token) * width + head * size;
 #pragma unroll
-        for (int p = 0; p < parts; p++)
-            if (p * warp + lane < size) narrow(to[p * warp + lane], sum[q][p] / total[q]);
+        for (int d = 0; d < head_size / 8; d++)
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                const int at = 8 * d + lane % 4 * 2 + c;
+                if (at < size) narrow(to[at], sum[d][2 * q + c] / total[q]);
+            }
     }
 }
-KERNEL(attention)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
-    attention_of(qkv, starts, out, heads, size, scale);
+KERNEL(attention_32)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
+    attention_of<__half, 32>(qkv, starts, out, heads, size, scale);
 }
-KERNEL(attention_bf16)(const __nv_bfloat16 *qkv, const int *starts, __nv_bfloat16 *out, int heads, int size, float scale) {
-    attention_of(qkv, starts, out, heads, size, scale);
+KERNEL(attention_32_bf16)(const __nv_bfloat16 *qkv, const int *starts, __nv_bfloat16 *out, int heads, int size, float scale) {
+    attention_of<__nv_bfloat16, 32>(qkv, starts, out, heads, size, scale);
+}
+KERNEL(attention_64)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
+    attention_of<__half, 64>(qkv, starts, out, heads, size, scale);
+}
+KERNEL(attention_64_bf16)(const __nv_bfloat16 *qkv, const int *starts, __nv_bfloat16 *out, int heads, int size, float scale) {
+    attention_of<__nv_bfloat16, 64>(qkv, starts, out, heads, size, scale);
+}
+KERNEL(attention_128)(const __half *qkv, const int *starts, __half *out, int heads, int size, float scale) {
+    attention_of<__half, 128>(qkv, starts, out, heads, size, scale);
+}
+KERNEL(attention_128_bf16)(const __nv_bfloat16 *qkv, const int *starts, __nv_bfloat16 *out, int heads, int size, float scale) {
+    attention_of<__nv_bfloat16, 128>(qkv, starts, out, heads, size, scale);
 }
 
 // pool: in [tokens, dim], out [texts, dim]. how: 0 mean, 1 first, 2 last, 3 maximum. A

@@ -24,6 +24,21 @@ template <class T> static inline void ldmatrix_x4(unsigned (&out)[4], const T *r
     kindred::meet(KINDRED_PLACE("ldmatrix_x4, end"), 0xffffffffu, 0);
 }
 
+// ldmatrix_x4_trans is ldmatrix_x4 of the matrices turned: of matrix i the halves in column
+// lane / 4 of rows 2 (lane % 4) and the next.
+template <class T> static inline void ldmatrix_x4_trans(unsigned (&out)[4], const T *row) {
+    static_assert(sizeof(T) == 2);
+    uint64_t rows[32];
+    std::memcpy(rows, kindred::meet(KINDRED_PLACE("ldmatrix_x4_trans"), 0xffffffffu, kindred::pack(row)), sizeof rows);
+    for (int i = 0; i < 4; i++)
+        for (int half = 0; half < 2; half++) {
+            const T *from = kindred::unpack<const T *>(rows[8 * i + 2 * (kindred::lane() % 4) + half]);
+            if (reinterpret_cast<uintptr_t>(from) % 16) kindred::stop(KINDRED_PLACE("ldmatrix_x4_trans"), "is given a row that is not aligned to 16 bytes");
+            std::memcpy(reinterpret_cast<char *>(&out[i]) + 2 * half, from + kindred::lane() / 4, 2);
+        }
+    kindred::meet(KINDRED_PLACE("ldmatrix_x4_trans, end"), 0xffffffffu, 0);
+}
+
 // mma_m16n8k16 adds A (16 x 16) times B (16 x 8), halves, to the floats of D. With
 // g = lane / 4 and t = lane % 4: a[0] is A(g, 2t..), a[1] A(g + 8, 2t..), a[2]
 // A(g, 2t + 8..), a[3] A(g + 8, 2t + 8..); b[0] is B(2t.., g), b[1] B(2t + 8.., g);
@@ -104,6 +119,15 @@ template <class T> static __device__ __forceinline__ void ldmatrix_x4(unsigned (
     static_assert(sizeof(T) == 2, "halves of any kind");
     const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+template <class T> static __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&out)[4], const T *row) {
+    static_assert(sizeof(T) == 2, "halves of any kind");
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                  : "r"(at)
                  : "memory");
