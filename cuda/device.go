@@ -52,10 +52,10 @@ type backend interface {
 	copy(dst, src uint64, n int64) error // within the device
 	load(name string, image []byte) error
 	launch(kernel string, l Launch, args []uint64) error
-	mark(i int) error          // records event i, below 2 + Slots, in the order of the work
-	reached(i int) error       // waits for event i
-	between() (float64, error) // seconds from event 0 to 1, after wait
-	wait() error               // for all work
+	mark(i int) error                  // records event i, below 4 + Slots, in the order of the work
+	reached(i int) error               // waits for event i
+	between(i, j int) (float64, error) // seconds from event i to j, after both
+	wait() error                       // for all work
 	close() error
 }
 
@@ -74,6 +74,8 @@ type Device struct {
 	mu   sync.Mutex
 	lost error
 	held map[*Buffer]struct{}
+	// Of each kernel, while they are traced.
+	traced map[string]Traced
 
 	metrics
 }
@@ -92,6 +94,22 @@ type Metrics struct {
 	Kernels time.Duration
 	// Held is how many bytes each purpose holds.
 	Held map[string]int64
+}
+
+// Traced is what one kernel has done.
+type Traced struct {
+	Launches int64
+	Time     time.Duration // by the device's events
+}
+
+// Trace begins to time each kernel by itself, and returns what was timed since it was called
+// before. It is for finding where time goes: every launch is then waited for.
+func (d *Device) Trace() map[string]Traced {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.traced
+	d.traced = map[string]Traced{}
+	return was
 }
 
 // Open opens the device of that number, counted from 0, and loads the kernels.
@@ -298,7 +316,7 @@ func (d *Device) Do(ctx context.Context, work func(q *Queue) error) error {
 			}
 		}
 		if err == nil {
-			s, e := d.b.between()
+			s, e := d.b.between(0, 1)
 			d.nanos.Add(int64(s * 1e9))
 			err = e
 		}

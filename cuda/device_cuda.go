@@ -124,8 +124,9 @@ func describe(ordinal int) (Info, error) {
 	return info, nil
 }
 
-// events are the beginning and end of a call of [Device.Do], and the slots of [Queue.Mark].
-const events = 2 + Slots
+// events are the beginning and end of a call of [Device.Do], the slots of [Queue.Mark], and
+// the beginning and end of a kernel that is traced.
+const events = 4 + Slots
 
 // driver is a device through gorgonia.org/cu.
 type driver struct {
@@ -332,8 +333,8 @@ func (d *driver) reached(i int) error {
 	return d.err("cuEventSynchronize", d.events[i].Synchronize())
 }
 
-func (d *driver) between() (float64, error) {
-	ms, err := d.events[0].Elapsed(d.events[1])
+func (d *driver) between(i, j int) (float64, error) {
+	ms, err := d.events[i].Elapsed(d.events[j])
 	return ms / 1e3, d.err("cuEventElapsedTime", err)
 }
 

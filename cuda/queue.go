@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 	"unsafe"
 )
 
@@ -163,7 +164,34 @@ func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
 		l.Grid[i], l.Block[i] = max(l.Grid[i], 1), max(l.Block[i], 1)
 	}
 	q.d.launches.Add(1)
+	q.d.mu.Lock()
+	traced := q.d.traced != nil
+	q.d.mu.Unlock()
+	if traced {
+		return q.trace(kernel, l, slots)
+	}
 	return q.d.b.launch(kernel, l, slots)
+}
+
+// trace launches a kernel, waits for it and notes its time.
+func (q *Queue) trace(kernel string, l Launch, slots []uint64) error {
+	const begin, end = 2 + Slots, 3 + Slots
+	b := q.d.b
+	if err := b.mark(begin); err != nil {
+		return err
+	}
+	if err := b.launch(kernel, l, slots); err != nil {
+		return err
+	}
+	if err := errors.Join(b.mark(end), b.reached(end)); err != nil {
+		return err
+	}
+	s, err := b.between(begin, end)
+	q.d.mu.Lock()
+	defer q.d.mu.Unlock()
+	t := q.d.traced[kernel]
+	q.d.traced[kernel] = Traced{t.Launches + 1, t.Time + time.Duration(s*1e9)}
+	return err
 }
 
 // Pinned is memory of the host that the device reads by itself.

@@ -10,6 +10,7 @@
 //	rows N DIM                  a population of N rows; row r is made as run.py makes it
 //	best HEADS SIZE REPEATS     the best SIZE of everyone under each of so many heads
 //	seeds COUNT SIZE REPEATS    the best SIZE by their highest score under COUNT heads
+//	trace                       from now on each kernel is timed; answers what was timed since the last trace
 //	members HEADS SIZE OUT      the list of the first head, best first, little-endian uint32
 //
 // An answer has the seconds of each repeat by the clock of the host, and by the device's own
@@ -19,6 +20,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -27,6 +29,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,16 +42,23 @@ import (
 )
 
 type reply struct {
-	Error     string    `json:"error,omitempty"`
-	Device    string    `json:"device,omitempty"`
-	Driver    string    `json:"driver,omitempty"`
-	Simulated bool      `json:"simulated,omitempty"`
-	Memory    int64     `json:"memory,omitempty"`
-	Wall      []float64 `json:"wall,omitempty"`   // seconds
-	Events    []float64 `json:"events,omitempty"` // seconds
-	Bytes     int64     `json:"bytes,omitempty"`
-	Tokens    int       `json:"tokens,omitempty"`
-	Streamed  int       `json:"streamed,omitempty"`
+	Error     string        `json:"error,omitempty"`
+	Device    string        `json:"device,omitempty"`
+	Driver    string        `json:"driver,omitempty"`
+	Simulated bool          `json:"simulated,omitempty"`
+	Memory    int64         `json:"memory,omitempty"`
+	Wall      []float64     `json:"wall,omitempty"`   // seconds
+	Events    []float64     `json:"events,omitempty"` // seconds
+	Bytes     int64         `json:"bytes,omitempty"`
+	Tokens    int           `json:"tokens,omitempty"`
+	Streamed  int           `json:"streamed,omitempty"`
+	Kernels   []timedKernel `json:"kernels,omitempty"` // the longest first
+}
+
+type timedKernel struct {
+	Kernel   string  `json:"kernel"`
+	Launches int64   `json:"launches"`
+	Seconds  float64 `json:"seconds"`
 }
 
 type bench struct {
@@ -117,7 +127,7 @@ func (b *bench) obey(ctx context.Context, cmd []string, r *reply) error {
 		}
 		return n
 	}
-	words := map[string]int{"bandwidth": 3, "model": 3, "encode": 3, "vectors": 3, "rows": 3, "best": 4, "seeds": 4, "members": 4}
+	words := map[string]int{"bandwidth": 3, "model": 3, "encode": 3, "vectors": 3, "rows": 3, "best": 4, "seeds": 4, "members": 4, "trace": 1}
 	if words[cmd[0]] != len(cmd) {
 		return fmt.Errorf("%q: see the command's comment", strings.Join(cmd, " "))
 	}
@@ -136,6 +146,12 @@ func (b *bench) obey(ctx context.Context, cmd []string, r *reply) error {
 				return b.d.Do(ctx, func(q *cuda.Queue) error { return q.Copy(two[0], 0, two[1], 0, size) })
 			})
 		})
+	case "trace":
+		for kernel, t := range b.d.Trace() {
+			r.Kernels = append(r.Kernels, timedKernel{kernel, t.Launches, t.Time.Seconds()})
+		}
+		slices.SortFunc(r.Kernels, func(x, y timedKernel) int { return cmp.Compare(y.Seconds, x.Seconds) })
+		return nil
 	case "model":
 		return b.open(ctx, cmd[1], cmd[2])
 	case "encode", "vectors":

@@ -50,3 +50,39 @@ static __device__ __forceinline__ int dot16(const int4& row, const int4& low, co
     sum = __dp2a_lo(high.z, row.w, sum);
     return __dp2a_hi(high.w, row.w, sum);
 }
+
+// row_dots adds the products of a row's chunks lane, lane + row_lanes, ... with the first
+// count of some heads, of which shared memory holds [count][2 * chunks]. Four chunks are
+// asked for before the first is used: that many loads are under way.
+template <int heads> static __device__ __forceinline__ void row_dots(int (&sum)[heads], const int4 *code, const int4 *head, int chunks, int lane, int count) {
+    constexpr int ahead = 4;
+    for (int c = lane; c < chunks; c += ahead * row_lanes) {
+        int4 x[ahead];
+#pragma unroll
+        for (int u = 0; u < ahead; u++) {
+            x[u] = make_int4(0, 0, 0, 0);
+            if (c + u * row_lanes < chunks) x[u] = __ldg(code + c + u * row_lanes);
+        }
+#pragma unroll
+        for (int u = 0; u < ahead; u++) {
+            const int at = c + u * row_lanes;
+            if (at < chunks)
+#pragma unroll
+                for (int h = 0; h < heads; h++)
+                    if (h < count) sum[h] = dot16(x[u], head[2 * (h * chunks + at)], head[2 * (h * chunks + at) + 1], sum[h]);
+        }
+    }
+}
+
+// own_dot adds sums up over the lanes of a row; lane h gets that of head h.
+template <int heads> static __device__ __forceinline__ int own_dot(const int (&sum)[heads], int lane) {
+    int mine = 0;
+#pragma unroll
+    for (int h = 0; h < heads; h++) {
+        int s = sum[h];
+#pragma unroll
+        for (int step = row_lanes / 2; step > 0; step /= 2) s += __shfl_xor_sync(0xffffffffu, s, step);
+        if (lane == h) mine = s;
+    }
+    return mine;
+}

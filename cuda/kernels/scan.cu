@@ -2,7 +2,7 @@
 //
 // The ladder, from the whole to the row:
 //
-//   scan_int8      one pass over all rows: the scores of up to 8 heads, and a
+//   scan_int8_8    one pass over all rows: the scores of up to 8 heads, and a
 //                  histogram of the upper bits of each head's scores
 //   refine         a histogram of the next bits, of the scores whose upper bits are
 //                  those of the k-th best: twice, and its score is known exactly
@@ -18,17 +18,17 @@
 
 #include "rows.cuh"
 
-// scan_int8 scores rows [0, n).
+// scan_of scores rows [0, n).
 //   codes   [n, stride] bytes, stride a multiple of 16, zeros behind the row
 //   scales  [n]
 //   mask    [(n + 63) / 64] bits, row r is bit r % 64: which rows count
-//   heads   [count, stride] shorts; head_scale, bias: [count]
+//   heads   [count, stride] shorts; head_scale, bias: [count]; count is at most most
 //   scores  [count, n]: -Inf for rows that don't count
 //   hist    [count, bins]: of the upper 11 bits of the images; added to
 // Blocks of 256 threads; dynamic shared memory: count * (2 * stride + 4 * bins) bytes.
-KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
-                  const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
-    DYNAMIC_SHARED(int4, shared);
+template <int most>
+static __device__ __forceinline__ void scan_of(int4 *shared, const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
+                                               const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
     const int chunks = stride / 16;
     int4 *head = shared; // [count][2 * chunks]
     unsigned *local = reinterpret_cast<unsigned *>(head + count * 2 * chunks); // [count][bins]
@@ -37,33 +37,25 @@ KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned 
     __syncthreads();
 
     const int lane = threadIdx.x % row_lanes;
-    const long long rows_a_block = blockDim.x / row_lanes;
+    const long long rows_a_block = blockDim.x / row_lanes, step = gridDim.x * rows_a_block;
     // Every thread makes the same number of rounds, so that lanes of a row and
-    // warps stay together for the shuffles.
-    for (long long first = blockIdx.x * rows_a_block; first < n; first += gridDim.x * rows_a_block) {
-        const long long row = first + threadIdx.x / row_lanes;
-        const bool wanted = row < n && (mask[row >> 6] >> (row & 63) & 1);
-        int sum[heads_most] = {};
+    // warps stay together for the shuffles. A row's word of the mask is asked for a round ahead.
+    long long row = blockIdx.x * rows_a_block + threadIdx.x / row_lanes;
+    unsigned long long word = row < n ? mask[row >> 6] : 0;
+    for (long long first = blockIdx.x * rows_a_block; first < n; first += step, row += step) {
+        const bool wanted = row < n && (word >> (row & 63) & 1);
+        word = row + step < n ? mask[(row + step) >> 6] : 0;
+        int sum[most] = {};
+        float scale = 0;
         if (wanted) {
-            const int4 *code = reinterpret_cast<const int4 *>(codes + row * stride);
-            for (int c = lane; c < chunks; c += row_lanes) {
-                const int4 x = __ldg(code + c);
-#pragma unroll
-                for (int h = 0; h < heads_most; h++)
-                    if (h < count) sum[h] = dot16(x, head[2 * (h * chunks + c)], head[2 * (h * chunks + c) + 1], sum[h]);
-            }
+            scale = scales[row];
+            row_dots<most>(sum, reinterpret_cast<const int4 *>(codes + row * stride), head, chunks, lane, count);
         }
-        int mine = 0; // lane h keeps head h's
-#pragma unroll
-        for (int h = 0; h < heads_most; h++) {
-            int s = sum[h];
-            for (int step = row_lanes / 2; step > 0; step /= 2) s += __shfl_xor_sync(0xffffffffu, s, step);
-            if (lane == h) mine = s;
-        }
+        const int mine = own_dot<most>(sum, lane);
         if (lane < count && row < n) {
             float x = -__int_as_float(0x7f800000);
             if (wanted) {
-                x = score(mine, scales[row], head_scale[lane], bias[lane]);
+                x = score(mine, scale, head_scale[lane], bias[lane]);
                 const unsigned u = image(x);
                 if (u > masked_image) atomicAdd(&local[lane * bins + (u >> 21)], 1u);
             }
@@ -73,6 +65,28 @@ KERNEL(scan_int8)(const signed char *codes, const float *scales, const unsigned 
     __syncthreads();
     for (int i = threadIdx.x; i < count * bins; i += blockDim.x)
         if (local[i]) atomicAdd(&hist[i], local[i]);
+}
+// For one head, and for up to as many as have lanes of their own: each head that there might be
+// costs three shuffles a row.
+KERNEL(scan_int8_1)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
+                    const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    scan_of<1>(shared, codes, scales, mask, heads, head_scale, bias, scores, hist, n, stride, count);
+}
+KERNEL(scan_int8_2)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
+                    const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    scan_of<2>(shared, codes, scales, mask, heads, head_scale, bias, scores, hist, n, stride, count);
+}
+KERNEL(scan_int8_4)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
+                    const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    scan_of<4>(shared, codes, scales, mask, heads, head_scale, bias, scores, hist, n, stride, count);
+}
+KERNEL(scan_int8_8)(const signed char *codes, const float *scales, const unsigned long long *mask, const short *heads,
+                    const double *head_scale, const double *bias, float *scores, unsigned *hist, long long n, int stride, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    scan_of<8>(shared, codes, scales, mask, heads, head_scale, bias, scores, hist, n, stride, count);
 }
 
 // refine adds to hist[bins] the next bits of the images of scores whose upper bits

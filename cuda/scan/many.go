@@ -72,7 +72,11 @@ func (w *pass) multiply(q *cuda.Queue, codes cuda.Arg, n int, mask cuda.Arg) err
 	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride))
 	for h := 0; h < len(w.heads); h += each {
 		count := min(each, len(w.heads)-h)
-		err := q.Launch("dots_int8", cuda.Launch{Grid: [3]int{p.grid(n, threads/rowLanes)}, Block: [3]int{threads}, Shared: count * 2 * p.stride},
+		kernel := "dots_int8_8"
+		if count == 1 {
+			kernel = "dots_int8_1"
+		}
+		err := q.Launch(kernel, cuda.Launch{Grid: [3]int{p.grid(n, threads/rowLanes)}, Block: [3]int{threads}, Shared: count * 2 * p.stride},
 			codes, mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
 			cuda.I64(int64(n)), cuda.I32(p.stride), cuda.I32(count))
 		if err != nil {

@@ -3,6 +3,7 @@ package scan
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/kindred-search/kindred/cuda"
 )
@@ -83,6 +84,15 @@ func (w *pass) alloc(words int) error {
 	return nil
 }
 
+// scanFor is the kernel for so many heads.
+func scanFor(count int) string {
+	most := 1
+	for most < count {
+		most *= 2
+	}
+	return fmt.Sprintf("scan_int8_%d", most)
+}
+
 // score scores everyone and reads the histograms of the scores' upper bits.
 func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error {
 	p := w.p
@@ -104,7 +114,7 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 			s := p.segments[i]
 			err := p.with(q, s, 0, w.rows[i], func(at lying) error {
 				codes, scales := at.args()
-				return q.Launch("scan_int8", cuda.Launch{
+				return q.Launch(scanFor(count), cuda.Launch{
 					Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
 				}, codes, scales, cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
 					cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
