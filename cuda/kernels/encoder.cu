@@ -108,6 +108,16 @@ KERNEL(layer_norm_bf16)(const __nv_bfloat16 *in, const float *gamma, const float
     layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
 }
 
+// pair is two numbers as a fragment has them.
+template <class T> static __device__ __forceinline__ unsigned pair(float low, float high) {
+    T both[2];
+    narrow(both[0], low);
+    narrow(both[1], high);
+    unsigned bits;
+    memcpy(&bits, both, 4);
+    return bits;
+}
+
 // The slices of K that are in shared memory, and how long one is.
 static constexpr int tile_k = 32, stages = 3;
 
@@ -180,24 +190,43 @@ static __device__ void gemm_of(const T *x, const T *w, const float *bias, const 
                 for (int j = 0; j < cols; j++) multiply(sum[i][j], a[i], b[j], x);
         }
     }
+    // What is read comes before what is written: out may be residual, so the compiler
+    // may not exchange them, and each load would be waited for by itself.
+    float add[cols][2];
+#pragma unroll
+    for (int j = 0; j < cols; j++) {
+        const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
+        add[j][0] = col < n ? bias[col] : 0;
+        add[j][1] = col < n ? bias[col + 1] : 0;
+    }
 #pragma unroll
     for (int i = 0; i < rows; i++)
 #pragma unroll
-        for (int j = 0; j < cols; j++) {
-            const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
-            if (col >= n) continue;
+        for (int half = 0; half < 2; half++) {
+            const int row = first_m + warp_m + 16 * i + 8 * half + lane / 4;
+            if (row >= m) continue;
+            const long long at = static_cast<long long>(row) * n + first_n + warp_n + lane % 4 * 2;
+            unsigned old[cols];
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = first_m + warp_m + 16 * i + 8 * half + lane / 4;
-                if (row >= m) continue;
-                const long long at = static_cast<long long>(row) * n + col;
+            for (int j = 0; j < cols; j++) {
+                const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
+                old[j] = 0; // of two zeros
+                if (residual && col < n) old[j] = *reinterpret_cast<const unsigned *>(residual + at + 8 * j);
+            }
+#pragma unroll
+            for (int j = 0; j < cols; j++) {
+                const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
+                if (col >= n) continue;
+                T both[2];
+                memcpy(both, &old[j], 4);
+                float v[2];
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
-                    float v = sum[i][j][2 * half + c] + bias[col + c];
-                    if (act == 1) v = gelu(v);
-                    if (residual) v += wide(residual[at + c]);
-                    narrow(out[at + c], v);
+                    v[c] = sum[i][j][2 * half + c] + add[j][c];
+                    if (act == 1) v[c] = gelu(v[c]);
+                    if (residual) v[c] += wide(both[c]);
                 }
+                *reinterpret_cast<unsigned *>(out + at + 8 * j) = pair<T>(v[0], v[1]);
             }
         }
 }
@@ -218,16 +247,6 @@ KERNEL(gemm_large_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const fl
 
 // Queries of a block, 16 a warp, and keys that are in shared memory at a time.
 static constexpr int queries = 64, keys = 64;
-
-// pair is two numbers as a fragment has them.
-template <class T> static __device__ __forceinline__ unsigned pair(float low, float high) {
-    T both[2];
-    narrow(both[0], low);
-    narrow(both[1], high);
-    unsigned bits;
-    memcpy(&bits, both, 4);
-    return bits;
-}
 
 // attention_of: qkv [tokens, 3 * heads * size], the queries, keys and values of a token
 // side by side; out [tokens, heads * size]. starts [texts + 1]; size is at most
