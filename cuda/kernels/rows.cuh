@@ -74,6 +74,38 @@ template <int heads> static __device__ __forceinline__ void row_dots(int (&sum)[
     }
 }
 
+// held_chunks is how many chunks of one head a lane can hold in registers, where reading
+// them from shared memory for every row would be the bound: rows of up to 512 bytes.
+static constexpr int held_chunks = 4;
+
+struct Held {
+    int4 low[held_chunks], high[held_chunks];
+};
+
+// hold takes a lane's chunks of one head.
+static __device__ __forceinline__ void hold(Held &held, const int4 *head, int chunks, int lane) {
+#pragma unroll
+    for (int u = 0; u < held_chunks; u++) {
+        const int c = lane + u * row_lanes;
+        held.low[u] = c < chunks ? head[2 * c] : make_int4(0, 0, 0, 0);
+        held.high[u] = c < chunks ? head[2 * c + 1] : make_int4(0, 0, 0, 0);
+    }
+}
+
+// held_dot is row_dots of that head.
+static __device__ __forceinline__ int held_dot(const Held &held, const int4 *code, int chunks, int lane) {
+    int4 x[held_chunks];
+#pragma unroll
+    for (int u = 0; u < held_chunks; u++) {
+        x[u] = make_int4(0, 0, 0, 0);
+        if (lane + u * row_lanes < chunks) x[u] = __ldg(code + lane + u * row_lanes);
+    }
+    int sum = 0;
+#pragma unroll
+    for (int u = 0; u < held_chunks; u++) sum = dot16(x[u], held.low[u], held.high[u], sum);
+    return sum;
+}
+
 // own_dot adds sums up over the lanes of a row; lane h gets that of head h.
 template <int heads> static __device__ __forceinline__ int own_dot(const int (&sum)[heads], int lane) {
     int mine = 0;

@@ -37,6 +37,9 @@ static __device__ __forceinline__ void scan_of(int4 *shared, const signed char *
     __syncthreads();
 
     const int lane = threadIdx.x % row_lanes;
+    const bool holds = most == 1 && chunks <= held_chunks * row_lanes;
+    Held held;
+    if (holds) hold(held, head, chunks, lane);
     const long long rows_a_block = blockDim.x / row_lanes, step = gridDim.x * rows_a_block;
     // Every thread makes the same number of rounds, so that lanes of a row and
     // warps stay together for the shuffles. A row's word of the mask is asked for a round ahead.
@@ -49,7 +52,10 @@ static __device__ __forceinline__ void scan_of(int4 *shared, const signed char *
         float scale = 0;
         if (wanted) {
             scale = scales[row];
-            row_dots<most>(sum, reinterpret_cast<const int4 *>(codes + row * stride), head, chunks, lane, count);
+            const int4 *code = reinterpret_cast<const int4 *>(codes + row * stride);
+            if (holds) sum[0] = held_dot(held, code, chunks, lane);
+            else
+                row_dots<most>(sum, code, head, chunks, lane, count);
         }
         const int mine = own_dot<most>(sum, lane);
         if (lane < count && row < n) {

@@ -32,6 +32,9 @@ static __device__ __forceinline__ void dots_of(int4 *head, const signed char *co
     for (int i = threadIdx.x; i < count * 2 * chunks; i += blockDim.x) head[i] = reinterpret_cast<const int4 *>(heads)[i];
     __syncthreads();
     const int lane = threadIdx.x % row_lanes;
+    const bool holds = most == 1 && chunks <= held_chunks * row_lanes;
+    Held held;
+    if (holds) hold(held, head, chunks, lane);
     const long long rows_a_block = blockDim.x / row_lanes, step = gridDim.x * rows_a_block;
     // As in scan.cu: lanes of a row stay together, and the mask is asked for a round ahead.
     long long row = blockIdx.x * rows_a_block + threadIdx.x / row_lanes;
@@ -40,7 +43,12 @@ static __device__ __forceinline__ void dots_of(int4 *head, const signed char *co
         const bool wanted = row < n && (word >> (row & 63) & 1);
         word = row + step < n ? mask[(row + step) >> 6] : 0;
         int sum[most] = {};
-        if (wanted) row_dots<most>(sum, reinterpret_cast<const int4 *>(codes + row * stride), head, chunks, lane, count);
+        if (wanted) {
+            const int4 *code = reinterpret_cast<const int4 *>(codes + row * stride);
+            if (holds) sum[0] = held_dot(held, code, chunks, lane);
+            else
+                row_dots<most>(sum, code, head, chunks, lane, count);
+        }
         const int mine = own_dot<most>(sum, lane);
         if (lane < count && row < n) dots[lane * n + row] = mine;
     }

@@ -40,7 +40,7 @@ type Head struct {
 type Population struct {
 	d           *cuda.Device
 	dim, stride int
-	perSegment  int // rows, a multiple of 64
+	perSegment  int // rows of the first, a multiple of 64; of later ones up to four times as many
 	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
 
@@ -128,13 +128,14 @@ func (p *Population) last() *segment {
 func (p *Population) rowBytes() int64 { return int64(p.stride) + 4 }
 
 func (p *Population) grow() (*segment, error) {
-	s := &segment{first: p.rows, room: p.perSegment}
+	// A pass launches its kernels for each segment, so a large population has larger ones.
+	s := &segment{first: p.rows, room: min(max(p.perSegment, p.rows&^63), 4*p.perSegment)}
 	free, _, err := p.d.Memory()
 	if err != nil {
 		return nil, err
 	}
 	// Once rows are streamed, the device is as full as it may be.
-	if p.stage != nil || free < int64(p.perSegment)*p.rowBytes()+p.passBytes(p.rows+p.perSegment) {
+	if p.stage != nil || free < int64(s.room)*p.rowBytes()+p.passBytes(p.rows+s.room) {
 		s.room = p.perTile
 		if p.stage == nil {
 			if p.stage, err = p.newStage(); err != nil {
@@ -144,10 +145,10 @@ func (p *Population) grow() (*segment, error) {
 		p.segments = append(p.segments, s)
 		return s, nil
 	}
-	if s.codes, err = p.d.Alloc("rows", int64(p.perSegment)*int64(p.stride)); err != nil {
+	if s.codes, err = p.d.Alloc("rows", int64(s.room)*int64(p.stride)); err != nil {
 		return nil, err
 	}
-	if s.scales, err = p.d.Alloc("rows", int64(p.perSegment)*4); err != nil {
+	if s.scales, err = p.d.Alloc("rows", int64(s.room)*4); err != nil {
 		return nil, errors.Join(err, s.codes.Free())
 	}
 	p.segments = append(p.segments, s)
