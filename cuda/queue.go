@@ -218,5 +218,9 @@ func (p *Pinned) Free() error {
 	}
 	b := p.Bytes
 	p.Bytes = nil
-	return p.d.on(func() error { return p.d.b.unpin(b) })
+	err := p.d.on(func() error { return p.d.b.unpin(b) })
+	if errors.Is(err, ErrClosed) || isLost(err) { // it went with the device
+		return nil
+	}
+	return err
 }

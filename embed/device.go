@@ -102,7 +102,7 @@ func (o *onDevice) encode(ctx context.Context, texts [][]int32, dst []float32, p
 		return true, nil
 	}
 	o.retry = time.Now().Add(deviceRetry)
-	if errors.Is(err, cuda.ErrLost) || errors.Is(err, cuda.ErrOutOfMemory) {
+	if errors.Is(err, cuda.ErrLost) || errors.Is(err, cuda.ErrClosed) || errors.Is(err, cuda.ErrOutOfMemory) {
 		if err := o.drop(); err != nil {
 			o.device.NoteModel(err)
 		}

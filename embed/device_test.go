@@ -107,7 +107,7 @@ func TestDeviceFails(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		drop bool
-	}{{cuda.ErrLost, true}, {&cuda.OutOfMemoryError{Asked: 1}, true}, {cuda.ErrLaunch, false}} {
+	}{{cuda.ErrLost, true}, {cuda.ErrClosed, true}, {&cuda.OutOfMemoryError{Asked: 1}, true}, {cuda.ErrLaunch, false}} {
 		m, f := onFake(t)
 		want, err := f.cpu.Encode(t.Context(), texts, EncodeOptions{})
 		if err != nil {

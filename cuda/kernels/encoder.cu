@@ -128,7 +128,7 @@ static __device__ int place_of(int row, int chunk) { return row * tile_k + ((chu
 static __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
 // gemm: x [m, k], w [n, k], bias [n], residual and out [m, n]; out may be residual, and
-// residual none. k is a multiple of 8, n an even number. act 1 is GELU, before the
+// residual none. k and n are multiples of 8. act 1 is GELU, before the
 // residual is added. A block has tile_m x tile_n of out, warps_m x warps_n warps an even
 // share each; grid (n / tile_n, m / tile_m), rounded up. The tile has no say in a bit of
 // out: an element's sum goes along K in the same steps in any.
@@ -209,14 +209,12 @@ static __device__ void gemm_of(const T *x, const T *w, const float *bias, const 
             unsigned old[cols];
 #pragma unroll
             for (int j = 0; j < cols; j++) {
-                const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
                 old[j] = 0; // of two zeros
-                if (residual && col < n) old[j] = *reinterpret_cast<const unsigned *>(residual + at + 8 * j);
+                if (residual && first_n + warp_n + 8 * j < n) old[j] = *reinterpret_cast<const unsigned *>(residual + at + 8 * j);
             }
 #pragma unroll
             for (int j = 0; j < cols; j++) {
-                const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
-                if (col >= n) continue;
+                if (first_n + warp_n + 8 * j >= n) continue;
                 T both[2];
                 memcpy(both, &old[j], 4);
                 float v[2];

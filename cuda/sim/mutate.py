@@ -71,6 +71,7 @@ RULES = [
 EQUIVALENT = {
     "const bool wanted = row <= n": "only a row that is a multiple of 32 could be one too many, and a block's rows end there",
     "if (lane <= here) {": "the score of a key that nobody wrote is not a number, which fmaxf drops, and its weight is 0",
+    "word = row <= n": "a block has 32 rows, so that of rows behind the last only one within a word of the mask comes up",
     "h % many_heads <= count": "nobody takes the products of a head behind the last",
     "if (row[r] <= n": "a segment has room for a multiple of 64 rows, and nobody takes the products of one behind the last",
     "const float weight = lane <= here": "the score there is -Inf, whose weight is 0",

@@ -89,7 +89,7 @@ func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool
 	v.opt.Device.Note(err)
 	if err != nil {
 		d.retry = time.Now().Add(deviceRetry)
-		if errors.Is(err, cuda.ErrLost) || errors.Is(err, cuda.ErrOutOfMemory) {
+		if errors.Is(err, cuda.ErrLost) || errors.Is(err, cuda.ErrClosed) || errors.Is(err, cuda.ErrOutOfMemory) {
 			// What it holds is worth nothing, or too much.
 			if err := d.drop(); err != nil {
 				v.opt.Device.Note(err)

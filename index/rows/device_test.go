@@ -176,7 +176,7 @@ func TestDeviceFails(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		drop bool
-	}{{cuda.ErrLost, true}, {&cuda.OutOfMemoryError{Asked: 1}, true}, {cuda.ErrLaunch, false}, {errors.New("strange"), false}} {
+	}{{cuda.ErrLost, true}, {cuda.ErrClosed, true}, {&cuda.OutOfMemoryError{Asked: 1}, true}, {cuda.ErrLaunch, false}, {errors.New("strange"), false}} {
 		s := &scorer{}
 		with, without := deviceTables(t, s, 12, false)
 		s.fail, s.notes = c.err, nil
