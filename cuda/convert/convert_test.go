@@ -9,36 +9,16 @@ import (
 	"hash/crc32"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/rows"
 	"github.com/kindred-search/kindred/internal/simd"
 )
-
-func open(t *testing.T) *cuda.Device {
-	t.Helper()
-	d, err := cuda.Open(0)
-	if errors.Is(err, cuda.ErrNoDevice) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI has the simulator at least: %v", err)
-		}
-		t.Skipf("no device, nor the simulator (make test-cuda-sim): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
 
 // vectors are rows of many kinds: of ordinary numbers, of very large and very small
 // ones, of one number and zeros, and of zeros.
@@ -74,7 +54,7 @@ func vectors(rng *rand.Rand, n, dim int) []float32 {
 // TestQuantise: every code and scale is the CPU's, over sizes that straddle lanes, warps
 // and blocks.
 func TestQuantise(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(11, 1))
 	for _, c := range []struct{ n, dim int }{{1, 1}, {7, 3}, {8, 31}, {9, 32}, {65, 33}, {33, 384}, {600, 20}, {2, 2000}} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
@@ -98,7 +78,7 @@ func TestQuantise(t *testing.T) {
 
 // TestQuantiseStride: what lies between rows is zeros, and what lies behind is untouched.
 func TestQuantiseStride(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	const n, dim, stride = 5, 20, 48
 	x := vectors(rand.New(rand.NewPCG(11, 2)), n, dim)
 	got := make([]int8, n*stride+16)
@@ -125,7 +105,7 @@ func TestQuantiseStride(t *testing.T) {
 
 // TestNotFinite: the first row that cannot be quantised is named.
 func TestNotFinite(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	const n, dim = 70, 40
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 		for _, at := range [][]int{{0}, {69}, {31, 32, 5}, {64, 66}} {
@@ -145,7 +125,7 @@ func TestNotFinite(t *testing.T) {
 // TestHalves: all patterns one way; the other way all halves, what lies half way between
 // them and beside that, and random floats.
 func TestHalves(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	all := make([]uint16, 1<<16)
 	for i := range all {
 		all[i] = uint16(i)
@@ -198,7 +178,7 @@ func TestHalves(t *testing.T) {
 // TestChecksum: sizes that straddle words, warps' steps and parts, from places other than
 // the beginning.
 func TestChecksum(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(11, 3))
 	raw := make([]byte, 9*4*partWords+7)
 	for i := range raw {
@@ -238,7 +218,7 @@ func TestChecksum(t *testing.T) {
 
 // TestRefused: what cannot be done is an error, and nothing is left on the device.
 func TestRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	b, err := d.Alloc("test", 64)
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +264,7 @@ func TestRefused(t *testing.T) {
 // TestFails: an allocation or a launch that fails, whichever, is an error of its kind and
 // leaves nothing behind.
 func TestFails(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	for _, c := range []struct {

@@ -166,11 +166,13 @@ func (m *Model) room(tokens, texts int) error {
 	m.work = &work{tokens: tokens, texts: texts}
 	t, dim := int64(tokens), int64(m.cfg.Dim)
 	sizes := []int64{t * dim * 2, t * dim * 2, t * dim * 6, t * int64(m.cfg.Inner) * 2, t * 4, t * 4, int64(texts+1) * 4, int64(texts) * dim * 4}
+	wants := make([]cuda.Want, len(sizes))
 	for i, b := range m.work.buffers() {
-		var err error
-		if *b, err = m.d.Alloc("activations", sizes[i]); err != nil {
-			return errors.Join(err, m.freeWork())
-		}
+		wants[i] = cuda.Want{To: b, Purpose: "activations", Size: sizes[i]}
+	}
+	if err := m.d.AllocAll(wants...); err != nil {
+		m.work = nil
+		return err
 	}
 	return nil
 }

@@ -8,33 +8,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 )
-
-func open(t *testing.T) *cuda.Device {
-	t.Helper()
-	d, err := cuda.Open(0)
-	if errors.Is(err, cuda.ErrNoDevice) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI has the simulator at least: %v", err)
-		}
-		t.Skipf("no device, nor the simulator (make test-cuda-sim): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
 
 // model is a random one, and the oracle: the encoder of Devlin et al. in float64.
 type model struct {
@@ -207,7 +187,7 @@ func texts(rng *rand.Rand, vocab int, lengths ...int) [][]int32 {
 // TestEncode holds the device to the oracle over shapes that straddle tiles, slices of
 // K, blocks of queries and of keys, and heads of several sizes.
 func TestEncode(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	for _, c := range []struct {
 		cfg     Config
 		lengths []int
@@ -291,7 +271,7 @@ func TestEncode(t *testing.T) {
 var small = Config{Dim: 16, Inner: 16, Layers: 1, Heads: 2, Vocab: 20, Positions: 8, TokenTypes: 1, Eps: 1e-12, Pooling: "mean"}
 
 func TestRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	oracle := random(nil, small)
 	for what, change := range map[string]func(*Config){
 		"dim":     func(c *Config) { c.Dim = 12 },
@@ -349,7 +329,7 @@ func TestRefused(t *testing.T) {
 // TestFaults: wherever memory runs out, and whenever the device is lost, there is an
 // error that says so, and nothing is left held.
 func TestFaults(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	oracle := random(nil, small)

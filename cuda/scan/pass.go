@@ -15,7 +15,8 @@ type pass struct {
 	heads []Head
 
 	sets  int     // of a plan
-	codes []int16 // of its vectors, as [Population.lay] lays them
+	codes []int16 // of its vectors, or split, as [Population.lay] lays them
+	split []int8
 
 	vectors, scale, bias *cuda.Buffer // of the heads
 	// Of a plan: itself, addresses of columns, and the products of a tile.
@@ -55,31 +56,40 @@ func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Hea
 func (w *pass) alloc(words int) error {
 	p := w.p
 	count := int64(len(w.heads))
-	for _, b := range []struct {
-		to   **cuda.Buffer
-		name string
-		size int64
-	}{
-		{&w.vectors, "heads", 2 * count * int64(p.stride)}, {&w.scale, "heads", count * 8}, {&w.bias, "heads", count * 8},
-		{&w.mask, "mask", int64(words) * 8}, {&w.hist, "histograms", count * bins * 4},
-	} {
-		buffer, err := p.d.Alloc(b.name, b.size)
-		if err != nil {
-			return err
-		}
-		*b.to = buffer
-		w.all = append(w.all, buffer)
+	err := w.take(
+		cuda.Want{To: &w.vectors, Purpose: "heads", Size: 2 * count * int64(p.stride)},
+		cuda.Want{To: &w.scale, Purpose: "heads", Size: count * 8}, cuda.Want{To: &w.bias, Purpose: "heads", Size: count * 8},
+		cuda.Want{To: &w.mask, Purpose: "mask", Size: int64(words) * 8}, cuda.Want{To: &w.hist, Purpose: "histograms", Size: count * bins * 4},
+	)
+	if err != nil {
+		return err
 	}
-	for _, s := range p.segments {
+	return w.takeScores(count)
+}
+
+// take allocates what the pass holds until it ends.
+func (w *pass) take(wants ...cuda.Want) error {
+	if err := w.p.d.AllocAll(wants...); err != nil {
+		return err
+	}
+	for _, want := range wants {
+		w.all = append(w.all, *want.To)
+	}
+	return nil
+}
+
+// takeScores allocates so many lists' scores of every segment's rows below n.
+func (w *pass) takeScores(count int64) error {
+	for _, s := range w.p.segments {
 		rows := min(s.rows, w.n-s.first)
 		if rows <= 0 {
 			break
 		}
-		buffer, err := p.d.Alloc("scores", count*int64(rows)*4)
-		if err != nil {
+		var scores *cuda.Buffer
+		if err := w.take(cuda.Want{To: &scores, Purpose: "scores", Size: count * int64(rows) * 4}); err != nil {
 			return err
 		}
-		w.all, w.scores, w.rows = append(w.all, buffer), append(w.scores, buffer), append(w.rows, rows)
+		w.scores, w.rows = append(w.scores, scores), append(w.rows, rows)
 	}
 	return nil
 }
@@ -115,7 +125,7 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 			err := p.with(q, s, 0, w.rows[i], func(at lying) error {
 				codes, scales := at.args()
 				return q.Launch(scanFor(count), cuda.Launch{
-					Grid: [3]int{p.grid(w.rows[i], threads/rowLanes)}, Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
+					Grid: p.d.Blocks(int64(w.rows[i]), threads/rowLanes), Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
 				}, codes, scales, cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
 					cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
 			})
@@ -169,7 +179,7 @@ func (w *pass) collect(ctx context.Context, h int, counts []uint32, k int) ([]ui
 			return err
 		}
 		for i, scores := range w.scores {
-			err := q.Launch("collect", cuda.Launch{Grid: [3]int{w.p.grid(w.rows[i], threads)}, Block: [3]int{threads}},
+			err := q.Launch("collect", cuda.Launch{Grid: w.p.d.Blocks(int64(w.rows[i]), threads), Block: [3]int{threads}},
 				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(entries, 0), cuda.At(entries, int64(room)*8),
 				cuda.I64(int64(w.rows[i])), cuda.U32(uint32(w.p.segments[i].first)), cuda.U32(floor), cuda.I64(int64(room)))
 			if err != nil {
@@ -210,7 +220,7 @@ func (w *pass) refine(ctx context.Context, h int, prefix uint32, known int, coun
 			return err
 		}
 		for i, scores := range w.scores {
-			err := q.Launch("refine", cuda.Launch{Grid: [3]int{w.p.grid(w.rows[i], threads)}, Block: [3]int{threads}},
+			err := q.Launch("refine", cuda.Launch{Grid: w.p.d.Blocks(int64(w.rows[i]), threads), Block: [3]int{threads}},
 				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.U32(prefix), cuda.I32(known))
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 	"github.com/kindred-search/kindred/index/selection"
 )
 
@@ -179,7 +180,7 @@ func randomMask(rng *rand.Rand, n, percent int) []uint64 {
 // TestPlan holds sets of heads with tables and trees to the oracle, over sizes that
 // straddle warps, blocks, tiles, words of the mask and segments.
 func TestPlan(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(11, 12))
 	for _, c := range []struct{ n, dim, columns, sets, heads, spread int }{
 		{1, 1, 0, 1, 1, 127}, {63, 16, 1, 2, 3, 1}, {64, 17, 3, 3, 9, 127}, {129, 24, 2, 9, 2, 127}, {500, 100, 5, 4, 12, 2}, {1100, 8, 3, 2, 70, 1},
@@ -215,7 +216,7 @@ func TestPlan(t *testing.T) {
 // TestPlanEveryAllocationFails: an error that says so, nothing left behind, and the
 // same scores the next time.
 func TestPlanEveryAllocationFails(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	rng := rand.New(rand.NewPCG(13, 14))
@@ -257,7 +258,7 @@ func TestPlanEveryAllocationFails(t *testing.T) {
 }
 
 func TestPlanRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	p, err := New(d, 4)
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +290,7 @@ func TestPlanRefused(t *testing.T) {
 // TestManyCodes: heads at both ends of what a short holds, and where the lower byte's upper
 // bit is set.
 func TestManyCodes(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(15, 16))
 	b := random(rng, 70, 3, 127)
 	p, err := New(d, 3)
@@ -319,7 +320,7 @@ func TestManyCodes(t *testing.T) {
 // TestSeeds: sets of many vectors alone, of which the highest count, between others, over
 // segments and tiles, with ties and with codes at both ends of a short.
 func TestSeeds(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(17, 18))
 	for _, spread := range []int{1, 127} {
 		b := random(rng, 200, 20, spread)

@@ -145,11 +145,12 @@ func (p *Population) grow() (*segment, error) {
 		p.segments = append(p.segments, s)
 		return s, nil
 	}
-	if s.codes, err = p.d.Alloc("rows", int64(s.room)*int64(p.stride)); err != nil {
+	err = p.d.AllocAll(
+		cuda.Want{To: &s.codes, Purpose: "rows", Size: int64(s.room) * int64(p.stride)},
+		cuda.Want{To: &s.scales, Purpose: "rows", Size: int64(s.room) * 4},
+	)
+	if err != nil {
 		return nil, err
-	}
-	if s.scales, err = p.d.Alloc("rows", int64(s.room)*4); err != nil {
-		return nil, errors.Join(err, s.codes.Free())
 	}
 	p.segments = append(p.segments, s)
 	return s, nil
@@ -259,9 +260,4 @@ func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Hea
 		out = append(out, part...)
 	}
 	return out, nil
-}
-
-// grid is how many blocks share rows, so many a block: enough for every processor.
-func (p *Population) grid(rows, perBlock int) int {
-	return max(1, min((rows+perBlock-1)/perBlock, 16*max(1, p.d.Info().Processors)))
 }

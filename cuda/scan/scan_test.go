@@ -8,34 +8,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 	"github.com/kindred-search/kindred/index/selection"
 )
-
-func open(t *testing.T) *cuda.Device {
-	t.Helper()
-	d, err := cuda.Open(0)
-	if errors.Is(err, cuda.ErrNoDevice) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI has the simulator at least: %v", err)
-		}
-		t.Skipf("no device, nor the simulator (make test-cuda-sim): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
 
 // base is a population in plain Go, the oracle.
 type base struct {
@@ -137,7 +117,7 @@ func check(t *testing.T, p population, b *base, n int, mask []uint64, heads []He
 // TestBest holds the device to the oracle over sizes that straddle lanes, warps,
 // blocks, words of the mask and segments.
 func TestBest(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []struct{ n, dim, heads, spread int }{
 		{1, 1, 1, 127}, {1, 384, 2, 127}, {31, 16, 1, 127}, {32, 17, 3, 127}, {33, 15, 1, 1}, {63, 8, 8, 1}, {64, 24, 9, 127},
@@ -183,7 +163,7 @@ func TestBest(t *testing.T) {
 // TestExtremes: sums beyond fp32 become the largest of it, and equal scores are all
 // candidates.
 func TestExtremes(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	b := &base{dim: 16}
 	for r := range 200 {
 		for range 16 {
@@ -211,7 +191,7 @@ func TestExtremes(t *testing.T) {
 // TestEveryAllocationFails: wherever memory runs out there is an error that says so,
 // nothing is left held, and the next try succeeds.
 func TestEveryAllocationFails(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -266,7 +246,7 @@ func TestEveryAllocationFails(t *testing.T) {
 // TestLost: a launch that is refused is an error and no more; a device that is lost
 // stays so, and one that is opened anew works.
 func TestLost(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -306,7 +286,7 @@ func TestLost(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	if _, err := New(d, 0); err == nil {
 		t.Error("rows of no codes are taken")
 	}
@@ -350,11 +330,11 @@ func second[T any](_ T, err error) error { return err }
 // small opens a device of so many bytes of memory, under the simulator.
 func small(t *testing.T, bytes int) *cuda.Device {
 	t.Helper()
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator has as little memory as is asked for")
 	}
 	t.Setenv("KINDRED_SIM_MEMORY", strconv.Itoa(bytes))
-	return open(t)
+	return cudatest.Open(t)
 }
 
 // TestStreamed: rows that don't fit the device are streamed, with the same lists and

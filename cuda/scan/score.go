@@ -206,7 +206,8 @@ func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan,
 	if each := shared / (2 * p.stride); each < 1 || k.most*8*finishThreads > shared {
 		return fmt.Errorf("rows of %d codes and the mean of the top %d do not fit the %d bytes of shared memory of a block", p.dim, k.most, shared)
 	}
-	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors, codes: p.lay(k.vectors)}
+	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors}
+	w.codes, w.split = p.lay(k.vectors)
 	defer func() {
 		for _, b := range w.all {
 			err = errors.Join(err, b.Free())
@@ -242,46 +243,24 @@ func (w *pass) tile() int {
 }
 
 func (w *pass) allocPlan(words int, k *packed, columns int) error {
-	at := func(to **cuda.Buffer, name string, size int64) error {
-		buffer, err := w.p.d.Alloc(name, max(size, 1))
-		if err != nil {
-			return err
-		}
-		*to = buffer
-		w.all = append(w.all, buffer)
-		return nil
+	// want is a buffer that may be of nothing, which no device allocates.
+	want := func(to **cuda.Buffer, purpose string, size int64) cuda.Want {
+		return cuda.Want{To: to, Purpose: purpose, Size: max(size, 1)}
 	}
-	vectors := int64(len(k.vectors))
-	for _, b := range []struct {
-		to   **cuda.Buffer
-		name string
-		size int64
-	}{
-		{&w.vectors, "heads", 2 * int64(len(w.codes))}, {&w.ints, "heads", 4 * int64(len(k.ints))}, {&w.values, "heads", 8 * int64(len(k.values))},
-		{&w.answers, "heads", int64(len(k.answers))}, {&w.columns, "heads", 8 * int64(columns)}, {&w.mask, "mask", 8 * int64(words)},
-		{&w.hist, "histograms", bins * 4}, {&w.dots, "products", 4 * vectors * int64(w.tile())},
-	} {
-		if err := at(b.to, b.name, b.size); err != nil {
-			return err
-		}
+	err := w.take(
+		want(&w.vectors, "heads", 2*int64(len(w.codes))+int64(len(w.split))), want(&w.ints, "heads", 4*int64(len(k.ints))),
+		want(&w.values, "heads", 8*int64(len(k.values))), want(&w.answers, "heads", int64(len(k.answers))), want(&w.columns, "heads", 8*int64(columns)),
+		want(&w.mask, "mask", 8*int64(words)), want(&w.hist, "histograms", bins*4), want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
+	)
+	if err != nil {
+		return err
 	}
-	for _, s := range w.p.segments {
-		rows := min(s.rows, w.n-s.first)
-		if rows <= 0 {
-			break
-		}
-		var scores *cuda.Buffer
-		if err := at(&scores, "scores", int64(w.sets)*int64(rows)*4); err != nil {
-			return err
-		}
-		w.scores, w.rows = append(w.scores, scores), append(w.rows, rows)
-	}
-	return nil
+	return w.takeScores(int64(w.sets))
 }
 
 func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
 	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(cuda.Upload(q, w.vectors, 0, w.codes), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
+		return errors.Join(cuda.Upload(q, w.vectors, 0, w.codes), cuda.Upload(q, w.vectors, 0, w.split), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
 			cuda.Upload(q, w.answers, 0, k.answers), cuda.Upload(q, w.mask, 0, mask))
 	})
 }
@@ -308,7 +287,7 @@ func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns 
 				if err := w.multiply(q, codes, n, mask); err != nil {
 					return err
 				}
-				return q.Launch("finish", cuda.Launch{Grid: [3]int{p.grid(n, finishThreads)}, Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
+				return q.Launch("finish", cuda.Launch{Grid: p.d.Blocks(int64(n), finishThreads), Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
 					cuda.At(w.dots, 0), scales, mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
 					cuda.At(w.answers, 0), cuda.At(scores, int64(from)*4), cuda.I64(int64(n)), cuda.I64(int64(w.rows[i])))
 			})

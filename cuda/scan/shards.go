@@ -162,48 +162,41 @@ func (s *Shards) each(ctx context.Context, n int, mask []uint64, f func(ctx cont
 	return errors.Join(errs...)
 }
 
-// together puts the entries that devices found for each head or set together.
-func (s *Shards) together(found [][][]uint64, lists int) [][]uint64 {
-	out := make([][]uint64, lists)
-	for h := range out {
-		for d, part := range found {
-			if part == nil {
-				continue
-			}
+// lists asks every device for its entries of each list, and puts those of a list together.
+func (s *Shards) lists(ctx context.Context, n int, mask []uint64, count int, f func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error)) ([][]uint64, error) {
+	found := make([][][]uint64, len(s.parts))
+	err := s.each(ctx, n, mask, func(ctx context.Context, d int, p *Population, n int, mask []uint64) (err error) {
+		found[d], err = f(ctx, d, p, n, mask)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]uint64, count)
+	for d, part := range found {
+		for h := range part {
 			for _, e := range part[h] {
 				out[h] = append(out[h], e&^0xffffffff|uint64(s.everyones(int(uint32(e)), d)))
 			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 // Best is [Population.Best]: rows that score at least as the size-th best of their device
 // does, among which all that everyone's best are.
 func (s *Shards) Best(ctx context.Context, n int, mask []uint64, heads []Head, size []int) ([][]uint64, error) {
-	found := make([][][]uint64, len(s.parts))
-	err := s.each(ctx, n, mask, func(ctx context.Context, d int, p *Population, n int, mask []uint64) (err error) {
-		found[d], err = p.Best(ctx, n, mask, heads, size)
-		return err
+	return s.lists(ctx, n, mask, len(heads), func(ctx context.Context, _ int, p *Population, n int, mask []uint64) ([][]uint64, error) {
+		return p.Best(ctx, n, mask, heads, size)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s.together(found, len(heads)), nil
 }
 
 // BestOf is [Population.BestOf], as [Shards.Best] is Best.
 func (s *Shards) BestOf(ctx context.Context, n int, mask []uint64, plan *Plan, size []int) ([][]uint64, error) {
-	found := make([][][]uint64, len(s.parts))
 	plans := s.plans(plan, n)
-	err := s.each(ctx, n, mask, func(ctx context.Context, d int, p *Population, n int, mask []uint64) (err error) {
-		found[d], err = p.BestOf(ctx, n, mask, plans[d], size)
-		return err
+	return s.lists(ctx, n, mask, len(plan.Sets), func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error) {
+		return p.BestOf(ctx, n, mask, plans[d], size)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s.together(found, len(plan.Sets)), nil
 }
 
 // Scores is [Population.Scores].

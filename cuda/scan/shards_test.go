@@ -11,12 +11,13 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 )
 
 // several opens n devices: those there are, or of the simulator as many as that.
 func several(t *testing.T, n int) []*cuda.Device {
 	t.Helper()
-	if open(t).Info().Simulated {
+	if cudatest.Open(t).Info().Simulated {
 		t.Setenv("KINDRED_SIM_DEVICES", strconv.Itoa(n))
 	}
 	if have := len(cuda.Probe().Devices); have < n {

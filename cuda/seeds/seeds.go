@@ -54,33 +54,54 @@ func New(ctx context.Context, d *cuda.Device, dim int, heads []Head) (*Set, erro
 	}
 	s.slack, s.slackBias = slack(heads)
 	groups := (len(heads) + together - 1) / together
-	split, exact, near := make([]int8, groups*2*together*s.stride), make([]float64, 2*len(heads)), make([]float32, 2*groups*together)
+	codes := make([][]int16, len(heads))
+	exact, near := make([]float64, 2*len(heads)), make([]float32, 2*groups*together)
 	for h := range heads {
-		at := h / together * 2 * together * s.stride
-		high, low := split[at+h%together*s.stride:], split[at+(together+h%together)*s.stride:]
-		for j, c := range heads[h].Codes {
-			high[j], low[j] = int8(c>>8), int8(c)
-		}
+		codes[h] = heads[h].Codes
 		exact[2*h], exact[2*h+1] = heads[h].Scale, heads[h].Bias
 		near[2*h], near[2*h+1] = float32(heads[h].Scale), float32(heads[h].Bias)
 	}
-	for _, b := range []struct {
-		to   **cuda.Buffer
-		size int64
-	}{{&s.split, int64(len(split))}, {&s.exact, 8 * int64(len(exact))}, {&s.near, 4 * int64(len(near))}} {
-		buffer, err := d.Alloc("seeds", b.size)
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
-		*b.to = buffer
+	split := Split(codes, s.stride)
+	err := d.AllocAll(
+		cuda.Want{To: &s.split, Purpose: "seeds", Size: int64(len(split))},
+		cuda.Want{To: &s.exact, Purpose: "seeds", Size: 8 * int64(len(exact))},
+		cuda.Want{To: &s.near, Purpose: "seeds", Size: 4 * int64(len(near))},
+	)
+	if err != nil {
+		return nil, err
 	}
-	err := d.Do(ctx, func(q *cuda.Queue) error {
+	err = d.Do(ctx, func(q *cuda.Queue) error {
 		return errors.Join(cuda.Upload(q, s.split, 0, split), cuda.Upload(q, s.exact, 0, exact), cuda.Upload(q, s.near, 0, near))
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// Split lays heads as the tensor cores take them, [(heads + 63) / 64, 2, 64, stride]: of 64
+// heads the upper bytes of their codes, signed, then the lower ones, which are not, such
+// that code = 256 * upper + lower.
+func Split(heads [][]int16, stride int) []int8 {
+	out := make([]int8, (len(heads)+together-1)/together*2*together*stride)
+	for h, codes := range heads {
+		at := h / together * 2 * together * stride
+		high, low := out[at+h%together*stride:], out[at+(together+h%together)*stride:]
+		for j, c := range codes {
+			high[j], low[j] = int8(c>>8), int8(c)
+		}
+	}
+	return out
+}
+
+// Pitch is the distance in shared memory of rows, or heads, of so many bytes: 64 more than a
+// multiple of 128, so that eight lanes that read one of each meet all banks.
+func Pitch(stride int) int {
+	pitch := (stride + 127) &^ 127
+	if pitch-64 >= stride {
+		return pitch - 64
+	}
+	return pitch + 64
 }
 
 func check(h *Head, dim int) error {
@@ -175,21 +196,12 @@ func (s *Set) Score(q *cuda.Queue, r Rows, top int, plain bool, scores *cuda.Buf
 	}
 	return q.Launch("seeds_top", cuda.Launch{Grid: [3]int{int((r.N + rows - 1) / rows)}, Block: [3]int{warps * 32}, Shared: s.shared(warps, top)},
 		cuda.At(r.Codes, r.CodesAt), cuda.At(r.Scales, r.ScalesAt), cuda.At(r.Mask, r.MaskAt), cuda.At(s.split, 0), cuda.At(s.exact, 0), cuda.At(s.near, 0),
-		cuda.At(scores, at), cuda.I64(r.N), cuda.I32(s.stride), cuda.I32(s.pitch()), cuda.I32(s.count), cuda.I32(top), cuda.I32(mean),
+		cuda.At(scores, at), cuda.I64(r.N), cuda.I32(s.stride), cuda.I32(Pitch(s.stride)), cuda.I32(s.count), cuda.I32(top), cuda.I32(mean),
 		cuda.F32(s.slack), cuda.F32(s.slackBias))
 }
 
-// pitch is the distance of rows in shared memory.
-func (s *Set) pitch() int {
-	pitch := (s.stride + 127) &^ 127
-	if pitch-64 >= s.stride {
-		return pitch - 64
-	}
-	return pitch + 64
-}
-
 func (s *Set) shared(warps, top int) int {
-	return ringBytes + warps*32*(s.pitch()+4*8*top)
+	return ringBytes + warps*32*(Pitch(s.stride)+4*8*top)
 }
 
 // Fits says why rows of dim codes and the mean of the top of their scores are more than a

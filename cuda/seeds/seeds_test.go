@@ -8,33 +8,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 )
-
-func open(t *testing.T) *cuda.Device {
-	t.Helper()
-	d, err := cuda.Open(0)
-	if errors.Is(err, cuda.ErrNoDevice) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI has the simulator at least: %v", err)
-		}
-		t.Skipf("no device, nor the simulator (make test-cuda-sim): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
 
 // base are rows in plain Go.
 type base struct {
@@ -155,7 +135,7 @@ func same(t *testing.T, what string, got, want []float32) {
 // TestScore holds the device to the oracle over sizes that straddle lanes, rows of a
 // block, heads of a group and steps of a row, with ties and with bytes at their ends.
 func TestScore(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(21, 1))
 	for _, c := range []struct {
 		n, dim, heads, top, spread, most int
@@ -184,7 +164,7 @@ func TestScore(t *testing.T) {
 // the last bits of their mean. Heads from the worst to the best are all candidates, those
 // from the best down none after the first few.
 func TestOrder(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(21, 2))
 	b := random(rng, 40, 32, 127)
 	heads := randomHeads(rng, 150, 32, 32767, false)
@@ -213,7 +193,7 @@ func TestOrder(t *testing.T) {
 // TestNear: heads that differ by less than a float tells apart, and numbers at the ends of
 // floats, where the kernel must not trust them.
 func TestNear(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(21, 3))
 	for _, c := range []struct {
 		name        string
@@ -240,7 +220,7 @@ func TestNear(t *testing.T) {
 // TestRefused: what cannot be done is an error that says so, and nothing is left on the
 // device.
 func TestRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	good := []Head{{Codes: []int16{1, 2}, Scale: 1}}
 	ended, end := context.WithCancel(t.Context())
 	end()
@@ -318,7 +298,7 @@ func TestRefused(t *testing.T) {
 
 // TestFails: memory that runs out, and launches that fail.
 func TestFails(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	for _, c := range []struct {

@@ -50,19 +50,13 @@ func NewKMeans(ctx context.Context, d *cuda.Device, points []float32, dim, most 
 		return nil, err
 	}
 	n, m, w := int64(k.n), int64(most), int64(dim)
-	for _, b := range []struct {
-		to   **cuda.Buffer
-		what string
-		size int64
-	}{
-		{&k.points, "points", 4 * n * w}, {&k.of, "assignments", 4 * n}, {&k.high, "assignments", 8 * n}, {&k.order, "assignments", 4 * n},
-		{&k.near, "centres", 4 * m * (w + 1)}, {&k.counts, "centres", 4 * (m + 1)}, {&k.sums, "centres", 8 * m * w},
-	} {
-		buffer, err := d.Alloc(b.what, b.size)
-		if err != nil {
-			return nil, errors.Join(err, k.Close())
-		}
-		*b.to = buffer
+	err = d.AllocAll(
+		cuda.Want{To: &k.points, Purpose: "points", Size: 4 * n * w},
+		cuda.Want{To: &k.of, Purpose: "assignments", Size: 4 * n}, cuda.Want{To: &k.high, Purpose: "assignments", Size: 8 * n}, cuda.Want{To: &k.order, Purpose: "assignments", Size: 4 * n},
+		cuda.Want{To: &k.near, Purpose: "centres", Size: 4 * m * (w + 1)}, cuda.Want{To: &k.counts, Purpose: "centres", Size: 4 * (m + 1)}, cuda.Want{To: &k.sums, Purpose: "centres", Size: 8 * m * w},
+	)
+	if err != nil {
+		return nil, err
 	}
 	unassigned := make([]int32, k.n)
 	for i := range unassigned {

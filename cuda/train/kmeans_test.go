@@ -8,33 +8,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 )
-
-func open(t *testing.T) *cuda.Device {
-	t.Helper()
-	d, err := cuda.Open(0)
-	if errors.Is(err, cuda.ErrNoDevice) {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI has the simulator at least: %v", err)
-		}
-		t.Skipf("no device, nor the simulator (make test-cuda-sim): %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
 
 func normal(rng *rand.Rand, n int) []float32 {
 	out := make([]float32, n)
@@ -65,7 +45,7 @@ func scored(x, c []float32) (s, off float64) {
 // others, the centre chosen is as near as any, to what fp32 tells apart, and the distances
 // are right to that. Sizes straddle the tiles' rows, centres and depth.
 func TestAssign(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(31, 1))
 	for _, c := range []struct {
 		n, dim, k int
@@ -166,7 +146,7 @@ func sums(t *testing.T, k *KMeans, points []float32, of []int32, count int) {
 
 // TestLloyd: steps of the package lead to the groups that points were drawn from.
 func TestLloyd(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(31, 2))
 	const n, dim, groups = 400, 12, 4
 	points := normal(rng, n*dim)
@@ -211,7 +191,7 @@ func TestLloyd(t *testing.T) {
 }
 
 func TestKMeansRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	nan := float32(math.NaN())
 	ended, end := context.WithCancel(t.Context())
 	end()
@@ -263,7 +243,7 @@ func TestKMeansRefused(t *testing.T) {
 // TestFails: memory that runs out, launches that fail and a device that is lost, each at
 // every place, are errors of their kind, and leave nothing behind.
 func TestFails(t *testing.T) {
-	if d := open(t); !d.Info().Simulated {
+	if d := cudatest.Open(t); !d.Info().Simulated {
 		t.Skip("only the simulator fails when asked to")
 	}
 	run := func(d *cuda.Device) error {

@@ -53,18 +53,20 @@ func NewLogistic(ctx context.Context, d *cuda.Device, rows []float32, dim int, p
 		}
 	}
 	l := &Logistic{d: d, n: n, dim: dim}
-	for _, b := range []struct {
-		to   **cuda.Buffer
-		size int64
-	}{
-		{&l.rows, 4 * int64(len(rows))}, {&l.label, 4 * int64(n)}, {&l.weight, 8 * int64(n)}, {&l.vector, 4 * int64(dim)}, {&l.bias, 8},
-		{&l.scores, 8 * int64(n)}, {&l.rest, 8 * int64(n)}, {&l.terms, 16 * int64(n)}, {&l.parts, 8 * gradientParts * int64(dim+2)}, {&l.sum, 8 * int64(dim+2)},
-	} {
-		buffer, err := d.Alloc("regression", b.size)
-		if err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-		*b.to = buffer
+	wants := []cuda.Want{
+		{To: &l.rows, Purpose: "regression", Size: 4 * int64(len(rows))},
+		{To: &l.label, Purpose: "regression", Size: 4 * int64(n)},
+		{To: &l.weight, Purpose: "regression", Size: 8 * int64(n)},
+		{To: &l.vector, Purpose: "regression", Size: 4 * int64(dim)},
+		{To: &l.bias, Purpose: "regression", Size: 8},
+		{To: &l.scores, Purpose: "regression", Size: 8 * int64(n)},
+		{To: &l.rest, Purpose: "regression", Size: 8 * int64(n)},
+		{To: &l.terms, Purpose: "regression", Size: 16 * int64(n)},
+		{To: &l.parts, Purpose: "regression", Size: 8 * gradientParts * int64(dim+2)},
+		{To: &l.sum, Purpose: "regression", Size: 8 * int64(dim+2)},
+	}
+	if err := d.AllocAll(wants...); err != nil {
+		return nil, err
 	}
 	err := d.Do(ctx, func(q *cuda.Queue) error {
 		return errors.Join(cuda.Upload(q, l.rows, 0, rows), cuda.Upload(q, l.label, 0, label), cuda.Upload(q, l.weight, 0, weight))

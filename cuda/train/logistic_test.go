@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kindred-search/kindred/cuda"
+	"github.com/kindred-search/kindred/cuda/cudatest"
 	"github.com/kindred-search/kindred/internal/lbfgs"
 	"github.com/kindred-search/kindred/internal/simd"
 )
@@ -44,7 +45,7 @@ func bits(t *testing.T, what string, got, want []float64) {
 // TestLikeSIMD: scores and weighted sums have the bits of the CPU's kernels, and the loss is
 // that of math's functions, added exactly, to the bounds that are given.
 func TestLikeSIMD(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(32, 1))
 	for _, c := range []struct{ n, dim int }{{1, 1}, {7, 3}, {9, 4}, {63, 6}, {65, 384}, {300, 31}, {700, 32}, {1100, 8}} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
@@ -135,7 +136,7 @@ func loss(t *testing.T, l *Logistic, rows []float32, positive []bool, weight []f
 // TestSamePath: a regression with the CPU's exponentials over the device's scores and sums
 // ends in the very vector that the CPU ends in; over the device's losses, close to it.
 func TestSamePath(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(32, 2))
 	const n, dim = 120, 12
 	rows, positive, weight := examples(rng, n, dim)
@@ -206,7 +207,7 @@ func TestSamePath(t *testing.T) {
 }
 
 func TestLogisticRefused(t *testing.T) {
-	d := open(t)
+	d := cudatest.Open(t)
 	ended, end := context.WithCancel(t.Context())
 	end()
 	make1 := func(ctx context.Context, rows []float32, dim int, positive []bool, weight []float64) error {

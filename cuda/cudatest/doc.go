@@ -1,0 +1,2 @@
+// Package cudatest opens devices for the tests of the packages below cuda.
+package cudatest
