@@ -123,10 +123,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	b.held = c.heldScores(scores, background, prevalence)
 	b.res.Quality.Platt = b.held.calibrate()
 	b.res.Quality.Platt.Observed = b.pop.Observed
-	rows, err := b.choose(scores)
-	if err == nil {
-		rows, err = b.outside(ctx, scores, rows)
-	}
+	rows, err := b.members(ctx, scores)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +142,16 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		b.res.Warnings = append(b.res.Warnings, b.res.Quality.Words)
 	}
 	return b.finish(ctx, scores, rows)
+}
+
+// members are the rows of the list, found here or, where the customers are kept outside,
+// there.
+func (b *build) members(ctx context.Context, scores []float32) ([]uint32, error) {
+	rows, err := b.choose(scores)
+	if err != nil {
+		return nil, err
+	}
+	return b.outside(ctx, scores, rows)
 }
 
 // prevalence is the asked one without the seeds, who are all of the kind; 0: not
@@ -195,10 +202,7 @@ func (b *build) byText(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("size.min_precision needs seeds to learn from: give a count, a ratio or a threshold: %w", index.ErrInvalid)
 	}
 	b.res.Quality = Quality{Verdict: NotMeasured, Words: "Not measured: an audience from a description has no seeds to hold out.", Baselines: []Measure{}, Platt: Calibration{Observed: b.pop.Observed}}
-	rows, err := b.choose(scores)
-	if err == nil {
-		rows, err = b.outside(ctx, scores, rows)
-	}
+	rows, err := b.members(ctx, scores)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -62,9 +63,7 @@ func (o *owners) sign(job *storedJob, with map[string][]byte) map[string][]byte 
 	}
 	job.Owner = o.self
 	out := map[string][]byte{alivePrefix + o.self: o.now()}
-	for k, v := range with {
-		out[k] = v
-	}
+	maps.Copy(out, with)
 	return out
 }
 
@@ -146,10 +145,7 @@ func (o *owners) look(ctx context.Context) error {
 		job.Owner, job.State = now.Owner, now.State
 		j.queue = append(j.queue, job.ID)
 		j.mu.Unlock()
-		select {
-		case j.wake <- struct{}{}:
-		default:
-		}
+		j.rouse()
 	}
 	return nil
 }

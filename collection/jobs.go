@@ -123,10 +123,7 @@ func (j *jobs) add(ctx context.Context, job *storedJob, with map[string][]byte) 
 	defer j.mu.Unlock()
 	j.all[job.ID] = job
 	j.queue = append(j.queue, job.ID)
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
+	j.rouse()
 	return job.Job, nil
 }
 
@@ -139,6 +136,14 @@ func (j *jobs) save(ctx context.Context, job *storedJob, with map[string][]byte)
 	pairs := map[string][]byte{jobPrefix + job.ID: raw}
 	maps.Copy(pairs, with)
 	return j.svc.opt.KV.Put(ctx, pairs)
+}
+
+// rouse tells the loop that the queue has grown.
+func (j *jobs) rouse() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (j *jobs) loop(ctx context.Context) {

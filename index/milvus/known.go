@@ -1,6 +1,7 @@
 package milvus
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,11 +51,7 @@ func (k *known) keep(key knownKey, pairs []index.Pair) {
 	if size > knownOne {
 		return
 	}
-	kept := make([]index.Pair, len(pairs))
-	for i, p := range pairs {
-		kept[i] = index.Pair{Key: p.Key, Value: append([]byte{}, p.Value...)}
-	}
-	k.list[key] = knownValue{kept, time.Now(), size}
+	k.list[key] = knownValue{copied(pairs), time.Now(), size}
 	k.order = append(k.order, key)
 	for k.bytes += size; k.bytes > knownBytes; {
 		k.drop(k.order[0])
@@ -69,12 +66,8 @@ func (k *known) drop(key knownKey) {
 	}
 	delete(k.list, key)
 	k.bytes -= v.bytes
-	for i := range k.order {
-		if k.order[i] == key {
-			k.order = append(k.order[:i], k.order[i+1:]...)
-			break
-		}
-	}
+	at := slices.Index(k.order, key)
+	k.order = slices.Delete(k.order, at, at+1)
 }
 
 // last is what was read last, if that is not too long ago. The caller owns it.
@@ -85,11 +78,15 @@ func (k *known) last(key knownKey) ([]index.Pair, bool) {
 	if !ok || time.Since(v.at) > knownFor {
 		return nil, false
 	}
-	out := make([]index.Pair, len(v.pairs))
-	for i, p := range v.pairs {
+	return copied(v.pairs), true
+}
+
+func copied(pairs []index.Pair) []index.Pair {
+	out := make([]index.Pair, len(pairs))
+	for i, p := range pairs {
 		out[i] = index.Pair{Key: p.Key, Value: append([]byte{}, p.Value...)}
 	}
-	return out, true
+	return out
 }
 
 // forget takes out what may hold a key, or keys that begin with it.

@@ -67,10 +67,15 @@ func (d *deviceCopy) drop() error {
 	return pop.Close()
 }
 
+// forDevice says whether the table has a device, and rows that are worth asking it.
+func (v *View) forDevice() bool {
+	return v.opt.Device != nil && v.spec.Precision == index.Int8 && v.spec.Dim > 0 && int(v.n) >= v.opt.DeviceRows
+}
+
 // onDevice gives f the view's rows on the table's device, and reports false where there
 // is none or it failed, which is noted. An error is that of ctx.
 func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool, error) {
-	if v.opt.Device == nil || v.spec.Precision != index.Int8 || v.spec.Dim == 0 || int(v.n) < v.opt.DeviceRows {
+	if !v.forDevice() {
 		return false, nil
 	}
 	d := &v.core.device

@@ -12,7 +12,7 @@ import (
 // does: sets of values, the sum of exponentials (whose bits differ between
 // libraries), long means.
 func (v *View) devicePlan(p *plan, req *index.ScanRequest) (*scan.Plan, bool) {
-	if v.opt.Device == nil || v.spec.Precision != index.Int8 || v.spec.Dim == 0 || int(v.n) < v.opt.DeviceRows {
+	if !v.forDevice() {
 		return nil, false
 	}
 	out := &scan.Plan{}
