@@ -28,7 +28,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ import (
 	"github.com/kindred-search/kindred/cuda"
 	"github.com/kindred-search/kindred/cuda/encoder"
 	"github.com/kindred-search/kindred/cuda/scan"
-	"github.com/kindred-search/kindred/embed/weights"
+	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index/selection"
 )
 
@@ -62,11 +61,13 @@ type timedKernel struct {
 }
 
 type bench struct {
-	d     *cuda.Device
-	model *encoder.Model
-	dim   int
-	pop   *scan.Population
-	n     int
+	d      *cuda.Device
+	opened *embed.Model
+	placed *encoder.Model // by embed, as the last
+	model  *encoder.Model // of opened
+	pop    *scan.Population
+	n      int
+	mask   []uint64 // everyone
 }
 
 func main() {
@@ -105,8 +106,8 @@ func run() (err error) {
 
 func (b *bench) close() error {
 	var all []error
-	if b.model != nil {
-		all = append(all, b.model.Close())
+	if b.opened != nil {
+		all = append(all, b.opened.Close())
 	}
 	if b.pop != nil {
 		all = append(all, b.pop.Close())
@@ -153,7 +154,7 @@ func (b *bench) obey(ctx context.Context, cmd []string, r *reply) error {
 		slices.SortFunc(r.Kernels, func(x, y timedKernel) int { return cmp.Compare(y.Seconds, x.Seconds) })
 		return nil
 	case "model":
-		return b.open(ctx, cmd[1], cmd[2])
+		return b.open(cmd[1], cmd[2])
 	case "encode", "vectors":
 		if b.model == nil {
 			return errors.New("there is no model: `model FOLDER PRECISION` first")
@@ -225,43 +226,37 @@ func (b *bench) timed(r *reply, repeats int, f func() error) error {
 	return nil
 }
 
-// open opens the model of a folder: config.json and model.safetensors.
-func (b *bench) open(ctx context.Context, folder, precision string) error {
-	if precision != "fp16" && precision != "bf16" {
+// open opens the model of a folder for its place on the device: what embed itself would
+// do with the texts is left out.
+func (b *bench) open(folder, precision string) error {
+	if precision != string(embed.FP16) && precision != string(embed.BF16) {
 		return fmt.Errorf("precision %q: want fp16 or bf16", precision)
 	}
-	raw, err := os.ReadFile(filepath.Join(folder, "config.json"))
+	m, err := embed.Open(folder, embed.Options{Pooling: "mean", Precision: embed.Precision(precision), Device: (*placer)(b)})
 	if err != nil {
 		return err
 	}
-	var c struct {
-		Hidden    int     `json:"hidden_size"`
-		Inner     int     `json:"intermediate_size"`
-		Layers    int     `json:"num_hidden_layers"`
-		Heads     int     `json:"num_attention_heads"`
-		Vocab     int     `json:"vocab_size"`
-		Positions int     `json:"max_position_embeddings"`
-		Types     int     `json:"type_vocab_size"`
-		Eps       float32 `json:"layer_norm_eps"`
+	if b.opened != nil {
+		err = b.opened.Close()
 	}
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return fmt.Errorf("%s/config.json: %w", folder, err)
-	}
-	tensors, err := weights.Open(filepath.Join(folder, "model.safetensors"))
-	if err != nil {
-		return err
-	}
-	cfg := encoder.Config{Dim: c.Hidden, Inner: c.Inner, Layers: c.Layers, Heads: c.Heads, Vocab: c.Vocab, Positions: c.Positions, TokenTypes: c.Types, Eps: c.Eps, Pooling: "mean", Bfloat16: precision == "bf16"}
-	m, err := encoder.New(ctx, b.d, cfg, func(name string, shape ...int) ([]float32, error) { return tensors.Want(name, shape...) })
-	if err != nil {
-		return err
-	}
-	if b.model != nil {
-		err = b.model.Close()
-	}
-	b.model, b.dim = m, c.Hidden
+	b.opened, b.model = m, b.placed
 	return err
 }
+
+// placer is the bench as the device of models: it keeps the one that was placed last.
+type placer bench
+
+// NewModel implements embed.Device.
+func (b *placer) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
+	m, err := encoder.New(ctx, b.d, cfg, get)
+	if err == nil {
+		b.placed = m
+	}
+	return m, err
+}
+
+// NoteModel implements embed.Device.
+func (b *placer) NoteModel(error) {}
 
 func read(file string) (texts [][]int32, err error) {
 	raw, err := os.ReadFile(file)
@@ -314,7 +309,10 @@ func (b *bench) fill(ctx context.Context, n, dim int) error {
 			return err
 		}
 	}
-	b.pop, b.n = p, n
+	b.pop, b.n, b.mask = p, n, make([]uint64, (n+63)/64)
+	for i := range b.mask {
+		b.mask[i] = ^uint64(0)
+	}
 	codes := make([]int8, min(n, block)*dim)
 	for i := range codes {
 		codes[i] = codeOf(i/dim, i%dim)
@@ -332,29 +330,23 @@ func (b *bench) fill(ctx context.Context, n, dim int) error {
 	return nil
 }
 
-func (b *bench) everyone() []uint64 {
-	mask := make([]uint64, (b.n+63)/64)
-	for i := range mask {
-		mask[i] = ^uint64(0)
-	}
-	return mask
-}
-
 // best selects under each of count heads, and sets list to the first head's.
 func (b *bench) best(ctx context.Context, count, size int, list *[]uint32) error {
 	sizes := make([]int, count)
 	heads := make([]scan.Head, count)
-	plan := &scan.Plan{}
 	for h := range heads {
 		sizes[h], heads[h] = size, headOf(h, b.pop.Dim())
-		plan.Sets = append(plan.Sets, scan.Set{Heads: []scan.SumHead{{Head: heads[h]}}})
 	}
 	var found [][]uint64
 	var err error
 	if count <= scan.FewHeads {
-		found, err = b.pop.Best(ctx, b.n, b.everyone(), heads, sizes)
+		found, err = b.pop.Best(ctx, b.n, b.mask, heads, sizes)
 	} else {
-		found, err = b.pop.BestOf(ctx, b.n, b.everyone(), plan, sizes)
+		plan := &scan.Plan{}
+		for _, h := range heads {
+			plan.Sets = append(plan.Sets, scan.Set{Heads: []scan.SumHead{{Head: h}}})
+		}
+		found, err = b.pop.BestOf(ctx, b.n, b.mask, plan, sizes)
 	}
 	if err != nil {
 		return err
@@ -374,7 +366,7 @@ func (b *bench) seeds(ctx context.Context, count, size int) error {
 	for h := range count {
 		set.Heads = append(set.Heads, scan.SumHead{Head: headOf(h, b.pop.Dim())})
 	}
-	found, err := b.pop.BestOf(ctx, b.n, b.everyone(), &scan.Plan{Sets: []scan.Set{set}}, []int{size})
+	found, err := b.pop.BestOf(ctx, b.n, b.mask, &scan.Plan{Sets: []scan.Set{set}}, []int{size})
 	if err != nil {
 		return err
 	}

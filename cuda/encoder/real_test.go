@@ -3,11 +3,10 @@
 package encoder_test
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/kindred-search/kindred/cuda/encoder"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/embed/models"
-	"github.com/kindred-search/kindred/embed/weights"
 )
 
 // least is the cosine to fp32 on the CPU that every text has to reach, in halves and in
@@ -57,7 +55,6 @@ func TestRealModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer cpu.Close()
-			tensors := openTensors(t, dir)
 			var ids [][]int32
 			for _, text := range texts {
 				one, _ := cpu.Tokenizer().Encode(text, cpu.Info().MaxTokens, nil)
@@ -68,16 +65,18 @@ func TestRealModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, bf := range []bool{false, true} {
-				cfg := readConfig(t, dir, cpu.Info().Pooling)
-				if cfg.Bfloat16 = bf; bf { // two texts are enough
-					ids = ids[:2]
+				place := &placer{d: d}
+				precision := embed.FP16
+				if bf { // two texts are enough
+					ids, precision = ids[:2], embed.BF16
 				}
-				m, err := encoder.New(t.Context(), d, cfg, func(name string, shape ...int) ([]float32, error) { return tensors.Want(name, shape...) })
+				model, err := embed.Open(dir, embed.Options{Precision: precision, Device: place})
 				if err != nil {
 					t.Fatal(err)
 				}
+				m := place.placed
 				got, err := m.Encode(t.Context(), ids)
-				if err = errors.Join(err, m.Close()); err != nil {
+				if err = errors.Join(err, model.Close()); err != nil {
 					t.Fatal(err)
 				}
 				dim, worst := cpu.Info().Dim, 1.0
@@ -96,41 +95,16 @@ func TestRealModels(t *testing.T) {
 	}
 }
 
-func openTensors(t *testing.T, dir string) *weights.Tensors {
-	t.Helper()
-	for _, name := range []string{"model.safetensors", "model.onnx", filepath.Join("onnx", "model.onnx")} {
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		tensors, err := weights.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tensors
-	}
-	t.Fatalf("%s holds no weights", dir)
-	return nil
+// placer is a device of models that keeps the one that embed places on it.
+type placer struct {
+	d      *cuda.Device
+	placed *encoder.Model
 }
 
-func readConfig(t *testing.T, dir, pooling string) encoder.Config {
-	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c struct {
-		Hidden    int     `json:"hidden_size"`
-		Inner     int     `json:"intermediate_size"`
-		Layers    int     `json:"num_hidden_layers"`
-		Heads     int     `json:"num_attention_heads"`
-		Vocab     int     `json:"vocab_size"`
-		Positions int     `json:"max_position_embeddings"`
-		Types     int     `json:"type_vocab_size"`
-		Eps       float32 `json:"layer_norm_eps"`
-	}
-	if err := json.Unmarshal(raw, &c); err != nil {
-		t.Fatal(err)
-	}
-	return encoder.Config{Dim: c.Hidden, Inner: c.Inner, Layers: c.Layers, Heads: c.Heads, Vocab: c.Vocab, Positions: c.Positions, TokenTypes: c.Types, Eps: c.Eps, Pooling: pooling}
+func (p *placer) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
+	m, err := encoder.New(ctx, p.d, cfg, get)
+	p.placed = m
+	return m, err
 }
+
+func (p *placer) NoteModel(error) {}
