@@ -68,6 +68,25 @@ func (b *base) plan(p *Plan, bins [][]uint16, s *Set, row int) float32 {
 	return float32(max(-math.MaxFloat32, min(math.MaxFloat32, x)))
 }
 
+// planned are the scores of the first n rows under a set of a plan, and the candidates of
+// the size best, sorted.
+func (b *base) planned(p *Plan, bins [][]uint16, set, n int, mask []uint64, size int) (scores []float32, best []uint64) {
+	for r := range n {
+		x := float32(math.Inf(-1))
+		if mask[r/64]>>(r%64)&1 != 0 {
+			x = b.plan(p, bins, &p.Sets[set], r)
+			best = append(best, selection.MakeEntry(x, uint32(r)))
+		}
+		scores = append(scores, x)
+	}
+	slices.Sort(best)
+	end := min(size, len(best))
+	for end > 0 && end < len(best) && best[end]>>32 == best[end-1]>>32 {
+		end++
+	}
+	return scores, best[:end]
+}
+
 func randomPlan(rng *rand.Rand, n, dim, columns, sets, heads int) (*Plan, [][]uint16) {
 	p := &Plan{}
 	bins := make([][]uint16, columns)
@@ -144,25 +163,15 @@ func checkPlan(t *testing.T, p population, b *base, n int, mask []uint64, plan *
 		t.Fatal(err)
 	}
 	for s := range plan.Sets {
-		var all []uint64
+		scores, want := b.planned(plan, bins, s, n, mask, size[s])
 		for r := range n {
-			want := float32(math.Inf(-1))
-			if mask[r/64]>>(r%64)&1 != 0 {
-				want = b.plan(plan, bins, &plan.Sets[s], r)
-				all = append(all, selection.MakeEntry(want, uint32(r)))
+			if out[s][r] != scores[r] {
+				t.Fatalf("%d rows, set %d of %d (%d heads, reduction %d): row %d scores %v, want %v", n, s, len(plan.Sets), len(plan.Sets[s].Heads), plan.Sets[s].Reduce, r, out[s][r], scores[r])
 			}
-			if out[s][r] != want {
-				t.Fatalf("%d rows, set %d of %d (%d heads, reduction %d): row %d scores %v, want %v", n, s, len(plan.Sets), len(plan.Sets[s].Heads), plan.Sets[s].Reduce, r, out[s][r], want)
-			}
-		}
-		slices.Sort(all)
-		end := min(size[s], len(all))
-		for end > 0 && end < len(all) && all[end]>>32 == all[end-1]>>32 {
-			end++
 		}
 		slices.Sort(lists[s])
-		if !slices.Equal(candidates(p, lists[s], all[:end]), all[:end]) {
-			t.Fatalf("%d rows, the best %d under set %d: %d candidates, want %d", n, size[s], s, len(lists[s]), end)
+		if !slices.Equal(candidates(p, lists[s], want), want) {
+			t.Fatalf("%d rows, the best %d under set %d: %d candidates, want %d", n, size[s], s, len(lists[s]), len(want))
 		}
 	}
 }
