@@ -112,29 +112,26 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 		copy(codes[h*p.stride:], head.Codes)
 		scale[h], bias[h] = head.Scale, head.Bias
 	}
-	return p.d.Do(ctx, func(q *cuda.Queue) error {
-		err := errors.Join(
+	err := p.d.Do(ctx, func(q *cuda.Queue) error {
+		return errors.Join(
 			cuda.Upload(q, w.vectors, 0, codes), cuda.Upload(q, w.scale, 0, scale), cuda.Upload(q, w.bias, 0, bias),
 			cuda.Upload(q, w.mask, 0, mask), q.Zero(w.hist, 0, w.hist.Size()))
-		if err != nil {
-			return err
-		}
-		count := len(w.heads)
-		for i, scores := range w.scores {
-			s := p.segments[i]
-			err := p.with(q, s, 0, w.rows[i], func(at lying) error {
-				codes, scales := at.args()
-				return q.Launch(scanFor(count), cuda.Launch{
-					Grid: p.d.Blocks(int64(w.rows[i]), threads/rowLanes), Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
-				}, codes, scales, cuda.At(w.mask, int64(s.first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
-					cuda.At(scores, 0), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.I32(p.stride), cuda.I32(count))
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return cuda.Download(q, counts, w.hist, 0)
 	})
+	if err != nil {
+		return err
+	}
+	count := len(w.heads)
+	err = w.works(ctx, w.n, segmentsAtOnce, nil, func(q *cuda.Queue, _ int, t tile, at lying) error {
+		codes, scales := at.args()
+		return q.Launch(scanFor(count), cuda.Launch{
+			Grid: p.d.Blocks(int64(t.n), threads/rowLanes), Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
+		}, codes, scales, cuda.At(w.mask, int64(p.segments[t.i].first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
+			cuda.At(w.scores[t.i], 0), cuda.At(w.hist, 0), cuda.I64(int64(t.n)), cuda.I32(p.stride), cuda.I32(count))
+	}, nil)
+	if err != nil {
+		return err
+	}
+	return p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, counts, w.hist, 0) })
 }
 
 // collect finds the score of the k-th best of head h from the histogram of the upper

@@ -225,10 +225,8 @@ func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan,
 	if err := w.upload(ctx, mask, k); err != nil {
 		return err
 	}
-	for i, scores := range w.scores {
-		if err := w.segment(ctx, i, scores, columns, k, plan.Progress); err != nil {
-			return err
-		}
+	if err := w.finish(ctx, columns, k, plan.Progress); err != nil {
+		return err
 	}
 	return then(w)
 }
@@ -249,7 +247,7 @@ func (w *pass) allocPlan(words int, k *packed, columns int) error {
 	}
 	err := w.take(
 		want(&w.vectors, "heads", 2*int64(len(w.codes))+int64(len(w.split))), want(&w.ints, "heads", 4*int64(len(k.ints))),
-		want(&w.values, "heads", 8*int64(len(k.values))), want(&w.answers, "heads", int64(len(k.answers))), want(&w.columns, "heads", 8*int64(columns)),
+		want(&w.values, "heads", 8*int64(len(k.values))), want(&w.answers, "heads", int64(len(k.answers))), want(&w.columns, "heads", 8*streamedAtOnce*int64(columns)),
 		want(&w.mask, "mask", 8*int64(words)), want(&w.hist, "histograms", bins*4), want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
 	)
 	if err != nil {
@@ -265,39 +263,32 @@ func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
 	})
 }
 
-// segment scores the rows of segment i, a tile at a time.
-func (w *pass) segment(ctx context.Context, i int, scores *cuda.Buffer, columns []*column, k *packed, progress func(done, total int)) error {
-	p, s := w.p, w.p.segments[i]
-	address := make([]uint64, len(columns))
-	for from := 0; from < w.rows[i]; from += w.tile() {
-		n := min(w.tile(), w.rows[i]-from)
-		err := p.d.Do(ctx, func(q *cuda.Queue) error {
-			for c := range columns {
-				var err error
-				if address[c], err = q.Address(columns[c].segments[i].bins, int64(from)*2); err != nil {
+// finish scores the rows, a tile at a time.
+func (w *pass) finish(ctx context.Context, columns []*column, k *packed, progress func(done, total int)) error {
+	p := w.p
+	// Where the bins of each tile's rows lie, of all tiles of a work: an upload between two
+	// would wait for what is going on.
+	begin := func(q *cuda.Queue, tiles []tile) error {
+		address := make([]uint64, 0, len(tiles)*len(columns))
+		for _, t := range tiles {
+			for _, c := range columns {
+				at, err := q.Address(c.segments[t.i].bins, int64(t.from)*2)
+				if err != nil {
 					return err
 				}
+				address = append(address, at)
 			}
-			if err := cuda.Upload(q, w.columns, 0, address); err != nil {
-				return err
-			}
-			mask := cuda.At(w.mask, int64(s.first+from)/8)
-			return p.with(q, s, from, n, func(at lying) error {
-				codes, scales := at.args()
-				if err := w.multiply(q, codes, n, mask); err != nil {
-					return err
-				}
-				return q.Launch("finish", cuda.Launch{Grid: p.d.Blocks(int64(n), finishThreads), Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
-					cuda.At(w.dots, 0), scales, mask, cuda.At(w.columns, 0), cuda.At(w.ints, 0), cuda.At(w.values, 0),
-					cuda.At(w.answers, 0), cuda.At(scores, int64(from)*4), cuda.I64(int64(n)), cuda.I64(int64(w.rows[i])))
-			})
-		})
-		if err != nil {
+		}
+		return cuda.Upload(q, w.columns, 0, address)
+	}
+	return w.works(ctx, w.tile(), 1, begin, func(q *cuda.Queue, of int, t tile, at lying) error {
+		mask := cuda.At(w.mask, int64(p.segments[t.i].first+t.from)/8)
+		codes, scales := at.args()
+		if err := w.multiply(q, codes, t.n, mask); err != nil {
 			return err
 		}
-		if progress != nil {
-			progress(s.first+from+n, w.n)
-		}
-	}
-	return nil
+		return q.Launch("finish", cuda.Launch{Grid: p.d.Blocks(int64(t.n), finishThreads), Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
+			cuda.At(w.dots, 0), scales, mask, cuda.At(w.columns, 8*int64(of)*int64(len(columns))), cuda.At(w.ints, 0), cuda.At(w.values, 0),
+			cuda.At(w.answers, 0), cuda.At(w.scores[t.i], int64(t.from)*4), cuda.I64(int64(t.n)), cuda.I64(int64(w.rows[t.i])))
+	}, progress)
 }

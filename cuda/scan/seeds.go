@@ -64,25 +64,14 @@ func (p *Population) seeded(ctx context.Context, n int, mask []uint64, set *Set,
 	if err := p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Upload(q, w.mask, 0, mask) }); err != nil {
 		return err
 	}
-	for i, scores := range w.scores {
-		segment := p.segments[i]
-		for from := 0; from < w.rows[i]; from += w.tile() {
-			rows := min(w.tile(), w.rows[i]-from)
-			err := p.d.Do(ctx, func(q *cuda.Queue) error {
-				return p.with(q, segment, from, rows, func(at lying) error {
-					return s.Score(q, seeds.Rows{
-						N: int64(rows), Codes: at.codes, CodesAt: at.codesAt, Scales: at.scales, ScalesAt: at.scalesAt,
-						Mask: w.mask, MaskAt: int64(segment.first+from) / 8,
-					}, set.highest(), set.Reduce == Max, scores, int64(from)*4)
-				})
-			})
-			if err != nil {
-				return err
-			}
-			if progress != nil {
-				progress(segment.first+from+rows, n)
-			}
-		}
+	err = w.works(ctx, w.tile(), 1, nil, func(q *cuda.Queue, _ int, t tile, at lying) error {
+		return s.Score(q, seeds.Rows{
+			N: int64(t.n), Codes: at.codes, CodesAt: at.codesAt, Scales: at.scales, ScalesAt: at.scalesAt,
+			Mask: w.mask, MaskAt: int64(p.segments[t.i].first+t.from) / 8,
+		}, set.highest(), set.Reduce == Max, w.scores[t.i], int64(t.from)*4)
+	}, progress)
+	if err != nil {
+		return err
 	}
 	return then(w)
 }
