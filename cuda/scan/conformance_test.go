@@ -81,7 +81,10 @@ type noted struct {
 }
 
 func (n *noted) note(rows int) {
-	shares := n.Shares(rows)
+	shares, err := n.Shares(rows)
+	if err != nil {
+		n.s.t.Error(err)
+	}
 	n.s.mu.Lock()
 	defer n.s.mu.Unlock()
 	n.s.shares[fmt.Sprint(shares)] = shares

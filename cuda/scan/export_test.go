@@ -19,10 +19,11 @@ func NewShardsOf(devices []*cuda.Device, dim, run, perSegment int) (*Shards, err
 }
 
 // Shares are how many of the first n rows each device has.
-func (s *Shards) Shares(n int) []int {
+func (s *Shards) Shares(n int) ([]int, error) {
+	dealt, err := s.dealt(n)
 	var out []int
-	for d := range s.parts {
-		out = append(out, s.share(n, d))
+	for d := range dealt {
+		out = append(out, dealt[d].rows)
 	}
-	return out
+	return out, err
 }

@@ -106,7 +106,8 @@ func TestFallBack(t *testing.T) {
 				if got := ask(s); !reflect.DeepEqual(got, want) {
 					t.Fatalf("%s: other lists", what)
 				}
-				if len(s.errs) > 0 != (seen >= at) {
+				// Rows that one device has no memory for are the other's.
+				if full := f.kind == cuda.ErrOutOfMemory; len(s.errs) > 0 != (seen >= at) && (!full || seen < at) {
 					t.Fatalf("%s: %d calls, and %v was noted", what, seen, s.errs)
 				}
 				for _, err := range s.errs {

@@ -164,9 +164,13 @@ func (st *story) tell(t *testing.T, devices []*cuda.Device, bad int, f fault, sm
 			if have := s.Rows(); have != had {
 				t.Fatalf("%s: step %d: %d rows, of %d before it failed", what, i, have, had)
 			}
+			shares, err := s.Shares(had)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for d, p := range s.parts {
-				if own := p.Rows(); own != s.share(had, d) {
-					t.Fatalf("%s: step %d: device %d has %d rows, want %d", what, i, d, own, s.share(had, d))
+				if own := p.Rows(); own != shares[d] {
+					t.Fatalf("%s: step %d: device %d has %d rows, want %d", what, i, d, own, shares[d])
 				}
 			}
 			if lost {

@@ -88,6 +88,14 @@ func (p *Population) Rows() int {
 // need stays free, and where not even these fit the error wraps [cuda.ErrOutOfMemory], with
 // the numbers. After an error none of the rows counts.
 func (p *Population) Append(ctx context.Context, codes []int8, scales []float32) error {
+	return p.append(ctx, codes, scales, true)
+}
+
+// errNoRoom: rows would have to be streamed.
+var errNoRoom = fmt.Errorf("the rows do not fit the device: %w", cuda.ErrOutOfMemory)
+
+// append is Append that streams what does not fit, or not: then that is an error as well.
+func (p *Population) append(ctx context.Context, codes []int8, scales []float32, stream bool) error {
 	if len(codes) != len(scales)*p.dim {
 		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), p.dim)
 	}
@@ -100,9 +108,12 @@ func (p *Population) Append(ctx context.Context, codes []int8, scales []float32)
 	was := p.rows
 	for len(scales) > 0 {
 		s := p.last()
+		if s != nil && s.codes == nil && !stream {
+			return errors.Join(errNoRoom, p.cut(was))
+		}
 		if s == nil {
 			var err error
-			if s, err = p.grow(); err != nil {
+			if s, err = p.grow(stream); err != nil {
 				return errors.Join(err, p.cut(was))
 			}
 		}
@@ -127,7 +138,7 @@ func (p *Population) last() *segment {
 // rowBytes is what a row takes.
 func (p *Population) rowBytes() int64 { return int64(p.stride) + 4 }
 
-func (p *Population) grow() (*segment, error) {
+func (p *Population) grow(stream bool) (*segment, error) {
 	// A pass launches its kernels for each segment, so a large population has larger ones.
 	s := &segment{first: p.rows, room: min(max(p.perSegment, p.rows&^63), 4*p.perSegment)}
 	free, _, err := p.d.Memory()
@@ -136,6 +147,9 @@ func (p *Population) grow() (*segment, error) {
 	}
 	// Once rows are streamed, the device is as full as it may be.
 	if p.stage != nil || free < int64(s.room)*p.rowBytes()+p.passBytes(p.rows+s.room) {
+		if !stream {
+			return nil, errNoRoom
+		}
 		s.room = p.perTile
 		if p.stage == nil {
 			if p.stage, err = p.newStage(); err != nil {

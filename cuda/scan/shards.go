@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/kindred-search/kindred/cuda"
 )
 
 // runRows is how many rows that follow each other one device gets, before the next gets
-// as many: so all have their share whatever the rows come to.
+// as many: so all have their share whatever the rows come to. Where a device is full the
+// next gets them.
 const runRows = 1 << 16
 
 // Shards are one population on several devices: rows are dealt out in runs, every device
@@ -20,8 +22,9 @@ type Shards struct {
 	dim, run int
 	parts    []*Population
 
-	mu   sync.Mutex
-	rows int
+	mu     sync.Mutex
+	rows   int
+	pieces []piece // who has which rows; an array that is only appended to, for who reads it
 }
 
 // NewShards returns an empty population of rows of dim codes on at least one device. The
@@ -41,27 +44,6 @@ func NewShards(devices []*cuda.Device, dim int) (*Shards, error) {
 	return s, nil
 }
 
-// share is how many of the first n rows device d has.
-func (s *Shards) share(n, d int) int {
-	round := s.run * len(s.parts)
-	return n/round*s.run + min(s.run, max(0, n%round-d*s.run))
-}
-
-// everyones is which of all rows is row i of device d.
-func (s *Shards) everyones(i, d int) int {
-	return (i/s.run*len(s.parts)+d)*s.run + i%s.run
-}
-
-// runs calls f for each run of device d's first n rows: where it begins there, where
-// among everyone, and how long it is.
-func (s *Shards) runs(from, n, d int, f func(own, all, n int)) {
-	for n > 0 {
-		m := min(n, s.run-from%s.run)
-		f(from, s.everyones(from, d), m)
-		from, n = from+m, n-m
-	}
-}
-
 // Rows returns how many rows there are.
 func (s *Shards) Rows() int {
 	s.mu.Lock()
@@ -78,29 +60,79 @@ func (s *Shards) Lie() (device, streamed int) {
 	return device, streamed
 }
 
-// Append is [Population.Append].
+// dealt is which of the first n rows each device has.
+func (s *Shards) dealt(n int) ([]dealt, error) {
+	s.mu.Lock()
+	pieces, rows := s.pieces, s.rows
+	s.mu.Unlock()
+	if n < 0 || n > rows {
+		return nil, fmt.Errorf("%d rows are asked for: the devices have %d", n, rows)
+	}
+	return deal(pieces, rows, n, len(s.parts), s.run), nil
+}
+
+// Append is [Population.Append]. A run goes to the next device whose memory has room for it;
+// where none has, to the next that can stream it; and where none can, the error wraps
+// [cuda.ErrOutOfMemory].
 func (s *Shards) Append(ctx context.Context, codes []int8, scales []float32) error {
 	if len(codes) != len(scales)*s.dim {
 		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), s.dim)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.rows
+	was, pieces := s.rows, len(s.pieces)
+	own := make([]int, len(s.parts))
+	for d, p := range s.parts {
+		own[d] = p.Rows()
+	}
 	for len(scales) > 0 {
-		d := s.rows / s.run % len(s.parts)
-		n := min(len(scales), s.run-s.rows%s.run)
-		if err := s.parts[d].Append(ctx, codes[:n*s.dim], scales[:n]); err != nil {
-			s.rows = was
+		d, n := s.next()
+		n = min(n, len(scales))
+		d, err := s.place(ctx, d, codes[:n*s.dim], scales[:n])
+		if err != nil {
+			s.rows, s.pieces = was, slices.Clip(s.pieces[:pieces])
 			all := []error{err}
 			for d, p := range s.parts {
-				all = append(all, p.truncate(s.share(was, d)))
+				all = append(all, p.truncate(own[d]))
 			}
 			return errors.Join(all...)
+		}
+		if last := len(s.pieces) - 1; last < 0 || s.pieces[last].device != d {
+			s.pieces = append(s.pieces, piece{all: s.rows, own: s.parts[d].Rows() - n, device: d})
 		}
 		s.rows += n
 		codes, scales = codes[n*s.dim:], scales[n:]
 	}
 	return nil
+}
+
+// next is the device whose turn it is, and for how many rows.
+func (s *Shards) next() (device, rows int) {
+	if len(s.pieces) == 0 {
+		return 0, s.run
+	}
+	last := s.pieces[len(s.pieces)-1]
+	if used := (s.rows - last.all) % s.run; used > 0 {
+		return last.device, s.run - used
+	}
+	return (last.device + 1) % len(s.parts), s.run
+}
+
+// place gives rows to the first device from the given one on that takes them, and says which.
+func (s *Shards) place(ctx context.Context, from int, codes []int8, scales []float32) (int, error) {
+	var full []error
+	for _, stream := range []bool{false, true} {
+		full = nil
+		for i := range s.parts {
+			d := (from + i) % len(s.parts)
+			err := s.parts[d].append(ctx, codes, scales, stream)
+			if err == nil || !errors.Is(err, cuda.ErrOutOfMemory) {
+				return d, err
+			}
+			full = append(full, err)
+		}
+	}
+	return 0, errors.Join(full...)
 }
 
 // truncate takes back the rows from n on.
@@ -118,7 +150,7 @@ func (p *Population) truncate(n int) error {
 func (s *Shards) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rows = 0
+	s.rows, s.pieces = 0, nil
 	var all []error
 	for _, p := range s.parts {
 		all = append(all, p.Close())
@@ -126,16 +158,10 @@ func (s *Shards) Close() error {
 	return errors.Join(all...)
 }
 
-// each runs f for every device that has some of the first n rows, at the same time: with
+// each runs f for every device that has some of the rows dealt, at the same time: with
 // the number of its rows and their mask. The first error ends the others.
-func (s *Shards) each(ctx context.Context, n int, mask []uint64, f func(ctx context.Context, d int, p *Population, n int, mask []uint64) error) error {
-	s.mu.Lock()
-	rows := s.rows
-	s.mu.Unlock()
-	switch {
-	case n < 0 || n > rows:
-		return fmt.Errorf("%d rows are asked for: the devices have %d", n, rows)
-	case len(mask) != (n+63)/64:
+func (s *Shards) each(ctx context.Context, dealt []dealt, n int, mask []uint64, f func(ctx context.Context, d int, p *Population, n int, mask []uint64) error) error {
+	if len(mask) != (n+63)/64 {
 		return fmt.Errorf("a mask of %d words for %d rows: want %d", len(mask), n, (n+63)/64)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -143,14 +169,12 @@ func (s *Shards) each(ctx context.Context, n int, mask []uint64, f func(ctx cont
 	errs := make([]error, len(s.parts))
 	var wg sync.WaitGroup
 	for d, p := range s.parts {
-		own := s.share(n, d)
-		if own == 0 && d > 0 { // the first checks the request
+		own := &dealt[d]
+		if own.rows == 0 && d > 0 { // the first checks the request
 			continue
 		}
 		wg.Go(func() {
-			words := make([]uint64, (own+63)/64)
-			s.runs(0, own, d, func(at, all, m int) { copy(words[at/64:(at+m+63)/64], mask[all/64:(all+m+63)/64]) })
-			if errs[d] = f(ctx, d, p, own, words); errs[d] != nil {
+			if errs[d] = f(ctx, d, p, own.rows, own.mask(mask)); errs[d] != nil {
 				cancel(errs[d])
 			}
 		})
@@ -163,9 +187,9 @@ func (s *Shards) each(ctx context.Context, n int, mask []uint64, f func(ctx cont
 }
 
 // lists asks every device for its entries of each list, and puts those of a list together.
-func (s *Shards) lists(ctx context.Context, n int, mask []uint64, count int, f func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error)) ([][]uint64, error) {
+func (s *Shards) lists(ctx context.Context, dealt []dealt, n int, mask []uint64, count int, f func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error)) ([][]uint64, error) {
 	found := make([][][]uint64, len(s.parts))
-	err := s.each(ctx, n, mask, func(ctx context.Context, d int, p *Population, n int, mask []uint64) (err error) {
+	err := s.each(ctx, dealt, n, mask, func(ctx context.Context, d int, p *Population, n int, mask []uint64) (err error) {
 		found[d], err = f(ctx, d, p, n, mask)
 		return err
 	})
@@ -175,8 +199,9 @@ func (s *Shards) lists(ctx context.Context, n int, mask []uint64, count int, f f
 	out := make([][]uint64, count)
 	for d, part := range found {
 		for h := range part {
+			out[h] = slices.Grow(out[h], len(part[h]))
 			for _, e := range part[h] {
-				out[h] = append(out[h], e&^0xffffffff|uint64(s.everyones(int(uint32(e)), d)))
+				out[h] = append(out[h], e&^0xffffffff|uint64(dealt[d].everyones(int(uint32(e)))))
 			}
 		}
 	}
@@ -186,15 +211,23 @@ func (s *Shards) lists(ctx context.Context, n int, mask []uint64, count int, f f
 // Best is [Population.Best]: rows that score at least as the size-th best of their device
 // does, among which all that everyone's best are.
 func (s *Shards) Best(ctx context.Context, n int, mask []uint64, heads []Head, size []int) ([][]uint64, error) {
-	return s.lists(ctx, n, mask, len(heads), func(ctx context.Context, _ int, p *Population, n int, mask []uint64) ([][]uint64, error) {
+	dealt, err := s.dealt(n)
+	if err != nil {
+		return nil, err
+	}
+	return s.lists(ctx, dealt, n, mask, len(heads), func(ctx context.Context, _ int, p *Population, n int, mask []uint64) ([][]uint64, error) {
 		return p.Best(ctx, n, mask, heads, size)
 	})
 }
 
 // BestOf is [Population.BestOf], as [Shards.Best] is Best.
 func (s *Shards) BestOf(ctx context.Context, n int, mask []uint64, plan *Plan, size []int) ([][]uint64, error) {
-	plans := s.plans(plan, n)
-	return s.lists(ctx, n, mask, len(plan.Sets), func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error) {
+	dealt, err := s.dealt(n)
+	if err != nil {
+		return nil, err
+	}
+	plans := s.plans(dealt, plan, n)
+	return s.lists(ctx, dealt, n, mask, len(plan.Sets), func(ctx context.Context, d int, p *Population, n int, mask []uint64) ([][]uint64, error) {
 		return p.BestOf(ctx, n, mask, plans[d], size)
 	})
 }
@@ -209,8 +242,12 @@ func (s *Shards) Scores(ctx context.Context, n int, mask []uint64, plan *Plan, o
 			return fmt.Errorf("%d places for the scores of %d rows under set %d", len(out[k]), n, k)
 		}
 	}
-	plans := s.plans(plan, n)
-	return s.each(ctx, n, mask, func(ctx context.Context, d int, p *Population, own int, mask []uint64) error {
+	dealt, err := s.dealt(n)
+	if err != nil {
+		return err
+	}
+	plans := s.plans(dealt, plan, n)
+	return s.each(ctx, dealt, n, mask, func(ctx context.Context, d int, p *Population, own int, mask []uint64) error {
 		part := make([][]float32, len(out))
 		for k := range part {
 			part[k] = make([]float32, own)
@@ -219,14 +256,14 @@ func (s *Shards) Scores(ctx context.Context, n int, mask []uint64, plan *Plan, o
 			return err
 		}
 		for k := range part {
-			s.runs(0, own, d, func(at, all, m int) { copy(out[k][all:all+m], part[k][at:]) })
+			dealt[d].runs(0, own, func(at, all, m int) { copy(out[k][all:all+m], part[k][at:]) })
 		}
 		return nil
 	})
 }
 
 // plans are the plan for each device: of its own rows' bins, and with progress that adds up.
-func (s *Shards) plans(plan *Plan, n int) []*Plan {
+func (s *Shards) plans(dealt []dealt, plan *Plan, n int) []*Plan {
 	var mu sync.Mutex
 	done := make([]int, len(s.parts))
 	out := make([]*Plan, len(s.parts))
@@ -236,7 +273,7 @@ func (s *Shards) plans(plan *Plan, n int) []*Plan {
 		for c, column := range plan.Columns {
 			p.Columns[c] = column
 			p.Columns[c].Fill = func(from int, dst []uint16) {
-				s.runs(from, len(dst), d, func(at, all, m int) { column.Fill(all, dst[at-from:at-from+m]) })
+				dealt[d].runs(from, len(dst), func(at, all, m int) { column.Fill(all, dst[at-from:at-from+m]) })
 			}
 		}
 		if plan.Progress != nil {

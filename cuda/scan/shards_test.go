@@ -100,8 +100,8 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// TestShardsFail: a device of several that is full, or lost, or a call that is given
-// up: a typed error, no row half there, and the same lists from those that go on.
+// TestShardsFail: a device of several that is lost, or a call that is given up: a typed
+// error, and the same lists from those that go on. TestFaults has more.
 func TestShardsFail(t *testing.T) {
 	devices := several(t, 3)
 	if !devices[0].Info().Simulated {
@@ -112,45 +112,6 @@ func TestShardsFail(t *testing.T) {
 	b := random(rng, n, dim, 127)
 	heads, size := randomHeads(rng, 2, dim), []int{10, 300}
 	mask := randomMask(rng, n, 90)
-
-	// One device's n-th allocation fails, for every n.
-	for i := 1; ; i++ {
-		t.Setenv("KINDRED_SIM_FAIL_ALLOC", strconv.Itoa(i))
-		failing, err := cuda.Open(2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("KINDRED_SIM_FAIL_ALLOC", "")
-		s := shards(t, []*cuda.Device{devices[0], failing, devices[1]}, dim)
-		grow := func(n int) error {
-			have := s.Rows()
-			return s.Append(t.Context(), b.codes[have*dim:n*dim], b.scales[have:n])
-		}
-		const some = 777
-		if err = grow(some); err == nil {
-			if _, err = s.Best(t.Context(), some, randomMask(rng, some, 90), heads, size); err == nil {
-				err = grow(n)
-			}
-		}
-		if err != nil && (!errors.Is(err, cuda.ErrOutOfMemory) || s.Rows() != 0 && s.Rows() != some) {
-			t.Fatalf("allocation %d: %v, %d rows", i, err, s.Rows())
-		}
-		if err != nil { // it fails once
-			if err := grow(n); err != nil {
-				t.Fatal(err)
-			}
-			check(t, s, b, n, mask, heads, size)
-		}
-		if err := errors.Join(s.Close(), failing.Close()); err != nil {
-			t.Fatal(err)
-		}
-		if err == nil {
-			if i < 10 {
-				t.Errorf("%d allocations only were seen to fail", i-1)
-			}
-			break
-		}
-	}
 
 	s := shards(t, devices, dim)
 	if err := s.Append(t.Context(), b.codes, b.scales); err != nil {
@@ -185,4 +146,98 @@ func TestShardsFail(t *testing.T) {
 	if err := errors.Join(lost.Close(), doomed.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestShardsFull: rows go where there is room, are streamed where there is none, and are
+// refused where they cannot be: the lists are the oracle's all along.
+func TestShardsFull(t *testing.T) {
+	small(t, 130_000)
+	devices := several(t, 3)
+	rng := rand.New(rand.NewPCG(35, 36))
+	const n, dim = 1500, 24
+	b := random(rng, n, dim, 127)
+	s := shards(t, devices, dim)
+	for _, p := range s.parts {
+		p.perTile = 128
+	}
+	// with calls f while others leave the devices so many bytes.
+	with := func(leave [3]int64, f func()) {
+		t.Helper()
+		for d, bytes := range leave {
+			free, _, err := devices[d].Memory()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ballast, err := devices[d].Alloc("another's", max(1, free-bytes))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := ballast.Free(); err != nil {
+					t.Fatal(err)
+				}
+			}()
+		}
+		f()
+	}
+	grow := func(to int) error {
+		for have := s.Rows(); have < to; have = s.Rows() {
+			hi := min(to, have+1+rng.IntN(90))
+			if err := s.Append(t.Context(), b.codes[have*dim:hi*dim], b.scales[have:hi]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	right := func() {
+		t.Helper()
+		rows := s.Rows()
+		check(t, s, b, rows, randomMask(rng, rows, 80), randomHeads(rng, 2, dim), []int{5, rows / 2})
+		seen := 1 + rng.IntN(rows)
+		plan, bins := randomPlan(rng, n, dim, 2, 2, 2)
+		checkPlan(t, s, b, seen, randomMask(rng, seen, 80), plan, bins, []int{seen, 9})
+	}
+	// lie checks which devices have rows, and that they are streamed or not.
+	lie := func(streamed bool, has ...bool) {
+		t.Helper()
+		shares, err := s.Shares(s.Rows())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d, rows := range shares {
+			if rows > 0 != has[d] {
+				t.Fatalf("the devices have %d rows", shares)
+			}
+		}
+		if _, there := s.Lie(); there > 0 != streamed {
+			t.Fatalf("%d rows are streamed", there)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const none, stage, room = 1000, 20_000, 120_000
+	with([3]int64{none, room, none}, func() { must(grow(300)) }) // the second has room
+	lie(false, false, true, false)
+	right()
+	with([3]int64{none, room, room}, func() { must(grow(500)) }) // and the third
+	lie(false, false, true, true)
+	right()
+	with([3]int64{none, none, stage}, func() { must(grow(900)) }) // which streams
+	lie(true, false, true, true)
+	right()
+	// Where there is not even memory to stream through, there is an error with the numbers.
+	fresh := shards(t, devices, dim)
+	with([3]int64{none, none, none}, func() {
+		var full *cuda.OutOfMemoryError
+		if err := fresh.Append(t.Context(), b.codes, b.scales); !errors.As(err, &full) || full.Asked < 1 || full.Total == 0 || fresh.Rows() != 0 {
+			t.Errorf("%d rows, %v", fresh.Rows(), err)
+		}
+	})
+	must(grow(n)) // all have room
+	lie(true, true, true, true)
+	right()
 }
