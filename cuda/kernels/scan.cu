@@ -4,9 +4,9 @@
 //
 //   scan_int8_8    one pass over all rows: the scores of up to 8 heads, and a
 //                  histogram of the upper bits of each head's scores
-//   refine         a histogram of the next bits, of the scores whose upper bits are
-//                  those of the k-th best: twice, and its score is known exactly
-//   collect        the rows that reach it, with their scores
+//   refine         of each head a histogram of the next bits, of the scores whose upper bits
+//                  are those of its k-th best: twice, and its score is known exactly
+//   collect        of each head the rows that reach it, with their scores
 //
 // A score is the CPU's to the bit: the sum of products is an integer, and what
 // follows is done in double, each operation rounded, in the order of
@@ -14,7 +14,8 @@
 //
 // Bytes and operations a row of dim 384, H heads: 384 + 4 read, 4 H written, 384 H
 // products of a byte and a short. One head reads 388 and writes 4: bandwidth is the bound. The
-// refining passes read 4 bytes a row and head each.
+// refining passes and the collection read 4 bytes a row and head each; the heads of a pass are
+// the y of one launch a segment, so that many heads cost no more launches than one.
 
 #include "rows.cuh"
 
@@ -95,28 +96,48 @@ KERNEL(scan_int8_8)(const signed char *codes, const float *scales, const unsigne
     scan_of<8>(shared, codes, scales, mask, heads, head_scale, bias, scores, hist, n, stride, count);
 }
 
-// refine adds to hist[bins] the next bits of the images of scores whose upper bits
-// are prefix: after known of them (0, 11, then 22), the next 11 or the last 10.
-KERNEL(refine)(const float *scores, unsigned *hist, long long n, unsigned prefix, int known) {
+// refine adds, for each head, to its histogram the next bits of the images of its scores whose
+// upper bits are its prefix: after known of them (0, 11, then 22), the next 11 or the last 10.
+//   scores  [heads, n]
+//   hist    [heads, bins]: added to
+//   prefix  [heads]: ~0 is a head of which nothing is asked; after 0 bits it is not read
+// Blocks (x, head).
+KERNEL(refine)(const float *scores, unsigned *hist, const unsigned *prefix, long long n, int known) {
     SHARED(unsigned, local, bins);
+    const int head = blockIdx.y;
+    const unsigned upper = known == 0 ? 0 : prefix[head];
+    if (upper == ~0u) return; // a whole block
+    scores += head * n;
+    hist += head * bins;
     for (int i = threadIdx.x; i < bins; i += blockDim.x) local[i] = 0;
     __syncthreads();
     const int next = known == 22 ? 10 : 11;
     const int down = 32 - known - next;
     for (long long row = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x; row < n; row += gridDim.x * static_cast<long long>(blockDim.x)) {
         const unsigned u = image(scores[row]);
-        if (u > masked_image && (known == 0 || u >> (32 - known) == prefix)) atomicAdd(&local[u >> down & ((1u << next) - 1)], 1u);
+        if (u > masked_image && (known == 0 || u >> (32 - known) == upper)) atomicAdd(&local[u >> down & ((1u << next) - 1)], 1u);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < bins; i += blockDim.x)
         if (local[i]) atomicAdd(&hist[i], local[i]);
 }
 
-// collect writes each row, base above its place, whose score's image is at least
-// floor, and counts them in found. Where there are more than room, the rest is counted and not written. An
-// entry is the complement of the image above the row, as in index/selection. The
-// order is that of arrival, which is none. Blocks of a multiple of 32 threads.
-KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, long long n, unsigned base, unsigned floor, unsigned long long room) {
+// collect writes, for each head, each row, base above its place, whose score's image is at
+// least the head's floor, and counts them. Where there are more than have room, the rest is
+// counted and not written. An entry is the complement of the image above the row, as in
+// index/selection. The order is that of arrival, which is none.
+//   scores   [heads, n]
+//   entries  those of head h are [places[h], places[h + 1])
+//   found    [heads]: added to
+//   places   [heads + 1], floors [heads]
+// Blocks (x, head) of a multiple of 32 threads.
+KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, const unsigned long long *places, const unsigned *floors, long long n, unsigned base) {
+    const int head = blockIdx.y;
+    const unsigned long long room = places[head + 1] - places[head];
+    if (room == 0) return; // a whole block, of a head of which nothing is asked
+    scores += head * n;
+    entries += places[head];
+    const unsigned floor = floors[head];
     const unsigned lane = threadIdx.x % 32;
     const long long step = gridDim.x * static_cast<long long>(blockDim.x);
     for (long long first = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x - lane; first < n; first += step) {
@@ -126,7 +147,7 @@ KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long 
         const bool take = u > masked_image && u >= floor;
         const unsigned takers = __ballot_sync(0xffffffffu, take);
         unsigned long long at = 0;
-        if (lane == 0 && takers) at = atomicAdd(found, static_cast<unsigned long long>(__popc(takers)));
+        if (lane == 0 && takers) at = atomicAdd(&found[head], static_cast<unsigned long long>(__popc(takers)));
         at = __shfl_sync(0xffffffffu, at, 0) + __popc(takers & ((1u << lane) - 1));
         if (take && at < room) entries[at] = static_cast<unsigned long long>(~u) << 32 | (base + static_cast<unsigned>(row));
     }

@@ -107,7 +107,7 @@ func TestFallBack(t *testing.T) {
 					t.Fatalf("%s: other lists", what)
 				}
 				// Rows that one device has no memory for are the other's.
-				if full := f.kind == cuda.ErrOutOfMemory; len(s.errs) > 0 != (seen >= at) && (!full || seen < at) {
+				if full := errors.Is(f.kind, cuda.ErrOutOfMemory); len(s.errs) > 0 != (seen >= at) && (!full || seen < at) {
 					t.Fatalf("%s: %d calls, and %v was noted", what, seen, s.errs)
 				}
 				for _, err := range s.errs {

@@ -21,16 +21,15 @@ type pass struct {
 	vectors, scale, bias *cuda.Buffer // of the heads
 	// Of a plan: itself, addresses of columns, and the products of a tile.
 	ints, values, answers, columns, dots *cuda.Buffer
-	mask, hist                           *cuda.Buffer
+	mask, hist, prefix                   *cuda.Buffer   // hist: [lists, bins]; prefix: [lists]
 	scores                               []*cuda.Buffer // [segments]: [heads, rows of the segment below n]
 	rows                                 []int
 	all                                  []*cuda.Buffer
 }
 
 func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Head, size []int) (out [][]uint64, err error) {
-	out = make([][]uint64, len(heads))
 	if n == 0 || len(heads) == 0 {
-		return out, nil
+		return make([][]uint64, len(heads)), nil
 	}
 	w := &pass{p: p, n: n, heads: heads}
 	defer func() {
@@ -45,12 +44,7 @@ func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Hea
 	if err := w.score(ctx, mask, counts); err != nil {
 		return nil, err
 	}
-	for h := range heads {
-		if out[h], err = w.collect(ctx, h, counts[h*bins:(h+1)*bins], size[h]); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return w.best(ctx, counts, size)
 }
 
 func (w *pass) alloc(words int) error {
@@ -60,6 +54,7 @@ func (w *pass) alloc(words int) error {
 		cuda.Want{To: &w.vectors, Purpose: "heads", Size: 2 * count * int64(p.stride)},
 		cuda.Want{To: &w.scale, Purpose: "heads", Size: count * 8}, cuda.Want{To: &w.bias, Purpose: "heads", Size: count * 8},
 		cuda.Want{To: &w.mask, Purpose: "mask", Size: int64(words) * 8}, cuda.Want{To: &w.hist, Purpose: "histograms", Size: count * bins * 4},
+		cuda.Want{To: &w.prefix, Purpose: "heads", Size: count * 4},
 	)
 	if err != nil {
 		return err
@@ -132,97 +127,4 @@ func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error 
 		return err
 	}
 	return p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, counts, w.hist, 0) })
-}
-
-// collect finds the score of the k-th best of head h from the histogram of the upper
-// 11 bits, and gets the rows that reach it.
-func (w *pass) collect(ctx context.Context, h int, counts []uint32, k int) ([]uint64, error) {
-	if k <= 0 {
-		return nil, nil
-	}
-	above := 0 // rows known to be better
-	prefix, found := place(counts, k, &above)
-	floor := uint32(maskedImage) + 1
-	room := above
-	if found {
-		for _, known := range []int{11, 22} {
-			if err := w.refine(ctx, h, prefix, known, counts); err != nil {
-				return nil, err
-			}
-			bits := 11
-			if known == 22 {
-				bits = 10
-			}
-			digit, ok := place(counts[:1<<bits], k-above, &above)
-			if !ok {
-				return nil, errors.New("the histograms of a scan contradict each other: this is a fault of the device or of Kindred")
-			}
-			prefix = prefix<<bits | digit
-			room = above + int(counts[digit])
-		}
-		floor = prefix
-	}
-	if room == 0 {
-		return nil, nil
-	}
-	entries, err := w.p.d.Alloc("members", int64(room)*8+8)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]uint64, room)
-	got := []uint64{0}
-	err = w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		if err := q.Zero(entries, int64(room)*8, 8); err != nil {
-			return err
-		}
-		for i, scores := range w.scores {
-			err := q.Launch("collect", cuda.Launch{Grid: w.p.d.Blocks(int64(w.rows[i]), threads), Block: [3]int{threads}},
-				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(entries, 0), cuda.At(entries, int64(room)*8),
-				cuda.I64(int64(w.rows[i])), cuda.U32(uint32(w.p.segments[i].first)), cuda.U32(floor), cuda.I64(int64(room)))
-			if err != nil {
-				return err
-			}
-		}
-		return errors.Join(cuda.Download(q, out, entries, 0), cuda.Download(q, got, entries, int64(room)*8))
-	})
-	if err = errors.Join(err, entries.Free()); err != nil {
-		return nil, err
-	}
-	if got[0] != uint64(room) {
-		return nil, errors.New("a scan's histogram and its rows contradict each other: this is a fault of the device or of Kindred")
-	}
-	return out, nil
-}
-
-// place is the bin, from the highest down, that the k-th best lies in; the rows of
-// those above it are added to above. It is not found where all bins together have
-// no k.
-func place(counts []uint32, k int, above *int) (uint32, bool) {
-	sum := 0
-	for bin := len(counts) - 1; bin >= 0; bin-- {
-		if sum+int(counts[bin]) >= k {
-			*above += sum
-			return uint32(bin), true
-		}
-		sum += int(counts[bin])
-	}
-	*above += sum
-	return 0, false
-}
-
-// refine counts the next bits of the scores whose upper ones are prefix.
-func (w *pass) refine(ctx context.Context, h int, prefix uint32, known int, counts []uint32) error {
-	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		if err := q.Zero(w.hist, 0, bins*4); err != nil {
-			return err
-		}
-		for i, scores := range w.scores {
-			err := q.Launch("refine", cuda.Launch{Grid: w.p.d.Blocks(int64(w.rows[i]), threads), Block: [3]int{threads}},
-				cuda.At(scores, int64(h)*int64(w.rows[i])*4), cuda.At(w.hist, 0), cuda.I64(int64(w.rows[i])), cuda.U32(prefix), cuda.I32(known))
-			if err != nil {
-				return err
-			}
-		}
-		return cuda.Download(q, counts, w.hist, 0)
-	})
 }

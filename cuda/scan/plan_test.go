@@ -379,3 +379,42 @@ func TestSeeds(t *testing.T) {
 		}
 	}
 }
+
+// TestLaunches: many lists take the launches of one, each step one a segment, as long as
+// their rows together are no more than there are.
+func TestLaunches(t *testing.T) {
+	d := cudatest.Open(t)
+	rng := rand.New(rand.NewPCG(19, 20))
+	const n, dim = 400, 16
+	b := random(rng, n, dim, 127)
+	p, err := New(d, dim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.perSegment = 128
+	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+		t.Fatal(err)
+	}
+	segments := int64(len(p.segments))
+	for _, c := range []struct {
+		sets, size int
+		collects   int64
+	}{{1, 9, 1}, {20, 9, 1}, {20, n / 3, 10}, {5, n, 5}} {
+		plan := &Plan{}
+		for _, h := range randomHeads(rng, c.sets, dim) {
+			plan.Sets = append(plan.Sets, Set{Heads: []SumHead{{Head: h}}})
+		}
+		size := slices.Repeat([]int{c.size}, c.sets)
+		mask := randomMask(rng, n, 100)
+		d.Trace()
+		if _, err := p.BestOf(t.Context(), n, mask, plan, size); err != nil {
+			t.Fatal(err)
+		}
+		traced := d.Trace()
+		if refine, collect := traced["refine"].Launches, traced["collect"].Launches; refine != 3*segments || collect < segments || collect > c.collects*segments {
+			t.Errorf("%d lists of %d, %d segments: %d launches of refine and %d of collect", c.sets, c.size, segments, refine, collect)
+		}
+		checkPlan(t, p, b, n, mask, plan, nil, size)
+	}
+}

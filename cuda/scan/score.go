@@ -129,21 +129,17 @@ func (p *Population) BestOf(ctx context.Context, n int, mask []uint64, plan *Pla
 		return nil, fmt.Errorf("%d sizes for %d sets", len(size), len(plan.Sets))
 	}
 	out := make([][]uint64, len(size))
-	counts := make([]uint32, bins)
 	err := p.scored(ctx, n, mask, plan, func(w *pass, first int) error {
-		for h := range w.sets {
-			if size[first+h] <= 0 {
-				continue
-			}
-			if err := w.refine(ctx, h, 0, 0, counts); err != nil {
-				return err
-			}
-			var err error
-			if out[first+h], err = w.collect(ctx, h, counts, size[first+h]); err != nil {
-				return err
-			}
+		counts, sizes := make([]uint32, w.sets*bins), size[first:first+w.sets]
+		if !slices.ContainsFunc(sizes, func(k int) bool { return k > 0 }) {
+			return nil
 		}
-		return nil
+		if err := w.refine(ctx, make([]uint32, w.sets), 0, counts); err != nil {
+			return err
+		}
+		lists, err := w.best(ctx, counts, sizes)
+		copy(out[first:], lists)
+		return err
 	})
 	return out, err
 }
@@ -248,7 +244,7 @@ func (w *pass) allocPlan(words int, k *packed, columns int) error {
 	err := w.take(
 		want(&w.vectors, "heads", 2*int64(len(w.codes))+int64(len(w.split))), want(&w.ints, "heads", 4*int64(len(k.ints))),
 		want(&w.values, "heads", 8*int64(len(k.values))), want(&w.answers, "heads", int64(len(k.answers))), want(&w.columns, "heads", 8*streamedAtOnce*int64(columns)),
-		want(&w.mask, "mask", 8*int64(words)), want(&w.hist, "histograms", bins*4), want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
+		want(&w.mask, "mask", 8*int64(words)), want(&w.hist, "histograms", int64(w.sets)*bins*4), want(&w.prefix, "heads", int64(w.sets)*4), want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
 	)
 	if err != nil {
 		return err
