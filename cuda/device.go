@@ -160,14 +160,17 @@ func (d *Device) Metrics() Metrics {
 
 // on runs f on the device's thread. After an error that loses the device every
 // further call answers that error.
-func (d *Device) on(f func() error) error {
+func (d *Device) on(f func() error) error { return d.onWhile(context.Background(), f) }
+
+// onWhile is on that does not wait for its turn once ctx has ended.
+func (d *Device) onWhile(ctx context.Context, f func() error) error {
 	d.gate.RLock()
 	if d.closed {
 		d.gate.RUnlock()
 		return ErrClosed
 	}
 	done := make(chan error, 1)
-	d.work <- func() {
+	work := func() {
 		if err := d.failed(); err != nil {
 			done <- err
 			return
@@ -179,6 +182,12 @@ func (d *Device) on(f func() error) error {
 			d.mu.Unlock()
 		}
 		done <- err
+	}
+	select {
+	case d.work <- work:
+	case <-ctx.Done():
+		d.gate.RUnlock()
+		return ctx.Err()
 	}
 	d.gate.RUnlock()
 	return <-done
@@ -295,9 +304,9 @@ func (d *Device) Memory() (free, total int64, err error) {
 // Do runs work, in which the methods of Queue order what the device does, one
 // after the other, and waits until the device has done it. Other calls of this
 // device wait meanwhile, so a long work should be several, and work must not call any. An error of work, or of
-// the device, is returned; ctx is asked before it begins.
+// the device, is returned; ctx is asked until it begins.
 func (d *Device) Do(ctx context.Context, work func(q *Queue) error) error {
-	return d.on(func() error {
+	return d.onWhile(ctx, func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func device(t *testing.T) *Device {
@@ -235,6 +236,31 @@ func TestCloseSaysWhatIsHeld(t *testing.T) {
 	}
 	if _, err := d.Alloc("more", 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestGivenUpWaiting: work that is given up while it waits for the device's other work does
+// not wait on, and is not done later.
+func TestGivenUpWaiting(t *testing.T) {
+	d := device(t)
+	begun, end, first := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		first <- d.Do(t.Context(), func(*Queue) error {
+			close(begun)
+			<-end
+			return nil
+		})
+	}()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	done := false
+	if err := d.Do(ctx, func(*Queue) error { done = true; return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("given up: %v", err)
+	}
+	close(end)
+	if err := errors.Join(<-first, d.Do(t.Context(), func(*Queue) error { return nil })); err != nil || done {
+		t.Errorf("%v; done all the same: %v", err, done)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/kindred-search/kindred/cuda"
@@ -43,7 +42,7 @@ const (
 
 // deviceCopy is a core's rows on a device.
 type deviceCopy struct {
-	mu     sync.Mutex
+	turn   chan struct{} // full while a list has the copy: who is given up meanwhile does not wait on
 	pop    Population
 	closed bool
 	retry  time.Time
@@ -52,8 +51,8 @@ type deviceCopy struct {
 // close frees the copy for good: the core has been replaced. Lists of older views
 // are made without it.
 func (d *deviceCopy) close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
 	d.closed = true
 	return d.drop()
 }
@@ -79,8 +78,12 @@ func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool
 		return false, nil
 	}
 	d := &v.core.device
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false, v.deviceGivenUp(ctx)
+	}
+	defer func() { <-d.turn }()
 	if d.closed || time.Now().Before(d.retry) {
 		return false, nil
 	}
@@ -89,7 +92,7 @@ func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool
 		err = f(d.pop)
 	}
 	if err != nil && ctx.Err() != nil {
-		return false, fmt.Errorf("scan of collection %q on a device: %w", v.spec.Name, ctx.Err())
+		return false, v.deviceGivenUp(ctx)
 	}
 	v.opt.Device.Note(err)
 	if err != nil {
@@ -103,6 +106,10 @@ func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool
 		return false, nil
 	}
 	return true, nil
+}
+
+func (v *View) deviceGivenUp(ctx context.Context) error {
+	return fmt.Errorf("scan of collection %q on a device: %w", v.spec.Name, ctx.Err())
 }
 
 // copyRows brings the rows that the device has not to it.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -19,6 +21,7 @@ import (
 // scorer is a device in plain Go that can be told to fail.
 type scorer struct {
 	fail        error
+	during      func() // called while a list is made
 	notes       []error
 	made, freed int
 }
@@ -49,6 +52,9 @@ func (c *copied) Close() error { c.s.freed++; return nil }
 func (c *copied) Best(ctx context.Context, n int, mask []uint64, heads []scan.Head, size []int) ([][]uint64, error) {
 	if c.s.fail != nil {
 		return nil, c.s.fail
+	}
+	if c.s.during != nil {
+		c.s.during()
 	}
 	var out [][]uint64
 	for range heads {
@@ -205,4 +211,33 @@ func TestDeviceCancelled(t *testing.T) {
 	if _, err := v.Best(ctx, deviceRequest(v.n, 12)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// TestDeviceGivenUpWaiting: who is given up while another's list is made does not wait for it.
+func TestDeviceGivenUpWaiting(t *testing.T) {
+	s := &scorer{}
+	with, without := deviceTables(t, s, 12, false)
+	v := with.Snapshot()
+	begun, end := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.during = func() {
+		once.Do(func() { close(begun) })
+		<-end
+	}
+	first := make(chan error)
+	go func() {
+		_, err := v.Best(t.Context(), deviceRequest(v.n, 12))
+		first <- err
+	}()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := v.Best(ctx, deviceRequest(v.n, 12)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("given up: %v", err)
+	}
+	close(end) // not before: the other waited for nothing
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	sameLists(t, v, without.Snapshot(), 12)
 }

@@ -85,7 +85,7 @@ func New(spec index.Spec, opt Options) *Table {
 }
 
 func newCore(spec *index.Spec, rows int) *core {
-	c := &core{seed: maphash.MakeSeed(), live: roaring.New(), table: make([]uint32, 64)}
+	c := &core{seed: maphash.MakeSeed(), live: roaring.New(), table: make([]uint32, 64), device: deviceCopy{turn: make(chan struct{}, 1)}}
 	for 1<<c.shift < rows {
 		c.shift++
 	}
