@@ -32,7 +32,15 @@ func (c *Config) validateMilvus() error {
 	default:
 		faults = append(faults, fmt.Errorf("milvus-scan %q: want mirror, pushdown or auto", c.MilvusScan))
 	}
-	for name, v := range map[string]string{"milvus-user": c.MilvusUser, "milvus-ca": c.MilvusCA, "milvus-cert": c.MilvusCert, "milvus-cert-key": c.MilvusCertKey, "milvus-server-name": c.MilvusName, "milvus-database": c.MilvusDatabase} {
+	switch milvus.Searching(c.MilvusSearch) {
+	case milvus.SearchAuto, milvus.SearchMirror, milvus.SearchIndex:
+	default:
+		faults = append(faults, fmt.Errorf("milvus-search %q: want auto, mirror or index", c.MilvusSearch))
+	}
+	if _, err := milvus.ParseIndex(c.MilvusIndex); err != nil {
+		faults = append(faults, fmt.Errorf("milvus-index: %w", err))
+	}
+	for name, v := range map[string]string{"milvus-index": c.MilvusIndex, "milvus-user": c.MilvusUser, "milvus-ca": c.MilvusCA, "milvus-cert": c.MilvusCert, "milvus-cert-key": c.MilvusCertKey, "milvus-server-name": c.MilvusName, "milvus-database": c.MilvusDatabase} {
 		if v != "" && c.Milvus == "" {
 			faults = append(faults, fmt.Errorf("%s is given, and milvus is not: name the server, such as --milvus localhost:19530", name))
 		}
@@ -50,8 +58,12 @@ func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, er
 	if a.cfg.MilvusTLS || a.cfg.MilvusCA != "" || a.cfg.MilvusCert != "" || a.cfg.MilvusCertKey != "" || a.cfg.MilvusName != "" {
 		c.TLS = &client.TLS{CAFile: a.cfg.MilvusCA, CertFile: a.cfg.MilvusCert, KeyFile: a.cfg.MilvusCertKey, ServerName: a.cfg.MilvusName}
 	}
+	vectors, err := milvus.ParseIndex(a.cfg.MilvusIndex)
+	if err != nil {
+		return nil, err
+	}
 	store, err := milvus.Open(ctx, milvus.Options{
-		Client: c, Prefix: a.cfg.MilvusPrefix, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
+		Client: c, Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
