@@ -50,7 +50,7 @@ func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.lookAtIndex(ctx); err != nil {
+	if err := e.lookAtIndex(ctx, s.opt.Index); err != nil {
 		return nil, err
 	}
 	var progress func(done, total int64)
@@ -81,7 +81,7 @@ func (e *engine) follow(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		_ = e.lookAtIndex(ctx) // while Milvus is away it is as it was
+		_ = e.lookAtIndex(ctx, e.vectorIndex()) // while Milvus is away it is as it was
 		have := e.Spec()
 		now, err := e.s.spec(have.Name) // without the lock: Milvus may be away
 		if ctx.Err() != nil || !e.s.mu.TryLock() {

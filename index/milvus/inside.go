@@ -155,13 +155,14 @@ func (e *engine) vectorIndex() VectorIndex {
 	return e.index
 }
 
-// lookAtIndex asks Milvus what the collection has.
-func (e *engine) lookAtIndex(ctx context.Context) error {
+// lookAtIndex asks Milvus what the collection has; it is searched as want says, where
+// that is of the same type.
+func (e *engine) lookAtIndex(ctx context.Context, want VectorIndex) error {
 	state, err := e.s.c.DescribeIndex(ctx, e.coll, fieldVector)
 	if err != nil {
 		return err
 	}
-	have := described(state.Type, state.Params, e.s.opt.Index)
+	have := described(state.Type, state.Params, want)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.index = have

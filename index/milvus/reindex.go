@@ -47,10 +47,11 @@ const supportPrefix = "\x00index/"
 // buildTime is what a server gets to build the index of a few rows; less in tests.
 var buildTime = 45 * time.Second
 
-// supported refuses a type of index that this Milvus does not build. Servers take the
+// Supports refuses a type of index that this Milvus does not build, or not for vectors of
+// this dimension, as index.ErrInvalid that says what it needs. Servers take the
 // definition of some types that were not compiled into them, try to build them without
 // end, and never say so: one small collection is built, once for each type and version.
-func (s *Store) supported(ctx context.Context, ix VectorIndex, dim int) error {
+func (s *Store) Supports(ctx context.Context, ix VectorIndex, dim int) error {
 	t := typeOf(ix.Type)
 	if err := ix.fits(dim); err != nil || t == nil || t.name == "FLAT" {
 		return err
@@ -159,7 +160,8 @@ func (s *Store) dropProbes(ctx context.Context) error {
 }
 
 // Reindex gives a collection the index ix in Milvus, and waits until it is built and
-// loaded; the same index again is nothing. Meanwhile searches and scans run on the
+// loaded; one that it has already is not built again, and is searched as ix says in this
+// process. Meanwhile searches and scans run on the
 // mirror, writes are taken, and records cannot be read. progress, where given, hears rows
 // in the index and rows in all. After an error the collection has the index it had, or,
 // where this process was killed, gets its configured one when it is opened next.
@@ -184,21 +186,21 @@ func (s *Store) Reindex(ctx context.Context, name string, ix VectorIndex, progre
 	}
 	was := described(state.Type, state.Params, ix)
 	if !was.Same(ix) {
-		if err := s.supported(ctx, ix, spec.Dim); err != nil {
+		if err := s.Supports(ctx, ix, spec.Dim); err != nil {
 			return err
 		}
 		if err := s.exchange(ctx, coll, state, ix); err != nil {
 			return err
 		}
 	}
-	if err := s.built(ctx, coll, progress); err != nil {
+	if err := s.built(ctx, coll, ix.Type == "FLAT", progress); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	e := s.engines[name]
 	s.mu.Unlock()
 	if e != nil {
-		return e.lookAtIndex(ctx)
+		return e.lookAtIndex(ctx, ix)
 	}
 	return nil
 }
@@ -223,8 +225,9 @@ func (s *Store) exchange(ctx context.Context, coll string, was client.IndexState
 	return err
 }
 
-// built seals what was written and waits until the index has it, as long as it goes on.
-func (s *Store) built(ctx context.Context, coll string, progress func(done, total int64)) error {
+// built seals what was written and waits until the index has it and is what searches go
+// through, as long as that goes on.
+func (s *Store) built(ctx context.Context, coll string, flat bool, progress func(done, total int64)) error {
 	if err := s.c.Flush(ctx, coll); err != nil {
 		return err
 	}
@@ -235,17 +238,27 @@ func (s *Store) built(ctx context.Context, coll string, progress func(done, tota
 		if err != nil {
 			return err
 		}
-		if progress != nil {
-			progress(state.Rows, max(state.Total, state.Rows))
-		}
+		done, total := state.Rows, max(state.Total, state.Rows)
 		if state.Ready && state.Pending == 0 {
+			serving, sealed, err := s.c.Serving(ctx, coll, flat)
+			if err != nil {
+				return err
+			}
+			done, total = serving, sealed
+		} else {
+			done = min(done, total-1) // built is not yet searched
+		}
+		if progress != nil && total > 0 {
+			progress(max(done, 0), total)
+		}
+		if state.Ready && state.Pending == 0 && done >= total {
 			return nil
 		}
-		if state.Rows != last {
-			last, since = state.Rows, time.Now()
+		if done != last {
+			last, since = done, time.Now()
 		}
 		if time.Since(since) > most {
-			return fmt.Errorf("%w: the index of %s has had %d of %d rows for %v; look into the log of Milvus, and call again to go on waiting", client.ErrTimeout, coll, state.Rows, state.Total, most)
+			return fmt.Errorf("%w: the index of %s has had %d of %d rows for %v; look into the log of Milvus, and call again to go on waiting", client.ErrTimeout, coll, done, total, most)
 		}
 		timer := time.NewTimer(time.Second)
 		select {

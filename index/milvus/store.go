@@ -160,7 +160,7 @@ func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, erro
 		return nil, err
 	}
 	ix := s.newIndex(&spec)
-	if err := s.supported(ctx, ix, vectorDim(spec.Dim)); err != nil {
+	if err := s.Supports(ctx, ix, vectorDim(spec.Dim)); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

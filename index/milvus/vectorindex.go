@@ -55,7 +55,7 @@ var indexTypes = []indexType{
 	{name: "IVF_PQ", params: []parameter{lists, parts, {name: "nbits", lo: 1, hi: 16, def: "8"}, probes}, effort: "nprobe"},
 	{name: "SCANN", params: []parameter{lists, {name: "with_raw_data", words: []string{"true", "false"}, def: "true"}, probes, {name: "reorder_k", lo: 1, hi: 65536, def: "200", search: true}}, effort: "reorder_k", atTop: true},
 	{name: "HNSW", params: []parameter{{name: "M", lo: 2, hi: 2048, def: "16"}, {name: "efConstruction", lo: 1, hi: 65536, def: "200"}, {name: "ef", lo: 1, hi: 32768, def: "96", search: true}}, effort: "ef", atTop: true},
-	{name: "DISKANN", params: []parameter{{name: "search_list", lo: 1, hi: 65535, def: "100", search: true}}, effort: "search_list", atTop: true, minDim: 32, needs: "one built and configured for indexes on disk (enableDisk of queryNode and indexNode)"},
+	{name: "DISKANN", params: []parameter{{name: "search_list", lo: 1, hi: 65535, def: "100", search: true}}, effort: "search_list", atTop: true, minDim: 32, needs: "a Milvus built with DiskANN and configured for it (enableDisk of queryNode and indexNode)"},
 	{name: "GPU_BRUTE_FORCE", exact: true, most: 1024, needs: gpus, points: true},
 	{name: "GPU_IVF_FLAT", params: []parameter{lists, probes}, effort: "nprobe", most: 1024, needs: gpus, points: true},
 	{name: "GPU_IVF_PQ", params: []parameter{lists, parts, {name: "nbits", lo: 8, hi: 8, def: "8"}, probes}, effort: "nprobe", most: 1024, needs: gpus, points: true},
@@ -67,7 +67,7 @@ var indexTypes = []indexType{
 	}, effort: "itopk_size", atTop: true, most: 1024, needs: gpus, points: true},
 }
 
-const gpus = "one built for GPUs, with one"
+const gpus = "a Milvus built for GPUs, on a machine with one"
 
 // IndexTypes are the names that ParseIndex knows.
 func IndexTypes() []string {

@@ -15,7 +15,7 @@ func TestParseIndex(t *testing.T) {
 		"flat":                                "FLAT",
 		"FLAT:":                               "FLAT",
 		"hnsw":                                "HNSW:M=16,efConstruction=200,ef=96",
-		"hnsw : m = 8 , EFCONSTRUCTION=64 ":   "HNSW:M=8,efConstruction=64,ef=96",
+		"hnsw : m = 8,EFCONSTRUCTION=64":      "HNSW:M=8,efConstruction=64,ef=96",
 		"ivf-flat:nlist=64":                   "IVF_FLAT:nlist=64,nprobe=32",
 		"IVF_SQ8:nlist=16":                    "IVF_SQ8:nlist=16,nprobe=16",
 		"ivf_pq:m=4,nbits=4":                  "IVF_PQ:nlist=1024,m=4,nbits=4,nprobe=32",

@@ -102,6 +102,36 @@ func (s *Server) DescribeIndex(_ context.Context, r *milvuspb.DescribeIndexReque
 	return out, nil
 }
 
+// GetPersistentSegmentInfo is Milvus's call: all rows are in one segment.
+func (s *Server) GetPersistentSegmentInfo(_ context.Context, r *milvuspb.GetPersistentSegmentInfoRequest) (*milvuspb.GetPersistentSegmentInfoResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, bad := s.find(r.CollectionName)
+	if bad != nil {
+		return &milvuspb.GetPersistentSegmentInfoResponse{Status: bad}, nil
+	}
+	return &milvuspb.GetPersistentSegmentInfoResponse{Status: ok(), Infos: []*milvuspb.PersistentSegmentInfo{{
+		SegmentID: 1, NumRows: int64(len(c.rows)), State: commonpb.SegmentState_Flushed,
+	}}}, nil
+}
+
+// GetQuerySegmentInfo is Milvus's call.
+func (s *Server) GetQuerySegmentInfo(_ context.Context, r *milvuspb.GetQuerySegmentInfoRequest) (*milvuspb.GetQuerySegmentInfoResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, bad := s.find(r.CollectionName)
+	if bad != nil {
+		return &milvuspb.GetQuerySegmentInfoResponse{Status: bad}, nil
+	}
+	info := &milvuspb.QuerySegmentInfo{SegmentID: 1, NumRows: int64(len(c.rows)), State: commonpb.SegmentState_Sealed}
+	for _, p := range c.indexes {
+		if t := p["index_type"]; t != "FLAT" && !neverBuilt(t) {
+			info.IndexName, info.IndexID = "vec", 1
+		}
+	}
+	return &milvuspb.GetQuerySegmentInfoResponse{Status: ok(), Infos: []*milvuspb.QuerySegmentInfo{info}}, nil
+}
+
 // DropIndex is Milvus's call.
 func (s *Server) DropIndex(_ context.Context, r *milvuspb.DropIndexRequest) (*commonpb.Status, error) {
 	s.mu.Lock()
