@@ -48,9 +48,8 @@ func (c *Config) validateMilvus() error {
 	return errors.Join(faults...)
 }
 
-// openMilvus opens the store in Milvus that the settings name. device may be nil; the
-// store closes it.
-func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
+// milvusClient is how the Milvus that the settings name is spoken to.
+func (a *app) milvusClient() client.Config {
 	c := client.Config{
 		Address: a.cfg.Milvus, Database: a.cfg.MilvusDatabase, Username: a.cfg.MilvusUser,
 		Password: client.Secret(a.cfg.MilvusPassword), APIKey: client.Secret(a.cfg.MilvusAPIKey),
@@ -58,12 +57,18 @@ func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, er
 	if a.cfg.MilvusTLS || a.cfg.MilvusCA != "" || a.cfg.MilvusCert != "" || a.cfg.MilvusCertKey != "" || a.cfg.MilvusName != "" {
 		c.TLS = &client.TLS{CAFile: a.cfg.MilvusCA, CertFile: a.cfg.MilvusCert, KeyFile: a.cfg.MilvusCertKey, ServerName: a.cfg.MilvusName}
 	}
+	return c
+}
+
+// openMilvus opens the store in Milvus that the settings name. device may be nil; the
+// store closes it.
+func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
 	vectors, err := milvus.ParseIndex(a.cfg.MilvusIndex)
 	if err != nil {
 		return nil, err
 	}
 	store, err := milvus.Open(ctx, milvus.Options{
-		Client: c, Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
+		Client: a.milvusClient(), Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
