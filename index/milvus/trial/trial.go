@@ -30,8 +30,8 @@ type Options struct {
 	Workers   int             // questions at once for the rate; 0 is 4
 	Time      time.Duration   // of each measurement of the rate; 0 is 3 s
 	Batch     int             // rows of a write; 0 is 5,000
-	// Progress, where given, hears of each step how much of it is done; total is 0 where
-	// that is not known.
+	// Progress, where given, hears of each step how much of it is done, one call at a time;
+	// total is 0 where that is not known.
 	Progress func(step string, done, total int64)
 }
 
@@ -318,7 +318,6 @@ func (o *Options) measure(ctx context.Context, e index.Engine, exact bool, truth
 	res.Recall = float64(found) / float64(len(o.Questions)*o.K)
 	res.P50 = ms(took[len(took)/2])
 	res.P99 = ms(took[min(len(took)*99/100, len(took)-1)])
-	o.Progress(step+" many at once", 0, 0)
 	// A question that runs when the time is over is waited for: one that is given up costs
 	// the server as much, and may end as its error.
 	var next, asked atomic.Int64
@@ -331,6 +330,9 @@ func (o *Options) measure(ctx context.Context, e index.Engine, exact bool, truth
 				q, _ := query(int(next.Add(1)))
 				if _, errs[w] = e.Search(ctx, q); errs[w] == nil {
 					asked.Add(1)
+				}
+				if w == 0 {
+					o.Progress(step+" many at once", min(time.Since(start), o.Time).Milliseconds(), o.Time.Milliseconds())
 				}
 			}
 		})
