@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 from machine import cpu_name, our_versions
 
 SERVER = ROOT / "index/milvus/milvustest/server.py"
-INDEXES = ["flat", "ivf_flat:nlist=1024,nprobe=16", "ivf_flat:nlist=1024,nprobe=64", "ivf_sq8:nlist=1024,nprobe=64", "ivf_pq:nlist=1024,m=96,nprobe=64",
+INDEXES = ["flat", "ivf_flat:nlist=1024,nprobe=16", "ivf_flat:nlist=1024,nprobe=64", "ivf_sq8:nlist=1024,nprobe=64",
            "scann:nlist=1024,nprobe=64,reorder_k=200", "hnsw:M=16,efConstruction=200,ef=32", "hnsw:M=16,efConstruction=200,ef=96",
            "hnsw:M=16,efConstruction=200,ef=256"]
 
@@ -62,7 +62,7 @@ def main():
     p.add_argument("--index-queries", type=int, default=1000)
     p.add_argument("--indexes", nargs="*")
     p.add_argument("--dim", type=int, default=384)
-    p.add_argument("--pairs", type=int, default=8)
+    p.add_argument("--pairs", type=int, default=5)
     p.add_argument("--queries", type=int, default=600)
     p.add_argument("--out", default=str(ROOT / "bench/results/milvus.json"))
     a = p.parse_args()

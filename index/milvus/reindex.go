@@ -71,12 +71,18 @@ func (s *Store) Supports(ctx context.Context, ix VectorIndex, dim int) error {
 		if client.Unavailable(err) && !errors.Is(err, client.ErrTimeout) || ctx.Err() != nil {
 			return err
 		}
-		needs := ""
+		needs, other := "", "HNSW"
 		if t.needs != "" {
 			needs = ": it needs " + t.needs
 		}
-		return fmt.Errorf("%w: Milvus %s at %s does not build an index of type %s%s; choose another, such as HNSW: %w",
-			index.ErrInvalid, server.Version, s.c.Address(), t.name, needs, err)
+		if errors.Is(err, client.ErrTimeout) { // index nodes build one at a time
+			needs += "; where it is busy building others, ask again afterwards"
+		}
+		if t.name == other {
+			other = "FLAT"
+		}
+		return fmt.Errorf("%w: Milvus %s at %s does not build an index of type %s%s; or choose another, such as %s: %w",
+			index.ErrInvalid, server.Version, s.c.Address(), t.name, needs, other, err)
 	}
 	return s.kv.Put(ctx, map[string][]byte{key: []byte("built")})
 }
