@@ -42,12 +42,14 @@ type result struct {
 // ratio is ours against the library alone: rates as ours over theirs, of which more is
 // better; times as ours over theirs or, in ms, ours minus theirs, of which less is.
 type ratio struct {
-	What   string  `json:"what"`
-	Unit   string  `json:"unit"` // of ours and theirs
-	Ours   spread  `json:"ours"`
-	Theirs spread  `json:"theirs"`
-	Kind   string  `json:"kind"` // "rate", "time" or "more_ms"
-	Paired spread  `json:"paired"`
+	What   string `json:"what"`
+	Unit   string `json:"unit"` // of ours and theirs
+	Ours   spread `json:"ours"`
+	Theirs spread `json:"theirs"`
+	Kind   string `json:"kind"` // "rate", "time" or "more_ms"
+	Paired spread `json:"paired"`
+	// Best is the same of each side's best: what the machine's other work leaves alone.
+	Best   float64 `json:"best"`
 	Pairs  int     `json:"pairs"`
 	Target float64 `json:"target,omitempty"` // at least for rates, at most for times
 }
@@ -84,7 +86,15 @@ func compare(what, unit, kind string, amount, target float64, ours, theirs []flo
 		a, b = append(a, x), append(b, y)
 	}
 	r.Ours, r.Theirs, r.Paired = summarise(a), summarise(b), summarise(pairs)
-	fmt.Fprintf(os.Stderr, "%s: %.4g and %.4g %s; %.3f (%.3f to %.3f)\n", what, r.Ours.Median, r.Theirs.Median, unit, r.Paired.Median, r.Paired.Min, r.Paired.Max)
+	switch kind {
+	case "rate":
+		r.Best = r.Ours.Max / r.Theirs.Max
+	case "time":
+		r.Best = r.Ours.Min / r.Theirs.Min
+	default:
+		r.Best = r.Ours.Min - r.Theirs.Min
+	}
+	fmt.Fprintf(os.Stderr, "%s: %.4g and %.4g %s; %.3f (%.3f to %.3f), of the best %.3f\n", what, r.Ours.Median, r.Theirs.Median, unit, r.Paired.Median, r.Paired.Min, r.Paired.Max, r.Best)
 	return r
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/flat"
+	"github.com/kindred-search/kindred/index/milvus/client"
 	"github.com/kindred-search/kindred/index/milvus/fake"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -108,8 +109,16 @@ func TestEngineIndex(t *testing.T) {
 	}
 	at := []string{"--milvus", s.Addr(), "--data", here}
 	run := func(args ...string) (string, error) { return command(t, append(args, at...)...) }
-	if out, err := run("engine", "copy", "--from", "flat", "--to", "milvus"); err != nil {
+	if out, err := run("engine", "copy", "--from", "flat", "--to", "milvus", "--milvus-shards", "2"); err != nil {
 		t.Fatal(out, err)
+	}
+	c, err := client.Dial(t.Context(), client.Config{Address: s.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if info, err := c.Describe(t.Context(), "kindred_c_shop"); err != nil || info.Shards != 2 { // others open it without saying so
+		t.Errorf("%d shards, %v", info.Shards, err)
 	}
 	search := func(args ...string) collection.Answer {
 		t.Helper()
@@ -140,6 +149,7 @@ func TestEngineIndex(t *testing.T) {
 	}
 	for words, args := range map[string][]string{
 		"want a number from 2 to 2048": {"search", "shop", "--vector", "1,7,2,3", "--milvus-index", "hnsw:M=1"},
+		"want a number from 1 to 16":   {"search", "shop", "--vector", "1,7,2,3", "--milvus-shards", "17"},
 		"want auto, mirror or index":   {"search", "shop", "--vector", "1,7,2,3", "--milvus-search", "fast"},
 		"--milvus-index is not set":    {"engine", "index"},
 		"does not build an index":      {"engine", "index", "--milvus-index", "gpu_cagra"},
