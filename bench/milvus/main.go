@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command milvus measures what the engine of package index/milvus costs beside the client
 // library alone, against one server in one run, by turns: writing, searching, filling the
 // copy in memory, and a list found inside Milvus. Answers are compared before anything is
@@ -19,6 +21,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	sdk "github.com/milvus-io/milvus-sdk-go/v2/client"
@@ -49,9 +52,12 @@ type ratio struct {
 	Kind   string `json:"kind"` // "rate", "time" or "more_ms"
 	Paired spread `json:"paired"`
 	// Best is the same of each side's best: what the machine's other work leaves alone.
-	Best   float64 `json:"best"`
-	Pairs  int     `json:"pairs"`
-	Target float64 `json:"target,omitempty"` // at least for rates, at most for times
+	Best float64 `json:"best"`
+	// CPU is the processor time of this process, in ms of one operation; the server's is not in it.
+	OursCPU   float64 `json:"ours_cpu_ms"`
+	TheirsCPU float64 `json:"theirs_cpu_ms"`
+	Pairs     int     `json:"pairs"`
+	Target    float64 `json:"target,omitempty"` // at least for rates, at most for times
 }
 
 type spread struct {
@@ -66,11 +72,12 @@ func summarise(x []float64) spread {
 }
 
 // compare pairs seconds of ours with those of the library.
-func compare(what, unit, kind string, amount, target float64, ours, theirs []float64) ratio {
-	r := ratio{What: what, Unit: unit, Kind: kind, Pairs: len(ours), Target: target}
+func compare(what, unit, kind string, amount, target float64, ours, theirs side) ratio {
+	n := len(ours.wall)
+	r := ratio{What: what, Unit: unit, Kind: kind, Pairs: n, Target: target, OursCPU: 1000 * ours.cpu / float64(n), TheirsCPU: 1000 * theirs.cpu / float64(n)}
 	var a, b, pairs []float64
-	for i := range ours {
-		x, y := ours[i], theirs[i]
+	for i := range n {
+		x, y := ours.wall[i], theirs.wall[i]
 		switch kind {
 		case "rate":
 			x, y = amount/x, amount/y
@@ -94,28 +101,47 @@ func compare(what, unit, kind string, amount, target float64, ours, theirs []flo
 	default:
 		r.Best = r.Ours.Min - r.Theirs.Min
 	}
-	fmt.Fprintf(os.Stderr, "%s: %.4g and %.4g %s; %.3f (%.3f to %.3f), of the best %.3f\n", what, r.Ours.Median, r.Theirs.Median, unit, r.Paired.Median, r.Paired.Min, r.Paired.Max, r.Best)
+	fmt.Fprintf(os.Stderr, "%s: %.4g and %.4g %s; %.3f (%.3f to %.3f), of the best %.3f; %.3f and %.3f ms of processor time\n", what, r.Ours.Median, r.Theirs.Median, unit, r.Paired.Median, r.Paired.Min, r.Paired.Max, r.Best, r.OursCPU, r.TheirsCPU)
 	return r
 }
 
-// turns runs ours and theirs n times each in the order A B B A and returns their seconds.
-func turns(n int, ours, theirs func(i int) error) (a, b []float64, err error) {
-	one := func(out *[]float64, do func(int) error, i int) error {
-		start := time.Now()
-		if err := do(i); err != nil {
-			return err
-		}
-		*out = append(*out, time.Since(start).Seconds())
-		return nil
+// side is what one side's operations took, in seconds.
+type side struct {
+	wall []float64
+	cpu  float64 // of this process, all together
+}
+
+func (s *side) time(do func() error) error {
+	before, start := cpuTime(), time.Now()
+	err := do()
+	s.wall = append(s.wall, time.Since(start).Seconds())
+	s.cpu += cpuTime() - before
+	return err
+}
+
+// cpuTime is what this process has used, in seconds.
+func cpuTime() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
 	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// turns runs ours and theirs n times each in the order A B B A.
+func turns(n int, ours, theirs func(i int) error) (a, b side, err error) {
 	for i := range n {
-		if i%2 == 0 {
-			err = errors.Join(one(&a, ours, i), one(&b, theirs, i))
-		} else {
-			err = errors.Join(one(&b, theirs, i), one(&a, ours, i))
+		steps := []func() error{
+			func() error { return a.time(func() error { return ours(i) }) },
+			func() error { return b.time(func() error { return theirs(i) }) },
 		}
-		if err != nil {
-			return nil, nil, err
+		if i%2 == 1 {
+			slices.Reverse(steps)
+		}
+		for _, step := range steps {
+			if err := step(); err != nil {
+				return side{}, side{}, err
+			}
 		}
 	}
 	return a, b, nil

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -9,7 +11,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	sdk "github.com/milvus-io/milvus-sdk-go/v2/client"
 	"github.com/milvus-io/milvus-sdk-go/v2/entity"
@@ -103,23 +104,17 @@ func (b *bench) writing(ctx context.Context) ([]ratio, error) {
 	var rates []ratio
 	// The engine writes by id, over what is there: the library's like is its upsert; its
 	// insert, which would make a repeated call's rows double, is asked besides.
-	var upsert, insert, ours []float64
-	clock := func(out *[]float64, do func() error) error {
-		start := time.Now()
-		err := do()
-		*out = append(*out, time.Since(start).Seconds())
-		return err
-	}
+	var upsert, insert, ours side
 	for i := range n {
 		rows, t := b.batch("c", i)
 		_, more := b.batch("d", i)
 		steps := []func() error{
-			func() error { return clock(&ours, func() error { return e.Upsert(ctx, rows) }) },
+			func() error { return ours.time(func() error { return e.Upsert(ctx, rows) }) },
 			func() error {
-				return clock(&upsert, func() error { _, err := b.bare.Upsert(ctx, name, "", t.bare(b.spec.Dim)...); return err })
+				return upsert.time(func() error { _, err := b.bare.Upsert(ctx, name, "", t.bare(b.spec.Dim)...); return err })
 			},
 			func() error {
-				return clock(&insert, func() error { _, err := b.bare.Insert(ctx, name, "", more.bare(b.spec.Dim)...); return err })
+				return insert.time(func() error { _, err := b.bare.Insert(ctx, name, "", more.bare(b.spec.Dim)...); return err })
 			},
 		}
 		if i%2 == 1 {

@@ -9,6 +9,8 @@ func (r results) milvus(add func(string, string, ...any)) error {
 			What, Unit, Kind     string
 			Ours, Theirs, Paired spread
 			Best                 float64
+			OursCPU              float64 `json:"ours_cpu_ms"`
+			TheirsCPU            float64 `json:"theirs_cpu_ms"`
 			Pairs                int
 			Target               float64
 		}
@@ -38,17 +40,17 @@ func (r results) milvus(add func(string, string, ...any)) error {
 			if c.Target > 0 {
 				goal = fmt.Sprintf("; at least %.2f wanted", c.Target)
 			}
-			add("Milvus, "+c.What, "**%.2f** of its rate (%.2f to %.2f, %d pairs; of the best %.2f)%s; %.1f k and %.1f k %s", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median/1e3, c.Theirs.Median/1e3, c.Unit)
+			add("Milvus, "+c.What, "**%.2f** of its rate (%.2f to %.2f, %d pairs; of the best %.2f)%s; %.1f k and %.1f k %s; %.3g and %.3g ms of the client's processors", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median/1e3, c.Theirs.Median/1e3, c.Unit, c.OursCPU, c.TheirsCPU)
 		case "time":
 			if c.Target > 0 {
 				goal = fmt.Sprintf("; at most %.2g wanted", c.Target)
 			}
-			add("Milvus, "+c.What, "**%.2f** of its time (%.2f to %.2f, %d pairs; of the best %.2f)%s; %.0f and %.0f %s", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median, c.Theirs.Median, c.Unit)
+			add("Milvus, "+c.What, "**%.2f** of its time (%.2f to %.2f, %d pairs; of the best %.2f)%s; %.0f and %.0f %s; %.3g and %.3g ms of the client's processors", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median, c.Theirs.Median, c.Unit, c.OursCPU, c.TheirsCPU)
 		case "more_ms":
 			if c.Target > 0 {
 				goal = fmt.Sprintf("; at most %.2g wanted", c.Target)
 			}
-			add("Milvus, "+c.What, "**%+.2f ms** (%+.2f to %+.2f, %d pairs; of the best %+.2f)%s; medians %.2f and %.2f %s", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median, c.Theirs.Median, c.Unit)
+			add("Milvus, "+c.What, "**%+.2f ms** (%+.2f to %+.2f, %d pairs; of the best %+.2f)%s; medians %.2f and %.2f %s; %.3g and %.3g ms of the client's processors", p.Median, p.Min, p.Max, c.Pairs, c.Best, goal, c.Ours.Median, c.Theirs.Median, c.Unit, c.OursCPU, c.TheirsCPU)
 		default:
 			return fmt.Errorf("bench/results/milvus.json: %q is no kind of ratio", c.Kind)
 		}
