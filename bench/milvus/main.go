@@ -153,10 +153,11 @@ func main() {
 	dim := flag.Int("dim", 384, "dimensions")
 	pairs := flag.Int("pairs", 8, "times that the copy is filled and a list is found")
 	queries := flag.Int("queries", 600, "searches, each by both")
+	part := flag.String("part", "", "of writing, searching, hydrating and pushing the one to say and to end after; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *addr, *rows, *dim, *pairs, *queries); err != nil {
+	if err := run(ctx, *addr, *part, *rows, *dim, *pairs, *queries); err != nil {
 		fmt.Fprintln(os.Stderr, "milvus:", err)
 		os.Exit(1)
 	}
@@ -173,7 +174,10 @@ type bench struct {
 	pairs        int
 }
 
-func run(ctx context.Context, addr string, rows, dim, pairs, queries int) (err error) {
+func run(ctx context.Context, addr, only string, rows, dim, pairs, queries int) (err error) {
+	if only != "" && !slices.Contains([]string{"writing", "searching", "hydrating", "pushing"}, only) {
+		return fmt.Errorf("-part %q: want writing, searching, hydrating or pushing", only)
+	}
 	if addr == "" || rows < batch || rows%batch != 0 || dim < 2 || pairs < 1 || queries < 10 {
 		return fmt.Errorf("want -milvus host:port, -rows a multiple of %d, -dim from 2, -pairs from 1 and -queries from 10", batch)
 	}
@@ -200,12 +204,20 @@ func run(ctx context.Context, addr string, rows, dim, pairs, queries int) (err e
 		return err
 	}
 	out := result{Build: buildinfo.Read(), Cores: runtime.GOMAXPROCS(0), Server: server.Version, Rows: rows, Dim: dim}
-	for _, part := range []func(context.Context) ([]ratio, error){b.writing, b.searching, b.hydrating, b.pushing} {
-		more, err := part(ctx)
+	for _, part := range []struct {
+		name string
+		do   func(context.Context) ([]ratio, error)
+	}{{"writing", b.writing}, {"searching", b.searching}, {"hydrating", b.hydrating}, {"pushing", b.pushing}} {
+		more, err := part.do(ctx)
 		if err != nil {
 			return err
 		}
-		out.Ratios = append(out.Ratios, more...)
+		if only == "" || only == part.name {
+			out.Ratios = append(out.Ratios, more...)
+		}
+		if only == part.name { // it was the only one
+			break
+		}
 	}
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")

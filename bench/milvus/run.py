@@ -4,7 +4,8 @@ is installed, started and stopped here:
 
     python bench/milvus/run.py --ours bench/tmp/bin/milvus --kindred bin/kindred --home bench/tmp/milvus
 
---milvus host:port takes a server that runs instead. --vectors FILE (fp32 of 384, one behind
+--part writing (searching, hydrating, pushing) measures that anew and puts it into the result
+that is there. --milvus host:port takes a server that runs instead. --vectors FILE (fp32 of 384, one behind
 the other, as bench/hnsw writes them) are compared instead of made-up ones.
 """
 import argparse, datetime, json, os, pathlib, platform, re, subprocess, sys, tempfile
@@ -39,7 +40,12 @@ def measure(a, addr, folder):
             sys.exit(f"{cmd[0]} ended with {done.returncode}")
         return json.loads(done.stdout)
 
-    out = run(a.ours, "-milvus", addr, "-rows", a.rows, "-dim", a.dim, "-pairs", a.pairs, "-queries", a.queries)
+    out = run(a.ours, "-milvus", addr, "-rows", a.rows, "-dim", a.dim, "-pairs", a.pairs, "-queries", a.queries, "-part", a.part)
+    now = our_versions()
+    for r in out["ratios"]:
+        r |= {"commit": now["commit"], "load": os.getloadavg()[0]}
+    if a.part:
+        return out, None
     data = ["--rows", a.index_rows, "--dim", a.dim]
     if a.vectors:
         file = pathlib.Path(folder) / "vectors.npy"
@@ -64,6 +70,7 @@ def main():
     p.add_argument("--dim", type=int, default=384)
     p.add_argument("--pairs", type=int, default=5)
     p.add_argument("--queries", type=int, default=600)
+    p.add_argument("--part", default="")
     p.add_argument("--out", default=str(ROOT / "bench/results/milvus.json"))
     a = p.parse_args()
     if bool(a.home) == bool(a.milvus):
@@ -76,6 +83,12 @@ def main():
     finally:
         if a.home:
             subprocess.run([sys.executable, SERVER, "stop", a.home], check=True)
+    if a.part:
+        result = json.loads(pathlib.Path(a.out).read_text())
+        new = {r["what"]: r for r in ours["ratios"]}
+        result["ratios"] = [new.pop(r["what"], r) for r in result["ratios"]] + list(new.values())
+        pathlib.Path(a.out).write_text(json.dumps(result, indent=1) + "\n")
+        return
     library = re.search(r"milvus-sdk-go/v2 v(\S+)", (ROOT / "go.mod").read_text()).group(1)
     result = {
         "date": datetime.date.today().isoformat(), "cpu": cpu_name(), "cores": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()[0],
