@@ -156,8 +156,9 @@ func main() {
 	part := flag.String("part", "", "of writing, searching, hydrating and pushing the one to say and to end after; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *addr, *part, *rows, *dim, *pairs, *queries); err != nil {
+	err := run(ctx, *addr, *part, *rows, *dim, *pairs, *queries)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "milvus:", err)
 		os.Exit(1)
 	}
