@@ -295,6 +295,20 @@ func (s *Service) List(ctx context.Context) ([]Config, error) {
 	return out, err
 }
 
+// Warm opens every collection, so that the first request for one need not wait for its
+// customers to be read. It returns those that could not be opened, and why.
+func (s *Service) Warm(ctx context.Context) (map[string]error, error) {
+	failed := map[string]error{}
+	err := s.each(configPrefix, func(key string, _ []byte) error {
+		name := strings.TrimPrefix(key, configPrefix)
+		if _, err := s.opt.Store.Open(ctx, name); err != nil && !errors.Is(err, index.ErrNotFound) {
+			failed[name] = err
+		}
+		return ctx.Err()
+	})
+	return failed, err
+}
+
 // Drop deletes a collection with its customers and audiences. Its jobs are
 // cancelled first.
 func (s *Service) Drop(ctx context.Context, name string) error {

@@ -40,9 +40,8 @@ func (c *Config) validateMilvus() error {
 	return errors.Join(faults...)
 }
 
-// openMilvus opens the store in Milvus that the settings name. device may be nil; the
-// store closes it.
-func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
+// milvusClient is how the Milvus that the settings name is spoken to.
+func (a *app) milvusClient() client.Config {
 	c := client.Config{
 		Address: a.cfg.Milvus, Database: a.cfg.MilvusDatabase, Username: a.cfg.MilvusUser,
 		Password: client.Secret(a.cfg.MilvusPassword), APIKey: client.Secret(a.cfg.MilvusAPIKey),
@@ -50,12 +49,21 @@ func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, er
 	if a.cfg.MilvusTLS || a.cfg.MilvusCA != "" || a.cfg.MilvusCert != "" || a.cfg.MilvusCertKey != "" || a.cfg.MilvusName != "" {
 		c.TLS = &client.TLS{CAFile: a.cfg.MilvusCA, CertFile: a.cfg.MilvusCert, KeyFile: a.cfg.MilvusCertKey, ServerName: a.cfg.MilvusName}
 	}
+	return c
+}
+
+// openMilvus opens the store in Milvus that the settings name. device may be nil; the
+// store closes it.
+func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
+	c, m := a.milvusClient(), newMilvusMetrics()
+	c.Metrics = m
 	store, err := milvus.Open(ctx, milvus.Options{
 		Client: c, Prefix: a.cfg.MilvusPrefix, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
+	m.store, a.milvus = store, m
 	return store, nil
 }
 
