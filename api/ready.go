@@ -33,7 +33,7 @@ type health struct {
 
 // ready describes and answers /readyz.
 func (s *Server) ready(op huma.Operation) {
-	op.Errors = nil
+	op.Errors = []int{http.StatusUnprocessableEntity}
 	op.Description = "200 with status ok, or with status degraded where some requests are refused or answered from what was read last, " +
 		"such as while a Milvus behind this server is away: searches and lists go on then, and writes are refused. " +
 		"503 with status not ready where nothing can be served: while customers are first read into memory, and while the server stops. " +
