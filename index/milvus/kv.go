@@ -40,13 +40,18 @@ const (
 	maxValue = 32 << 20
 )
 
-func openKV(ctx context.Context, c *client.Client, prefix string, tick func() int64) (*kv, error) {
-	s := client.Schema{Name: prefix + "_kv", Description: marker + "key-value space", Shards: 1, Fields: []client.Field{
+// kvSchema is the collection of the key-value space.
+func kvSchema(prefix string) client.Schema {
+	return client.Schema{Name: prefix + "_kv", Description: marker + "key-value space", Shards: 1, Fields: []client.Field{
 		{Name: fieldID, Type: client.VarChar, Primary: true, MaxLength: 2*index.MaxKey + 8},
 		{Name: kvPart, Type: client.Int64}, {Name: kvParts, Type: client.Int64}, {Name: kvSum, Type: client.Int64}, {Name: fieldVersion, Type: client.Int64},
 		{Name: kvValue, Type: client.VarChar, MaxLength: client.MaxVarChar},
 		{Name: fieldVector, Type: client.FloatVector, Dim: 2},
 	}}
+}
+
+func openKV(ctx context.Context, c *client.Client, prefix string, tick func() int64) (*kv, error) {
+	s := kvSchema(prefix)
 	return &kv{c: c, coll: s.Name, tick: tick, last: newKnown()}, ensure(ctx, c, s, client.Index{Field: fieldVector, Type: "FLAT", Metric: client.IP})
 }
 
