@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kindred-search/kindred/index"
@@ -27,6 +28,8 @@ type kv struct {
 	tick func() int64
 	mu   sync.RWMutex // a reader sees all parts of one version
 	last *known
+
+	fresh atomic.Int32 // readers to whom what was read last is of no use
 }
 
 const (
@@ -119,6 +122,13 @@ func (s *kv) within(prefix, after string) string {
 	return expr
 }
 
+// Fresh makes reads fail while Milvus is away, until it is called back: for who changes
+// what it reads.
+func (s *kv) Fresh() (done func()) {
+	s.fresh.Add(1)
+	return sync.OnceFunc(func() { s.fresh.Add(-1) })
+}
+
 // read reads pairs again where another process replaced a value between two pages: its
 // parts are then of two writes, as those of a damaged one are.
 // While Milvus is away, what was read last is given.
@@ -130,7 +140,7 @@ func (s *kv) read(prefix, expr string, limit int) ([]index.Pair, error) {
 		out, err := s.readOnce(expr, limit)
 		if err == nil {
 			s.last.keep(key, out)
-		} else if client.Unavailable(err) {
+		} else if client.Unavailable(err) && s.fresh.Load() == 0 {
 			if out, ok := s.last.last(key); ok {
 				return out, nil
 			}
