@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,11 +16,11 @@ import (
 )
 
 // Of a store that several processes share, what must not be changed by two at once is
-// claimed first: a process writes claim/<what>/<itself> and then reads who else has. It
-// counts that a read after one's own write sees all that was written before it, which
-// index/milvus gives: of two that claim at once, the one that wrote later sees the other,
-// so that never both find themselves alone. Who is not alone takes its claim back and
-// tries again after a random pause.
+// claimed first: a process writes claim/<what>/<itself>.<number>, and then reads who else
+// has. It counts that a read after one's own write sees all that was written before it,
+// which index/milvus gives: of two that claim at once, the one that wrote later sees the
+// other, so that never both find themselves alone. Who is not alone gives its claim up and
+// tries again, under another number, after a random pause.
 //
 // A claim is written anew every few seconds while it is held. One that has stayed the same
 // for deadAfter, by the clock of who looks, is of a process that is gone; clocks are not
@@ -48,11 +49,18 @@ type claims struct {
 	self  string
 	times claimTimes
 
-	mu    sync.Mutex
-	here  map[string]*turns
-	seen  map[string]sighting // others' claims by key
 	fresh func() (done func())
+
+	mu     sync.Mutex
+	here   map[string]*turns
+	seen   map[string]sighting // others' claims by key
+	number int                 // of the last claim: none is written again once it was given up
+	ending sync.WaitGroup      // removals of claims that were given up
 }
+
+// claimFree is what is written over a claim that is given up. To remove it means to wait
+// for the server's clock, which is done afterwards.
+const claimFree = "free"
 
 // claimTimes are the constants above and of the timetable, smaller in tests.
 type claimTimes struct{ every, held, dead, wait, read time.Duration }
@@ -182,7 +190,10 @@ func (c *claims) wait(ctx context.Context, what string) (*claim, error) {
 // try claims once; nil where another process has it or wants it too.
 func (c *claims) try(ctx context.Context, what string) (*claim, error) {
 	prefix := claimPrefix + what + "/"
-	key := prefix + c.self
+	c.mu.Lock()
+	c.number++
+	key := fmt.Sprintf("%s%s.%d", prefix, c.self, c.number)
+	c.mu.Unlock()
 	put := func() (time.Time, error) {
 		at := time.Now()
 		return at, c.kv.Put(ctx, map[string][]byte{key: []byte(uuid.NewString())})
@@ -190,7 +201,7 @@ func (c *claims) try(ctx context.Context, what string) (*claim, error) {
 	_, err := put()
 	var rivals int
 	if err == nil {
-		rivals, err = c.rivals(ctx, prefix, key)
+		rivals, err = c.rivals(ctx, prefix)
 	}
 	var renewed time.Time
 	if err == nil && rivals == 0 {
@@ -208,7 +219,7 @@ func (c *claims) try(ctx context.Context, what string) (*claim, error) {
 }
 
 // rivals counts the others' claims that live, and forgets those of the dead.
-func (c *claims) rivals(ctx context.Context, prefix, own string) (int, error) {
+func (c *claims) rivals(ctx context.Context, prefix string) (int, error) {
 	done := c.fresh()
 	list, err := c.kv.List(prefix, 0, "")
 	done()
@@ -222,7 +233,7 @@ func (c *claims) rivals(ctx context.Context, prefix, own string) (int, error) {
 		there[p.Key] = true
 		was, known := c.seen[p.Key]
 		switch {
-		case p.Key == own:
+		case strings.HasPrefix(p.Key, prefix+c.self) || string(p.Value) == claimFree:
 		case !known || was.value != string(p.Value):
 			c.seen[p.Key] = sighting{string(p.Value), now}
 			n++
@@ -233,7 +244,7 @@ func (c *claims) rivals(ctx context.Context, prefix, own string) (int, error) {
 		}
 	}
 	for key := range c.seen {
-		if len(key) > len(prefix) && key[:len(prefix)] == prefix && !there[key] {
+		if strings.HasPrefix(key, prefix) && !there[key] {
 			delete(c.seen, key)
 		}
 	}
@@ -245,11 +256,24 @@ func (c *claims) rivals(ctx context.Context, prefix, own string) (int, error) {
 	return 0, c.kv.Delete(ctx, dead...)
 }
 
-// takeBack removes our claim. One that stays counts as a dead process's in time.
+// takeBack gives our claim up. One that stays counts as a dead process's in time.
 func (c *claims) takeBack(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.times.held)
-	defer cancel()
-	return c.kv.Delete(ctx, key)
+	err := c.kv.Put(ctx, map[string][]byte{key: []byte(claimFree)})
+	c.ending.Go(func() {
+		defer cancel()
+		if err := c.kv.Delete(ctx, key); err != nil {
+			c.log.Warn("a claim that was given up stays behind, which harms nobody", "claim", key, "error", err)
+		}
+	})
+	return err
+}
+
+// close waits until what was given up is removed.
+func (c *claims) close() {
+	if c != nil {
+		c.ending.Wait()
+	}
 }
 
 // renew writes the claim anew until it ends. renewed is when it was last begun to be

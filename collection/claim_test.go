@@ -38,8 +38,10 @@ func TestExclusively(t *testing.T) {
 	var all sync.WaitGroup
 	var inside, most, n atomic.Int64
 	count := 0 // of who is inside; the race detector looks
+	var services []*Service
 	for range processes {
 		s := newService(t, sharing(store))
+		services = append(services, s)
 		for range 2 { // goroutines of one process take turns, too
 			all.Go(func() {
 				for range each / 2 {
@@ -64,6 +66,9 @@ func TestExclusively(t *testing.T) {
 	if n.Load() != processes*each || count != processes*each || most.Load() != 1 {
 		t.Errorf("%d times, counted %d, %d at once", n.Load(), count, most.Load())
 	}
+	for _, s := range services {
+		s.claims.close()
+	}
 	if left := claimsLeft(t, store.KV(), "thing"); len(left) > 0 {
 		t.Errorf("%v", left)
 	}
@@ -83,6 +88,7 @@ func TestClaimOfTheDead(t *testing.T) {
 	if took := time.Since(start); took < quickClaims.dead {
 		t.Errorf("after %v", took)
 	}
+	s.claims.close()
 	if left := claimsLeft(t, store.KV(), "thing"); len(left) > 0 {
 		t.Errorf("%v", left)
 	}
@@ -169,7 +175,8 @@ func TestSuppressionsOfTwo(t *testing.T) {
 		})
 	}
 	all.Wait()
-	list, err := services[0].Suppressions(t.Context(), "c")
+	// A third, which has read nothing before.
+	list, err := newService(t, opt).Suppressions(t.Context(), "c")
 	if err != nil || len(list) != 1 || list[0].IDs != 2*each {
 		t.Errorf("%+v %v", list, err)
 	}

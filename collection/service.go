@@ -93,6 +93,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 func (s *Service) Close(ctx context.Context) error {
 	s.timetable.close()
 	err := s.jobs.close(ctx)
+	s.claims.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.models {
