@@ -256,11 +256,15 @@ func (k *keeper) keeps(ctx context.Context) bool {
 		if time.Now().Before(k.again) {
 			return false
 		}
-		held, err := s.claims.try(ctx, timetableClaim)
+		// To look costs the store less than to claim what another has.
+		others, err := s.claims.rivals(ctx, claimPrefix+timetableClaim+"/")
+		if err == nil && others == 0 {
+			k.held, err = s.claims.try(ctx, timetableClaim)
+		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("whose the timetable is cannot be seen", "error", err)
 		}
-		if k.held = held; held == nil {
+		if k.held == nil {
 			k.again = time.Now().Add(s.claims.times.every + rand.N(s.claims.times.every))
 			return false
 		}

@@ -47,6 +47,7 @@ func doctor(t *testing.T, env []string, flags ...string) (found []finding, text 
 
 // testDoctor has a store with customers looked at.
 func testDoctor(t *testing.T, addr string) {
+	t.Parallel()
 	h := newHouse(t, addr)
 	file := filepath.Join(t.TempDir(), "c.ndjson")
 	if err := os.WriteFile(file, []byte(customers(0, 500)), 0o600); err != nil {
