@@ -186,7 +186,7 @@ func TestOpenGoesOn(t *testing.T) {
 	if err != nil || of7.GetCardinality() != 400 {
 		t.Errorf("%d rows of the second write, %v", of7.GetCardinality(), err)
 	}
-	if pages := again.Load(); pages > 5-int64(had)*5/n+2 { // those left, and one for what changed
+	if pages := again.Load(); pages > 5-had*5/n+2 { // those left, and one for what changed
 		t.Errorf("%d pages were asked for, though %d rows were there", pages, had)
 	}
 }
