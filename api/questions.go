@@ -12,19 +12,11 @@ import (
 	"github.com/kindred-search/kindred/index"
 )
 
-type hitsAnswer struct {
-	Body struct {
-		Hits []collection.Hit `json:"hits"`
+func hitsOf(a collection.Answer, err error) (*body[collection.Answer], error) {
+	if a.Hits == nil {
+		a.Hits = []collection.Hit{}
 	}
-}
-
-func hitsOf(hits []collection.Hit, err error) (*hitsAnswer, error) {
-	out := &hitsAnswer{}
-	out.Body.Hits = hits
-	if hits == nil {
-		out.Body.Hits = []collection.Hit{}
-	}
-	return out, problemOf(err)
+	return &body[collection.Answer]{a}, problemOf(err)
 }
 
 // exampleRef is an id, a vector, {"id", "weight"} or {"vector", "weight"}.
@@ -62,6 +54,7 @@ type similarBody struct {
 	Limit    int           `json:"limit,omitempty" minimum:"0"`
 	Offset   int           `json:"offset,omitempty" minimum:"0"`
 	Fields   []string      `json:"fields,omitempty"`
+	Exact    bool          `json:"exact,omitempty" doc:"score everyone where an index might miss some"`
 }
 
 func examplesOf(in []exampleRef) []collection.Example {
@@ -78,18 +71,18 @@ func (s *Server) questionRoutes() {
 		func(ctx context.Context, in *struct {
 			InCollection
 			Body collection.SearchRequest
-		}) (*hitsAnswer, error) {
+		}) (*body[collection.Answer], error) {
 			return hitsOf(svc.Search(ctx, in.Collection, in.Body))
 		})
 	huma.Register(s.api, s.operation("similar", http.MethodPost, collectionPath+"/similar", "Customers like some and unlike others", "questions", RoleRead),
 		func(ctx context.Context, in *struct {
 			InCollection
 			Body similarBody
-		}) (*hitsAnswer, error) {
+		}) (*body[collection.Answer], error) {
 			b := in.Body
 			return hitsOf(svc.Similar(ctx, in.Collection, collection.SimilarRequest{
 				Positive: examplesOf(b.Positive), Negative: examplesOf(b.Negative), Strategy: b.Strategy,
-				Filter: b.Filter, Limit: b.Limit, Offset: b.Offset, Fields: b.Fields,
+				Filter: b.Filter, Limit: b.Limit, Offset: b.Offset, Fields: b.Fields, Exact: b.Exact,
 			}))
 		})
 	type countBody struct {

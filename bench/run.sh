@@ -14,7 +14,7 @@ ONLY=${ONLY:-}
 CHECK=0
 [ "${1:-}" = --check ] && CHECK=1
 
-ALL="scan lookalike audience import tokenizer encoder peers hnsw http profile edge"
+ALL="scan lookalike audience import tokenizer encoder peers hnsw milvus http profile edge"
 KNOWN="$ALL precision quality"
 if [ "$CHECK" = 1 ]; then
   ALL="lookalike tokenizer encoder hnsw http edge" # what has an answer to agree with
@@ -159,6 +159,19 @@ if has hnsw; then
   fi
   "$PY" bench/hnsw/run.py --ours "$TMP/bin/hnsw" --vectors "$vectors" "${small[@]}" --out "$OUT/hnsw.json"
   origin hnsw
+fi
+if has milvus; then
+  step "milvus: the client library alone; indexes in Milvus beside ours"
+  build milvus && $GO build -o "$TMP/bin/kindred" ./cmd/kindred
+  more=()
+  if [ "$CHECK" = 1 ]; then
+    more=(--rows 10000 --pairs 1 --queries 40 --index-rows 3000 --index-queries 100 --indexes flat "hnsw:M=16,efConstruction=200,ef=128")
+  elif [ -f "$TMP/vectors-real-100000.f32" ]; then # of the comparison hnsw
+    more=(--vectors "$TMP/vectors-real-100000.f32")
+  fi
+  server=(--home "$TMP/milvus")
+  if [ -n "${MILVUS_ADDRESS:-}" ]; then server=(--milvus "$MILVUS_ADDRESS"); fi
+  "$PY" bench/milvus/run.py --ours "$TMP/bin/milvus" --kindred "$TMP/bin/kindred" "${server[@]}" "${more[@]}" --out "$OUT/milvus.json"
 fi
 if has http; then
   step "http: the engine itself, FastAPI around ONNX Runtime (C6)"

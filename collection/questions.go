@@ -16,14 +16,14 @@ import (
 )
 
 // Search answers with the customers nearest to a text, a vector or a customer.
-func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) ([]Hit, error) {
+func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) (Answer, error) {
 	cfg, err := s.config(coll)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	limit, err := s.page(cfg, q.Limit, q.Offset, q.Fields)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	given := 0
 	for _, is := range []bool{q.Text != "", q.Vector != nil, q.Customer != ""} {
@@ -32,28 +32,28 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) ([]H
 		}
 	}
 	if given != 1 {
-		return nil, faultf("body", "give exactly one of text, vector and customer")
+		return Answer{}, faultf("body", "give exactly one of text, vector and customer")
 	}
 	if cfg.Dim == 0 {
-		return nil, faultf("collection", "%q has no vectors to search: create it with a model", coll)
+		return Answer{}, faultf("collection", "%q has no vectors to search: create it with a model", coll)
 	}
-	query := index.Query{Vector: q.Vector, Filter: q.Filter, Limit: limit, Offset: q.Offset}
+	query := index.Query{Vector: q.Vector, Filter: q.Filter, Limit: limit, Offset: q.Offset, Exact: q.Exact}
 	switch {
 	case q.Vector != nil:
 		if len(q.Vector) != cfg.Dim || !finite(q.Vector) || isZero(q.Vector) {
-			return nil, faultf("vector", "want %d finite numbers, not all zero; have %d", cfg.Dim, len(q.Vector))
+			return Answer{}, faultf("vector", "want %d finite numbers, not all zero; have %d", cfg.Dim, len(q.Vector))
 		}
 	case q.Text != "":
 		if query.Vector, err = s.encodeQuery(ctx, cfg, q.Text); err != nil {
-			return nil, err
+			return Answer{}, err
 		}
 	case q.Customer != "":
 		row, _, err := s.get(ctx, coll, q.Customer)
 		if err != nil {
-			return nil, err
+			return Answer{}, err
 		}
 		if isZero(row.Vector) {
-			return nil, faultf("customer", "%q has no text, so nothing is near it: search by filter or give it a text", clip(q.Customer))
+			return Answer{}, faultf("customer", "%q has no text, so nothing is near it: search by filter or give it a text", clip(q.Customer))
 		}
 		query.Vector = row.Vector
 		query.Exclude = []string{q.Customer}
@@ -61,16 +61,19 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) ([]H
 	return s.search(ctx, coll, query, q.Fields)
 }
 
-func (s *Service) search(ctx context.Context, coll string, query index.Query, fields []string) ([]Hit, error) {
+func (s *Service) search(ctx context.Context, coll string, query index.Query, fields []string) (Answer, error) {
 	eng, err := s.opt.Store.Open(ctx, coll)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
+	var out Answer
+	query.Found = &out.Found
 	hits, err := eng.Search(ctx, query)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	return s.dress(ctx, eng, hits, fields)
+	out.Hits, err = s.dress(ctx, eng, hits, fields)
+	return out, err
 }
 
 // dress adds the fields asked for to hits.
@@ -175,25 +178,25 @@ func (s *Service) encodeQuery(ctx context.Context, cfg Config, text string) ([]f
 // negatives' mean; with "best_score" a customer's score is its best score
 // against any positive, and customers nearer to a negative are dropped. The
 // examples themselves are left out.
-func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) ([]Hit, error) {
+func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) (Answer, error) {
 	cfg, err := s.config(coll)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	limit, err := s.page(cfg, q.Limit, q.Offset, q.Fields)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	if cfg.Dim == 0 {
-		return nil, faultf("collection", "%q has no vectors: build an audience on its columns instead", coll)
+		return Answer{}, faultf("collection", "%q has no vectors: build an audience on its columns instead", coll)
 	}
 	if len(q.Positive) == 0 {
-		return nil, faultf("positive", "empty: give at least one id or vector")
+		return Answer{}, faultf("positive", "empty: give at least one id or vector")
 	}
 	pos, ids, err := s.examples(ctx, cfg, "positive", q.Positive)
 	neg, negIDs, err2 := s.examples(ctx, cfg, "negative", q.Negative)
 	if err := errors.Join(err, err2); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	exclude := slices.Concat(ids, negIDs)
 	switch q.Strategy {
@@ -205,13 +208,13 @@ func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) ([
 			}
 		}
 		if isZero(mean) {
-			return nil, faultf("positive", "the examples cancel out: nothing is left to look for")
+			return Answer{}, faultf("positive", "the examples cancel out: nothing is left to look for")
 		}
-		return s.search(ctx, coll, index.Query{Vector: mean, Filter: q.Filter, Exclude: exclude, Limit: limit, Offset: q.Offset}, q.Fields)
+		return s.search(ctx, coll, index.Query{Vector: mean, Filter: q.Filter, Exclude: exclude, Limit: limit, Offset: q.Offset, Exact: q.Exact}, q.Fields)
 	case "best_score":
 		return s.bestScore(ctx, coll, q, heads(pos), heads(neg), exclude, limit)
 	}
-	return nil, faultf("strategy", "%q is unknown: average_vector or best_score", q.Strategy)
+	return Answer{}, faultf("strategy", "%q is unknown: average_vector or best_score", q.Strategy)
 }
 
 type weighted struct {
@@ -263,19 +266,19 @@ func (s *Service) examples(ctx context.Context, cfg Config, at string, list []Ex
 	return out, ids, errors.Join(faults...)
 }
 
-func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, pos, neg []index.Head, exclude []string, limit int) ([]Hit, error) {
+func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, pos, neg []index.Head, exclude []string, limit int) (Answer, error) {
 	eng, err := s.opt.Store.Open(ctx, coll)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	snap, err := eng.Snapshot(ctx)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	defer closeSnapshot(snap, s.log)
 	mask, err := snap.Match(q.Filter)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	for _, id := range exclude {
 		if row, ok := snap.Find(id); ok {
@@ -288,7 +291,7 @@ func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, 
 	}
 	scores, err := snap.Scan(ctx, index.ScanRequest{Sets: sets, Mask: mask})
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	hits := make([]index.Hit, 0, mask.GetCardinality())
 	for it := mask.Iterator(); it.HasNext(); {
@@ -302,7 +305,9 @@ func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, 
 		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.ID, b.ID))
 	})
 	hits = hits[min(q.Offset, len(hits)):min(q.Offset+limit, len(hits))]
-	return s.dress(ctx, eng, hits, q.Fields)
+	out := Answer{Found: index.Found{Path: index.PathScan, Exact: true}}
+	out.Hits, err = s.dress(ctx, eng, hits, q.Fields)
+	return out, err
 }
 
 // Count counts exactly.

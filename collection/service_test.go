@@ -223,21 +223,21 @@ func TestSearchSimilarCount(t *testing.T) {
 	mustPut(t, s)
 	lovers := seedPopulation(t, s, 200)
 	ctx := t.Context()
-	hits, err := s.Search(ctx, "c", SearchRequest{Text: "sailing sea boats", Limit: 20})
-	if err != nil || len(hits) != 20 {
-		t.Fatalf("%d hits, %v", len(hits), err)
+	found, err := s.Search(ctx, "c", SearchRequest{Text: "sailing sea boats", Limit: 20})
+	if err != nil || len(found.Hits) != 20 || !found.Found.Exact || found.Found.Path != index.PathScan {
+		t.Fatalf("%d hits, %+v, %v", len(found.Hits), found.Found, err)
 	}
-	for _, h := range hits {
+	for _, h := range found.Hits {
 		if !slices.Contains(lovers, h.ID) {
 			t.Errorf("hit %s does not love sailing", h.ID)
 		}
 	}
 	for _, strategy := range []string{"average_vector", "best_score"} {
-		hits, err = s.Similar(ctx, "c", SimilarRequest{Positive: []Example{{ID: lovers[0]}, {ID: lovers[1], Weight: 2}}, Negative: []Example{{ID: "c0001"}}, Strategy: strategy, Limit: 10, Fields: []string{}})
-		if err != nil || len(hits) != 10 {
-			t.Fatalf("%s: %d hits, %v", strategy, len(hits), err)
+		found, err = s.Similar(ctx, "c", SimilarRequest{Positive: []Example{{ID: lovers[0]}, {ID: lovers[1], Weight: 2}}, Negative: []Example{{ID: "c0001"}}, Strategy: strategy, Limit: 10, Fields: []string{}})
+		if err != nil || len(found.Hits) != 10 || !found.Found.Exact || found.Found.Path != index.PathScan {
+			t.Fatalf("%s: %d hits, %+v, %v", strategy, len(found.Hits), found.Found, err)
 		}
-		for _, h := range hits {
+		for _, h := range found.Hits {
 			if !slices.Contains(lovers, h.ID) || h.ID == lovers[0] || h.ID == lovers[1] || h.Fields != nil {
 				t.Errorf("%s: hit %+v", strategy, h)
 			}

@@ -132,6 +132,14 @@ type SearchRequest struct {
 	Limit    int           `json:"limit,omitempty"` // default 10
 	Offset   int           `json:"offset,omitempty"`
 	Fields   []string      `json:"fields,omitempty"` // to return; nil: all, empty: none
+	// Exact asks for every customer to be scored where an index would miss some.
+	Exact bool `json:"exact,omitempty" doc:"score everyone where an index might miss some"`
+}
+
+// Answer is the hits of a search and how they were found.
+type Answer struct {
+	Hits  []Hit       `json:"hits"`
+	Found index.Found `json:"found"`
 }
 
 // Hit is one answer with the fields asked for.
@@ -158,6 +166,7 @@ type SimilarRequest struct {
 	Limit    int           `json:"limit,omitempty"`
 	Offset   int           `json:"offset,omitempty"`
 	Fields   []string      `json:"fields,omitempty"`
+	Exact    bool          `json:"exact,omitempty"` // as of SearchRequest
 }
 
 // CountRequest counts customers exactly: those that satisfy Filter and, with a

@@ -197,6 +197,31 @@ type Query struct {
 	// Effort is how many candidates an engine that walks a graph keeps on its
 	// way: more find more, and take longer. 0 leaves it to the engine.
 	Effort int
+	// Found, where not nil, is filled with how the answer came about.
+	Found *Found
+}
+
+// Found is how a search came about.
+type Found struct {
+	Path  string `json:"path" enum:"scan,hnsw,mirror,milvus-index" doc:"what found them: a scan of everyone, our graph, the copy of a collection in Milvus, or its index there"`
+	Index string `json:"index,omitempty" doc:"of milvus-index: its type and parameters"`
+	Exact bool   `json:"exact" doc:"false: some of the nearest may be missing"`
+	Note  string `json:"note,omitempty" doc:"why it was not done as configured, or what may be missing"`
+}
+
+// The paths of Found.
+const (
+	PathScan        = "scan"
+	PathHNSW        = "hnsw"
+	PathMirror      = "mirror"
+	PathMilvusIndex = "milvus-index"
+)
+
+// Say fills Found, if anyone asks.
+func (q *Query) Say(f Found) {
+	if q.Found != nil {
+		*q.Found = f
+	}
 }
 
 // Hit is one answer.

@@ -83,6 +83,9 @@ func (r results) facts() ([][2]string, error) {
 	if err := r.edge(add); err != nil {
 		return nil, err
 	}
+	if err := r.milvus(add); err != nil {
+		return nil, err
+	}
 	var i struct {
 		Rows, Columns int
 		PerS          spread `json:"rows_per_s"`

@@ -37,7 +37,10 @@ type Config struct {
 	MilvusCert     string `yaml:"milvus-cert"`
 	MilvusCertKey  string `yaml:"milvus-cert-key"`
 	MilvusName     string `yaml:"milvus-server-name"`
-	MilvusScan     string `yaml:"milvus-scan"` // mirror, pushdown or auto
+	MilvusScan     string `yaml:"milvus-scan"`   // mirror, pushdown or auto
+	MilvusIndex    string `yaml:"milvus-index"`  // as milvus.ParseIndex reads it; "" leaves it
+	MilvusSearch   string `yaml:"milvus-search"` // auto, mirror or index
+	MilvusShards   string `yaml:"milvus-shards"` // of new collections; "" is 1
 
 	Device string `yaml:"device"` // auto, cpu, cuda, or as cuda:0,1
 
@@ -75,6 +78,9 @@ func (c *Config) settings() []setting {
 		{name: "milvus-cert-key", help: "PEM file with the key of --milvus-cert", text: &c.MilvusCertKey},
 		{name: "milvus-server-name", help: "name in its certificate, where that is not the host of --milvus", text: &c.MilvusName},
 		{name: "milvus-scan", def: "mirror", help: "where lists of one vector are found: mirror (in memory), pushdown (in Milvus; other lists are refused), auto (in Milvus, other lists in memory)", text: &c.MilvusScan},
+		{name: "milvus-index", help: "vector index of new collections in --milvus: FLAT (default), IVF_FLAT, IVF_SQ8, HNSW, DISKANN, GPU_..., with parameters as in hnsw:M=16,efConstruction=200,ef=96", text: &c.MilvusIndex},
+		{name: "milvus-search", def: "auto", help: "where search and similar run: mirror (in memory, exact), index (in Milvus), auto (in Milvus where --milvus-index names an index that may miss some)", text: &c.MilvusSearch},
+		{name: "milvus-shards", help: "shards of new collections in --milvus, over which writes spread (default 1)", text: &c.MilvusShards},
 		{name: "device", def: "auto", help: "where populations are scored: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},

@@ -18,8 +18,8 @@ import (
 // backend is what commands ask, in this process or over HTTP.
 type backend interface {
 	grouping
-	Search(ctx context.Context, coll string, q collection.SearchRequest) ([]collection.Hit, error)
-	Similar(ctx context.Context, coll string, q collection.SimilarRequest) ([]collection.Hit, error)
+	Search(ctx context.Context, coll string, q collection.SearchRequest) (collection.Answer, error)
+	Similar(ctx context.Context, coll string, q collection.SimilarRequest) (collection.Answer, error)
 	Audiences(ctx context.Context, coll string) ([]collection.AudienceInfo, error)
 	Audience(ctx context.Context, coll, name string) (*collection.AudienceInfo, error)
 	Members(ctx context.Context, coll, name string, after, limit int) ([]audience.Member, error)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/embed/models"
 )
 
@@ -97,7 +98,7 @@ func TestDemoKeep(t *testing.T) {
 		t.Fatalf("the server does not come up: %v\n%s", cmd.Wait(), said.String())
 	}
 	out := paste(t, said.String())
-	var hits hitsAnswer
+	var hits collection.Answer
 	if err := json.Unmarshal([]byte(out[0]), &hits); err != nil || len(hits.Hits) != 3 {
 		t.Errorf("search answers %q", out[0])
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/index/milvus"
 	"github.com/kindred-search/kindred/index/transfer"
 )
 
@@ -30,8 +32,67 @@ when it is asked for again.`,
 	}
 	copying.Flags().StringVar(&from, "from", "", "flat (the data directory) or milvus")
 	copying.Flags().StringVar(&to, "to", "", "flat (the data directory) or milvus")
-	cmd.AddCommand(copying)
+	indexing := &cobra.Command{
+		Use: "index [COLLECTION...]", Short: "Give collections in a Milvus another vector index, and wait until it is built",
+		Long: `Drops the vector index that collections have in the Milvus of --milvus and builds the one
+of --milvus-index. Without names, all collections are taken; one that has it already is
+left. Meanwhile searches and audiences run on the copies in memory of the processes that
+have one, and customers' records cannot be read.`,
+		Example: "  kindred engine index shop --milvus localhost:19530 --milvus-index hnsw:M=16,efConstruction=200",
+		Args:    arguments(cobra.ArbitraryArgs),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.engineIndex(cmd.Context(), args) },
+	}
+	cmd.AddCommand(copying, indexing)
 	return cmd
+}
+
+func (a *app) engineIndex(ctx context.Context, names []string) (err error) {
+	if a.cfg.Milvus == "" || a.cfg.MilvusIndex == "" {
+		return usagef("--milvus or --milvus-index is not set: name the server and the index, such as --milvus localhost:19530 --milvus-index hnsw")
+	}
+	ix, err := milvus.ParseIndex(a.cfg.MilvusIndex)
+	if err != nil {
+		return err
+	}
+	store, err := a.openMilvus(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if len(names) == 0 {
+		specs, err := store.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range specs {
+			if s.Dim > 0 {
+				names = append(names, s.Name)
+			}
+		}
+	}
+	type indexed struct {
+		Collection string  `json:"collection"`
+		Index      string  `json:"index"`
+		Seconds    float64 `json:"seconds"`
+	}
+	list := []indexed{}
+	for _, name := range names {
+		start := time.Now()
+		err := store.Reindex(ctx, name, ix, func(done, total int64) { a.say("%s: %d of %d in the index", name, done, total) })
+		if err != nil {
+			return fmt.Errorf("collection %q: %w", name, err)
+		}
+		list = append(list, indexed{name, ix.String(), time.Since(start).Seconds()})
+	}
+	if a.cfg.JSON {
+		return a.json(map[string]any{"collections": list})
+	}
+	for _, c := range list {
+		if err := a.printf("%s: %s, after %.1f s\n", c.Collection, c.Index, c.Seconds); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) engineCopy(ctx context.Context, from, to string, names []string) (err error) {

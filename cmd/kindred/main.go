@@ -117,7 +117,7 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	addConfigFlags(root.PersistentFlags())
-	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.evalCommand(), a.importCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.seedsCommand(), a.suppressCommand(), a.segmentsCommand(), a.tagCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.engineCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.evalCommand(), a.importCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.seedsCommand(), a.suppressCommand(), a.segmentsCommand(), a.tagCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.engineCommand(), a.benchCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
 	complete(root)
 	return root
 }
@@ -125,7 +125,7 @@ func (a *app) root() *cobra.Command {
 // serverless refuses --server where it would be passed over in silence.
 func serverless(cmd *cobra.Command) error {
 	words := strings.Fields(cmd.CommandPath())[1:]
-	alone := []string{"demo", "doctor", "embed", "engine", "eval", "keys", "lookalike", "models", "serve", "version"}
+	alone := []string{"bench", "demo", "doctor", "embed", "engine", "eval", "keys", "lookalike", "models", "serve", "version"}
 	if len(words) > 0 && slices.Contains(alone, words[0]) && cmd.Flags().Changed("server") {
 		return usagef("--server: kindred %s works in this process, not on a server", strings.Join(words, " "))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/kindred-search/kindred/audience"
@@ -32,12 +33,38 @@ func (c *Config) validateMilvus() error {
 	default:
 		faults = append(faults, fmt.Errorf("milvus-scan %q: want mirror, pushdown or auto", c.MilvusScan))
 	}
-	for name, v := range map[string]string{"milvus-user": c.MilvusUser, "milvus-ca": c.MilvusCA, "milvus-cert": c.MilvusCert, "milvus-cert-key": c.MilvusCertKey, "milvus-server-name": c.MilvusName, "milvus-database": c.MilvusDatabase} {
+	switch milvus.Searching(c.MilvusSearch) {
+	case milvus.SearchAuto, milvus.SearchMirror, milvus.SearchIndex:
+	default:
+		faults = append(faults, fmt.Errorf("milvus-search %q: want auto, mirror or index", c.MilvusSearch))
+	}
+	if _, err := milvus.ParseIndex(c.MilvusIndex); err != nil {
+		faults = append(faults, fmt.Errorf("milvus-index: %w", err))
+	}
+	if _, err := c.milvusShards(); err != nil {
+		faults = append(faults, err)
+	}
+	for name, v := range map[string]string{"milvus-shards": c.MilvusShards, "milvus-index": c.MilvusIndex, "milvus-user": c.MilvusUser, "milvus-ca": c.MilvusCA, "milvus-cert": c.MilvusCert, "milvus-cert-key": c.MilvusCertKey, "milvus-server-name": c.MilvusName, "milvus-database": c.MilvusDatabase} {
 		if v != "" && c.Milvus == "" {
 			faults = append(faults, fmt.Errorf("%s is given, and milvus is not: name the server, such as --milvus localhost:19530", name))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// maxShards is what Milvus allows where its configuration (proxy.maxShardNum) says
+// nothing else.
+const maxShards = 16
+
+func (c *Config) milvusShards() (int, error) {
+	if c.MilvusShards == "" {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(c.MilvusShards)
+	if err != nil || n < 1 || n > maxShards {
+		return 0, fmt.Errorf("milvus-shards %q: want a number from 1 to %d", c.MilvusShards, maxShards)
+	}
+	return n, nil
 }
 
 // milvusClient is how the Milvus that the settings name is spoken to.
@@ -57,8 +84,16 @@ func (a *app) milvusClient() client.Config {
 func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
 	c, m := a.milvusClient(), newMilvusMetrics()
 	c.Metrics = m
+	vectors, err := milvus.ParseIndex(a.cfg.MilvusIndex)
+	if err != nil {
+		return nil, err
+	}
+	shards, err := a.cfg.milvusShards()
+	if err != nil {
+		return nil, err
+	}
 	store, err := milvus.Open(ctx, milvus.Options{
-		Client: c, Prefix: a.cfg.MilvusPrefix, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
+		Client: c, Shards: shards, Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())

@@ -125,22 +125,18 @@ func (r *remote) Collection(ctx context.Context, coll string) (collection.Config
 	return out, err
 }
 
-type hitsAnswer struct {
-	Hits []collection.Hit `json:"hits"`
-}
-
 // Search asks POST /v1/collections/{c}/search.
-func (r *remote) Search(ctx context.Context, coll string, q collection.SearchRequest) ([]collection.Hit, error) {
-	var out hitsAnswer
+func (r *remote) Search(ctx context.Context, coll string, q collection.SearchRequest) (collection.Answer, error) {
+	var out collection.Answer
 	err := r.call(ctx, http.MethodPost, collectionPath(coll)+"/search", q, &out)
-	return out.Hits, err
+	return out, err
 }
 
 // Similar asks POST /v1/collections/{c}/similar.
-func (r *remote) Similar(ctx context.Context, coll string, q collection.SimilarRequest) ([]collection.Hit, error) {
-	var out hitsAnswer
+func (r *remote) Similar(ctx context.Context, coll string, q collection.SimilarRequest) (collection.Answer, error) {
+	var out collection.Answer
 	err := r.call(ctx, http.MethodPost, collectionPath(coll)+"/similar", q, &out)
-	return out.Hits, err
+	return out, err
 }
 
 // Audiences asks GET /v1/collections/{c}/audiences.

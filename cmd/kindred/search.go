@@ -27,6 +27,11 @@ func (p *pageFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&p.filter, "filter", "", `filter as JSON, such as '{"field":"age","gte":40}'`)
 }
 
+// exactly adds the flag that search and similar have besides.
+func exactly(flags *pflag.FlagSet, exact *bool) {
+	flags.BoolVar(exact, "exact", false, "score everyone where an index (--engine hnsw, --milvus-index) might miss some")
+}
+
 func (p *pageFlags) tree() (*index.Filter, error) {
 	if p.limit < 0 || p.offset < 0 {
 		return nil, usagef("--limit %d --offset %d: want 1 or more, and 0 or more", p.limit, p.offset)
@@ -37,6 +42,7 @@ func (p *pageFlags) tree() (*index.Filter, error) {
 func (a *app) searchCommand() *cobra.Command {
 	var p pageFlags
 	var vector, customer string
+	var exact bool
 	cmd := &cobra.Command{
 		Use: "search COLLECTION [TEXT]", Short: "The customers nearest to a text, a vector or a customer",
 		Example: "  kindred search shop 'sails every weekend'\n  kindred search shop --customer c17 --filter '{\"field\":\"age\",\"gte\":40}'",
@@ -46,7 +52,7 @@ func (a *app) searchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q := collection.SearchRequest{Customer: customer, Filter: filter, Limit: p.limit, Offset: p.offset}
+			q := collection.SearchRequest{Customer: customer, Filter: filter, Limit: p.limit, Offset: p.offset, Exact: exact}
 			if len(args) == 2 {
 				q.Text = args[1]
 			}
@@ -63,15 +69,16 @@ func (a *app) searchCommand() *cobra.Command {
 				return usagef("give one of TEXT, --vector and --customer")
 			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
-				hits, err := b.Search(cmd.Context(), args[0], q)
+				found, err := b.Search(cmd.Context(), args[0], q)
 				if err != nil {
 					return err
 				}
-				return a.hits(hits)
+				return a.hits(found)
 			})
 		},
 	}
 	p.add(cmd.Flags())
+	exactly(cmd.Flags(), &exact)
 	cmd.Flags().StringVar(&vector, "vector", "", "numbers with commas between")
 	cmd.Flags().StringVar(&customer, "customer", "", "id of a customer")
 	return cmd
@@ -96,6 +103,7 @@ func (a *app) similarCommand() *cobra.Command {
 	var p pageFlags
 	var negative []string
 	var strategy string
+	var exact bool
 	cmd := &cobra.Command{
 		Use: "similar COLLECTION ID...", Short: "The customers like some and unlike others",
 		Example: "  kindred similar shop c17 c42 --not c9",
@@ -105,7 +113,7 @@ func (a *app) similarCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q := collection.SimilarRequest{Strategy: strategy, Filter: filter, Limit: p.limit, Offset: p.offset}
+			q := collection.SimilarRequest{Strategy: strategy, Filter: filter, Limit: p.limit, Offset: p.offset, Exact: exact}
 			for _, id := range args[1:] {
 				q.Positive = append(q.Positive, collection.Example{ID: id})
 			}
@@ -113,25 +121,33 @@ func (a *app) similarCommand() *cobra.Command {
 				q.Negative = append(q.Negative, collection.Example{ID: id})
 			}
 			return a.withBackend(cmd.Context(), func(b backend) error {
-				hits, err := b.Similar(cmd.Context(), args[0], q)
+				found, err := b.Similar(cmd.Context(), args[0], q)
 				if err != nil {
 					return err
 				}
-				return a.hits(hits)
+				return a.hits(found)
 			})
 		},
 	}
 	p.add(cmd.Flags())
+	exactly(cmd.Flags(), &exact)
 	cmd.Flags().StringSliceVar(&negative, "not", nil, "ids to be unlike")
 	cmd.Flags().StringVar(&strategy, "strategy", "average_vector", "average_vector or best_score")
 	return cmd
 }
 
-func (a *app) hits(list []collection.Hit) error {
+func (a *app) hits(list collection.Answer) error {
 	if a.cfg.JSON {
-		return a.json(hitsAnswer{list})
+		return a.json(list)
 	}
-	for _, h := range list {
+	if !list.Found.Exact && list.Found.Path != "" {
+		by := strings.Trim(list.Found.Path+" "+list.Found.Index, " ")
+		a.say("found by %s: some of the nearest may be missing (--exact scores everyone)", by)
+	}
+	if list.Found.Note != "" {
+		a.say("note: %s", list.Found.Note)
+	}
+	for _, h := range list.Hits {
 		line := fmt.Sprintf("%8.4f  %s", h.Score, h.ID)
 		for _, name := range slices.Sorted(maps.Keys(h.Fields)) {
 			line += fmt.Sprintf("  %s=%v", name, h.Fields[name])

@@ -285,7 +285,7 @@ func (a *app) listed(l *collection.Listed) error {
 	if a.cfg.JSON {
 		return a.json(l)
 	}
-	if err := a.hits(l.Hits); err != nil {
+	if err := a.hits(collection.Answer{Hits: l.Hits}); err != nil {
 		return err
 	}
 	a.say("%d of %d customers", len(l.Hits), l.Count)

@@ -138,6 +138,7 @@ func (e *Engine) search(ctx context.Context, g *graph, v *rows.View, q *index.Qu
 	}
 	want := min(q.Limit+q.Offset, all-len(out))
 	if want <= 0 {
+		q.Say(index.Found{Path: index.PathScan, Exact: true})
 		return []index.Hit{}, nil
 	}
 	t := tally{view: v, score: s, out: out, want: want, least: -2}
@@ -185,6 +186,7 @@ func (e *Engine) search(ctx context.Context, g *graph, v *rows.View, q *index.Qu
 	if g.bare.Load() > 0 && t.hits[want-1].score <= 0 {
 		return nil, nil
 	}
+	q.Say(index.Found{Path: index.PathHNSW})
 	return t.page(q), nil
 }
 
@@ -228,6 +230,7 @@ func (t *tally) exact(ctx context.Context, mask *roaring.Bitmap, q *index.Query)
 		t.add(it.Next())
 	}
 	t.sort()
+	q.Say(index.Found{Path: index.PathScan, Exact: true})
 	return t.page(q), nil
 }
 

@@ -200,9 +200,13 @@ func (w *world) recall(queries [][]float32, f *index.Filter, k int) float64 {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		got, err := w.e.Search(w.t.Context(), index.Query{Vector: q, Filter: f, Limit: k})
+		var how index.Found
+		got, err := w.e.Search(w.t.Context(), index.Query{Vector: q, Filter: f, Limit: k, Found: &how})
 		if err != nil || len(got) != len(exact) {
 			w.t.Fatalf("%d hits, %d are there (%v)", len(got), len(exact), err)
+		}
+		if how.Path == "" || how.Exact && !slices.Equal(got, exact) || how.Exact == (how.Path == index.PathHNSW) {
+			w.t.Fatalf("%+v of %v, exact are %v", how, got, exact)
 		}
 		all += len(exact)
 		for i, h := range got {
@@ -232,6 +236,10 @@ func TestRecall(t *testing.T) {
 			w := newWorld(t, p, 6000, 48, Options{MinRows: 1, always: true})
 			w.walks()
 			q := clustered(w.rng, 100, 48, 50)
+			var how index.Found
+			if _, err := w.e.Search(t.Context(), index.Query{Vector: q[0], Limit: 10, Found: &how}); err != nil || how.Path != index.PathHNSW {
+				t.Fatal(how, err)
+			}
 			got := w.recall(q, nil, 10)
 			t.Logf("recall@10 %.4f", got)
 			if got < 0.97 {

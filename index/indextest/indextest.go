@@ -220,9 +220,13 @@ func verify(t *testing.T, cfg Config, e index.Engine, model map[string]index.Row
 		}) {
 			t.Fatalf("seed %d: filter %s: hits are not in order of score, then id", seed, c.name)
 		}
-		part := must[[]index.Hit](t)(e.Search(ctx, index.Query{Vector: query(), Filter: c.f, Limit: 5, Offset: 3}))
+		var found index.Found
+		part := must[[]index.Hit](t)(e.Search(ctx, index.Query{Vector: query(), Filter: c.f, Limit: 5, Offset: 3, Found: &found}))
 		want := hits[min(3, len(hits)):min(8, len(hits))]
-		if cfg.Recall > 0 {
+		if found.Path == "" || cfg.Recall == 0 && !found.Exact {
+			t.Fatalf("seed %d: filter %s: found is %+v", seed, c.name, found)
+		}
+		if !found.Exact {
 			cfg.compare(t, part, want, hits)
 		} else if !slices.Equal(part, want) {
 			t.Fatalf("seed %d: filter %s: page %v, want %v", seed, c.name, part, want)

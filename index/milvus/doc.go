@@ -8,7 +8,9 @@
 // id, hash, version, cols (JSON of the columns), record (base64) and vec (unit length).
 // One more collection holds the specs and the store's key-value space. Package client
 // speaks to the server, package mirror keeps the copy in memory that scans, filters and
-// searches run on, and package pushdown is the scan without a copy.
+// searches run on, and package pushdown is the scan without a copy. A VectorIndex is the
+// index in Milvus; where Options.Search says so, searches of vectors ask it, and the
+// copy scores what it names.
 //
 // # Guarantees
 //

@@ -28,6 +28,7 @@ type engine struct {
 	write sync.RWMutex
 	mu    sync.RWMutex
 	spec  index.Spec
+	index VectorIndex // in Milvus, as last seen
 	ended error
 }
 
@@ -47,6 +48,9 @@ func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
 	var progress func(done, total int64)
 	if s.opt.Progress != nil {
 		progress = func(done, total int64) { s.opt.Progress(spec.Name, done, total) }
+	}
+	if err := e.lookAtIndex(ctx, s.opt.Index); err != nil {
+		return nil, err
 	}
 	if err := e.m.Hydrate(ctx, progress); err != nil {
 		return nil, err
@@ -93,6 +97,7 @@ func (e *engine) follow(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
+		_ = e.lookAtIndex(ctx, e.vectorIndex()) // while Milvus is away it is as it was
 		have := e.Spec()
 		now, err := e.s.spec(have.Name) // without the lock: Milvus may be away
 		if ctx.Err() != nil || !e.s.mu.TryLock() {
@@ -282,14 +287,6 @@ func (e *engine) Get(ctx context.Context, ids []string) ([]*index.Row, error) {
 	return out, nil
 }
 
-// Search ranks the mirror, exactly.
-func (e *engine) Search(ctx context.Context, q index.Query) ([]index.Hit, error) {
-	if err := e.check(ctx); err != nil {
-		return nil, err
-	}
-	return e.m.Snapshot().Search(ctx, q)
-}
-
 // Snapshot is the mirror as it is now: a view of package rows, which packages that build
 // on it (hnsw) count on.
 func (e *engine) Snapshot(ctx context.Context) (index.Snapshot, error) {
@@ -318,9 +315,13 @@ func (s *Store) PushDown(ctx context.Context, name string, req pushdown.Request)
 	if dim := vectorDim(e.Spec().Dim); len(req.Head.Vector) > 0 && len(req.Head.Vector) < dim { // Milvus has no fewer
 		req.Head.Vector = append(slices.Clone(req.Head.Vector), make([]float32, dim-len(req.Head.Vector))...)
 	}
+	ix := e.vectorIndex()
+	if t := typeOf(ix.Type); t != nil && t.points {
+		return Scanning{}, fmt.Errorf("%w: an index of type %s knows no ranges, which push-down asks for: use the mirror (--milvus-scan mirror), or another index", index.ErrInvalid, ix.Type)
+	}
 	res, err := pushdown.Best(ctx, pushdown.Source{
 		Client: s.c, Collection: e.coll, Key: fieldID, Vector: fieldVector, Hash: fieldHash,
-		Dim: vectorDim(e.Spec().Dim), Exact: s.opt.Index == "FLAT",
+		Dim: vectorDim(e.Spec().Dim), Exact: ix.Exact(), Params: ix.params(client.MaxResults, 0),
 	}, req)
 	return Scanning{Path: pushdown.Path, Exact: res.Exact, Result: res}, err
 }

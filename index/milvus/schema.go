@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus/client"
@@ -113,6 +116,9 @@ type encoded struct {
 	mirror []mirror.Row
 }
 
+// rowsOfWorker is from how many rows on another core is worth waking.
+const rowsOfWorker = 256
+
 // encode turns checked rows into columns. Faults are *index.RowError, joined.
 func encode(spec *index.Spec, batch []index.Row, version func() int64) (encoded, error) {
 	n, dim := len(batch), vectorDim(spec.Dim)
@@ -123,8 +129,10 @@ func encode(spec *index.Spec, batch []index.Row, version func() int64) (encoded,
 	record := client.Column{Name: fieldRecord, Type: client.VarChar, Strings: make([]string, n)}
 	vec := client.Column{Name: fieldVector, Type: client.FloatVector, Vectors: make([]float32, n*dim), Dim: dim}
 	out := encoded{mirror: make([]mirror.Row, n)}
-	var errs []error
-	for i := range batch {
+	for i := range ver.Ints {
+		ver.Ints[i] = version()
+	}
+	one := func(i int) (errs []error) {
 		r := &batch[i]
 		refuse := func(format string, a ...any) {
 			errs = append(errs, &index.RowError{Row: i, ID: r.ID, Reason: fmt.Sprintf(format, a...)})
@@ -134,7 +142,7 @@ func encode(spec *index.Spec, batch []index.Row, version func() int64) (encoded,
 		}
 		if len(r.Record) > maxRecord {
 			refuse("the record has %d bytes, and Milvus takes %d; shorten its texts, or keep this collection in the flat engine", len(r.Record), maxRecord)
-			continue
+			return errs
 		}
 		doc, err := encodeValues(r.Values)
 		if err != nil {
@@ -143,7 +151,7 @@ func encode(spec *index.Spec, batch []index.Row, version func() int64) (encoded,
 		if len(doc) > client.MaxVarChar {
 			refuse("the columns have %d bytes as JSON, and Milvus takes %d; shorten them, or keep this collection in the flat engine", len(doc), client.MaxVarChar)
 		}
-		id.Strings[i], hash.Ints[i], ver.Ints[i], cols.JSON[i] = r.ID, pushdown.Hash(r.ID), version(), doc
+		id.Strings[i], hash.Ints[i], cols.JSON[i] = r.ID, pushdown.Hash(r.ID), doc
 		record.Strings[i] = base64.StdEncoding.EncodeToString(r.Record)
 		m := index.Row{ID: r.ID, Values: r.Values}
 		if unit, ok := rows.Unit(r.Vector); ok {
@@ -151,9 +159,22 @@ func encode(spec *index.Spec, batch []index.Row, version func() int64) (encoded,
 			m.Vector = unit
 		}
 		out.mirror[i] = mirror.Row{Row: m, Version: ver.Ints[i]}
+		return errs
 	}
+	// The server waits meanwhile: on all cores, a range of rows each.
+	workers := max(min(runtime.GOMAXPROCS(0), n/rowsOfWorker), 1)
+	errs := make([][]error, workers)
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			for i := n * w / workers; i < n*(w+1)/workers; i++ {
+				errs[w] = append(errs[w], one(i)...)
+			}
+		})
+	}
+	group.Wait()
 	out.cols = []client.Column{id, hash, ver, cols, record, vec}
-	return out, errors.Join(errs...)
+	return out, errors.Join(slices.Concat(errs...)...)
 }
 
 // part is rows from to to of the columns, sharing memory.

@@ -24,16 +24,18 @@ type Options struct {
 	// Prefix begins the names of everything in Milvus; stores of other prefixes do not
 	// see each other. "" is kindred.
 	Prefix string
-	// Index is the type of vector index in Milvus, with its parameters; "" is FLAT. It
-	// serves searches inside Milvus; those of this process are exact in any.
-	Index       string
-	IndexParams map[string]string
-	Shards      int // of new collections; 0 is one
+	// Index is the vector index that new collections get in Milvus; collections that are
+	// there keep theirs until Reindex. The zero value is FLAT for new ones.
+	Index  VectorIndex
+	Search Searching // where searches of vectors run; "" is SearchAuto
+	Shards int       // of new collections; 0 is one
 	// Sweep is how often other processes' writes are looked for; 0 is never.
 	Sweep time.Duration
 	Rows  rows.Options // of the copies in memory
 	// Progress, where given, hears of collections that are being read into memory.
 	Progress func(collection string, done, total int64)
+	// Logf, where given, is told what takes long.
+	Logf func(format string, args ...any)
 	// OnClose, where given, is called once by Close, after everything has ended.
 	OnClose func() error
 }
@@ -71,8 +73,11 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if !prefixRule.MatchString(opt.Prefix) {
 		return nil, fmt.Errorf("%w: the prefix %q for Milvus must be 1 to 32 of a-z, 0-9 and _, and begin with a letter", index.ErrInvalid, opt.Prefix)
 	}
-	if opt.Index == "" {
-		opt.Index = "FLAT"
+	if opt.Search == "" {
+		opt.Search = SearchAuto
+	}
+	if err := opt.Index.check(); err != nil {
+		return nil, err
 	}
 	if opt.Shards == 0 {
 		opt.Shards = 1
@@ -154,12 +159,16 @@ func (s *Store) putSpec(ctx context.Context, spec index.Spec) error {
 
 // Create makes an empty collection. See index.Store.
 func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	ix := s.newIndex(&spec)
+	if err := s.Supports(ctx, ix, vectorDim(spec.Dim)); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
 	if spec.Precision == "" {
@@ -184,7 +193,10 @@ func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, erro
 			return nil, err
 		}
 	}
-	if err := ensure(ctx, s.c, want, s.index()); err != nil {
+	if err := ensure(ctx, s.c, want, ix.wire()); err != nil {
+		if errors.Is(err, client.ErrInvalidRequest) || errors.Is(err, client.ErrServer) { // the index was refused: nothing stays behind
+			err = errors.Join(err, s.c.Drop(context.WithoutCancel(ctx), want.Name))
+		}
 		return nil, err
 	}
 	e, err := s.engine(ctx, spec)
@@ -201,17 +213,13 @@ func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, erro
 	return e, nil
 }
 
-func (s *Store) index() client.Index {
-	return client.Index{Field: fieldVector, Type: s.opt.Index, Metric: client.IP, Params: s.opt.IndexParams}
-}
-
 // open reads a collection into memory. It runs without the store's lock.
 func (s *Store) open(ctx context.Context, name string) (*engine, error) {
 	spec, err := s.spec(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := ensureThere(ctx, s.c, schemaOf(s.opt.Prefix, spec, s.opt.Shards), s.index()); err != nil {
+	if err := ensureThere(ctx, s.c, schemaOf(s.opt.Prefix, spec, s.opt.Shards), s.newIndex(&spec).wire()); err != nil {
 		return nil, err
 	}
 	return s.engine(ctx, spec)
@@ -314,7 +322,7 @@ func (s *Store) Destroy(ctx context.Context) error {
 		return err
 	}
 	for _, n := range names {
-		if n == s.kv.coll || strings.HasPrefix(n, collectionName(s.opt.Prefix, "")) {
+		if n == s.kv.coll || strings.HasPrefix(n, collectionName(s.opt.Prefix, "")) || strings.HasPrefix(n, s.probePrefix()) {
 			if err := s.c.Drop(ctx, n); err != nil {
 				return err
 			}

@@ -192,12 +192,14 @@ func (v *View) Search(ctx context.Context, q index.Query) ([]index.Hit, error) {
 		}
 	}
 	if q.Limit == 0 || q.Offset >= int(mask.GetCardinality()) {
+		q.Say(index.Found{Path: index.PathScan, Exact: true})
 		return []index.Hit{}, nil
 	}
 	scores, err := v.Scan(ctx, index.ScanRequest{Mask: mask, Sets: []index.HeadSet{{Heads: []index.Head{head}}}})
 	if err != nil {
 		return nil, err
 	}
+	q.Say(index.Found{Path: index.PathScan, Exact: true})
 	s := scores[0]
 	for i, x := range s { // rounding may pass 1 by an ulp; -Inf stays
 		if x > 1 {

@@ -2,6 +2,9 @@ package fake
 
 import (
 	"context"
+	"maps"
+	"strconv"
+	"strings"
 
 	"github.com/milvus-io/milvus-proto/go-api/v2/commonpb"
 	"github.com/milvus-io/milvus-proto/go-api/v2/milvuspb"
@@ -40,9 +43,36 @@ func (s *Server) CreateIndex(_ context.Context, r *milvuspb.CreateIndexRequest) 
 	for _, kv := range r.ExtraParams {
 		p[kv.Key] = kv.Value
 	}
+	if bad := checkIndex(p); bad != nil {
+		return bad, nil
+	}
+	if old := c.indexes[r.FieldName]; old != nil && !maps.Equal(old, p) {
+		return no(65535, "CreateIndex failed: at most one distinct index is allowed per field"), nil
+	}
 	c.indexes[r.FieldName] = p
 	return ok(), nil
 }
+
+// checkIndex is what 2.3.5 without GPUs says of an index.
+func checkIndex(p map[string]string) *commonpb.Status {
+	needs := map[string][]string{
+		"": nil, "FLAT": nil, "IVF_FLAT": {"nlist"}, "IVF_SQ8": {"nlist"}, "IVF_PQ": {"nlist", "m"}, "SCANN": {"nlist"},
+		"HNSW": {"M", "efConstruction"}, "DISKANN": nil, "GPU_IVF_FLAT": {"nlist"}, "GPU_IVF_PQ": {"nlist", "m"}, "STL_SORT": nil, "Trie": nil,
+	}
+	names, there := needs[p["index_type"]]
+	if !there {
+		return no(1100, "invalid index type: %s", p["index_type"])
+	}
+	for _, n := range names {
+		if x, err := strconv.Atoi(p[n]); err != nil || x < 1 {
+			return no(65535, "%s out of range: [1, 65536]", n)
+		}
+	}
+	return nil
+}
+
+// neverBuilt are the types that 2.3.5 takes without having them: their build goes on for ever.
+func neverBuilt(typ string) bool { return typ == "DISKANN" || strings.HasPrefix(typ, "GPU_") }
 
 // DescribeIndex is Milvus's call.
 func (s *Server) DescribeIndex(_ context.Context, r *milvuspb.DescribeIndexRequest) (*milvuspb.DescribeIndexResponse, error) {
@@ -58,6 +88,9 @@ func (s *Server) DescribeIndex(_ context.Context, r *milvuspb.DescribeIndexReque
 			continue
 		}
 		d := &milvuspb.IndexDescription{FieldName: f, IndexName: f, State: commonpb.IndexState_Finished, IndexedRows: int64(len(c.rows)), TotalRows: int64(len(c.rows))}
+		if neverBuilt(p["index_type"]) && len(c.rows) >= 1024 {
+			d.State, d.PendingIndexRows, d.IndexedRows = commonpb.IndexState_InProgress, d.TotalRows, 0
+		}
 		for k, v := range p {
 			d.Params = append(d.Params, &commonpb.KeyValuePair{Key: k, Value: v})
 		}
@@ -69,11 +102,44 @@ func (s *Server) DescribeIndex(_ context.Context, r *milvuspb.DescribeIndexReque
 	return out, nil
 }
 
+// GetPersistentSegmentInfo is Milvus's call: all rows are in one segment.
+func (s *Server) GetPersistentSegmentInfo(_ context.Context, r *milvuspb.GetPersistentSegmentInfoRequest) (*milvuspb.GetPersistentSegmentInfoResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, bad := s.find(r.CollectionName)
+	if bad != nil {
+		return &milvuspb.GetPersistentSegmentInfoResponse{Status: bad}, nil
+	}
+	return &milvuspb.GetPersistentSegmentInfoResponse{Status: ok(), Infos: []*milvuspb.PersistentSegmentInfo{{
+		SegmentID: 1, NumRows: int64(len(c.rows)), State: commonpb.SegmentState_Flushed,
+	}}}, nil
+}
+
+// GetQuerySegmentInfo is Milvus's call.
+func (s *Server) GetQuerySegmentInfo(_ context.Context, r *milvuspb.GetQuerySegmentInfoRequest) (*milvuspb.GetQuerySegmentInfoResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, bad := s.find(r.CollectionName)
+	if bad != nil {
+		return &milvuspb.GetQuerySegmentInfoResponse{Status: bad}, nil
+	}
+	info := &milvuspb.QuerySegmentInfo{SegmentID: 1, NumRows: int64(len(c.rows)), State: commonpb.SegmentState_Sealed}
+	for _, p := range c.indexes {
+		if t := p["index_type"]; t != "FLAT" && !neverBuilt(t) {
+			info.IndexName, info.IndexID = "vec", 1
+		}
+	}
+	return &milvuspb.GetQuerySegmentInfoResponse{Status: ok(), Infos: []*milvuspb.QuerySegmentInfo{info}}, nil
+}
+
 // DropIndex is Milvus's call.
 func (s *Server) DropIndex(_ context.Context, r *milvuspb.DropIndexRequest) (*commonpb.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c, bad := s.find(r.CollectionName); bad == nil {
+		if c.loaded {
+			return no(65535, "index cannot be dropped, collection is loaded, please release it first"), nil
+		}
 		delete(c.indexes, r.FieldName) //nolint:staticcheck // as servers of 2.3 do
 	}
 	return ok(), nil
