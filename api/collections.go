@@ -83,7 +83,7 @@ func (s *Server) collectionRoutes() {
 			cfg.Schema.Fields = append(cfg.Schema.Fields, profile.Field{Name: f.Name, Type: profile.FieldType(f.Type), Sensitive: f.Sensitive, PII: f.PII, Immutable: f.Immutable, Weight: f.Weight, Decay: f.Decay})
 		}
 		var out *collectionAnswer
-		err := s.unchanged(ctx, in.Collection, in.Preconditions, func() error {
+		err := s.unchanged(ctx, in.Collection, in.Preconditions, func(ctx context.Context) error {
 			got, created, err := svc.Put(ctx, cfg)
 			out = &collectionAnswer{Status: http.StatusOK, ETag: etag(got), Body: got}
 			if created {
@@ -130,7 +130,7 @@ func (s *Server) collectionRoutes() {
 		InCollection
 		Preconditions
 	}) (*struct{}, error) {
-		return nil, problemOf(s.unchanged(ctx, in.Collection, in.Preconditions, func() error { return svc.Drop(ctx, in.Collection) }))
+		return nil, problemOf(s.unchanged(ctx, in.Collection, in.Preconditions, func(ctx context.Context) error { return svc.Drop(ctx, in.Collection) }))
 	})
 	s.customerRoutes()
 }
@@ -265,12 +265,22 @@ type Preconditions struct {
 }
 
 // unchanged makes a change to a collection if it is as the preconditions say.
-func (s *Server) unchanged(ctx context.Context, name string, pre Preconditions, change func() error) error {
+func (s *Server) unchanged(ctx context.Context, name string, pre Preconditions, change func(context.Context) error) error {
 	if pre == (Preconditions{}) {
-		return change()
+		return change(ctx)
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	return s.opt.Service.Exclusively(ctx, name, func(ctx context.Context) error {
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		if err := s.expected(ctx, name, pre); err != nil {
+			return err
+		}
+		return change(ctx)
+	})
+}
+
+// expected holds a collection's settings to a request's preconditions.
+func (s *Server) expected(ctx context.Context, name string, pre Preconditions) error {
 	tag := ""
 	cfg, err := s.opt.Service.Collection(ctx, name)
 	switch {
@@ -285,7 +295,7 @@ func (s *Server) unchanged(ctx context.Context, name string, pre Preconditions, 
 	if pre.IfNoneMatch != "" && named(pre.IfNoneMatch, tag) {
 		return fmt.Errorf("collection %q is there, with the ETag %s: %w", name, tag, errChanged)
 	}
-	return change()
+	return nil
 }
 
 // etag is of a collection's settings.

@@ -45,6 +45,9 @@ type Options struct {
 	Cache   *cache.Cache // of vectors, for its metrics; nil: there is none
 	// Collectors are further metrics to show.
 	Collectors []prometheus.Collector
+	// Readiness, where given, is asked by /readyz in place of the Service's store. It must
+	// return within seconds.
+	Readiness func(ctx context.Context) Readiness
 	// Listen is the address the server will be bound to: with no key set, it
 	// must be a loopback one.
 	Listen string

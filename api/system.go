@@ -5,7 +5,6 @@ import (
 	_ "embed" // for the console's page
 	"html/template"
 	"net/http"
-	"reflect"
 	"strconv"
 	"time"
 
@@ -100,17 +99,12 @@ func (s *serviceCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-type health struct {
-	Status  string   `json:"status" enum:"ok,not ready"`
-	Missing []string `json:"missing,omitempty"`
-}
-
 //go:embed console.html
 var consolePage string
 
 func (s *Server) systemRoutes() {
 	alive := func(context.Context, *struct{}) (*body[health], error) {
-		return &body[health]{health{Status: "ok"}}, nil
+		return &body[health]{health{Status: statusOK}}, nil
 	}
 	plain := func(id, path, summary string) huma.Operation {
 		op := s.operation(id, http.MethodGet, path, summary, "system", "")
@@ -119,29 +113,7 @@ func (s *Server) systemRoutes() {
 	}
 	huma.Register(s.api, plain("healthz", "/healthz", "The process is alive"), alive)
 	huma.Register(s.api, plain("tei-health", "/health", "The process is alive, as text-embeddings-inference says it"), alive)
-	ready := plain("readyz", "/readyz", "Requests can be served, or what is missing")
-	ready.Errors = nil
-	state := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[health](), true, "Health")
-	ready.Responses = map[string]*huma.Response{"503": {Description: "not ready, and why", Content: map[string]*huma.MediaType{"application/json": {Schema: state}}}}
-	type answer struct {
-		Status int
-		Body   health
-	}
-	huma.Register(s.api, ready, func(ctx context.Context, _ *struct{}) (*answer, error) {
-		out := &answer{Status: http.StatusOK, Body: health{Status: "ok"}}
-		select {
-		case <-s.closing:
-			out.Body.Missing = append(out.Body.Missing, "the server is shutting down")
-		default:
-		}
-		if _, err := s.opt.Service.List(ctx); err != nil {
-			out.Body.Missing = append(out.Body.Missing, "the store: "+err.Error())
-		}
-		if len(out.Body.Missing) > 0 {
-			out.Status, out.Body.Status = http.StatusServiceUnavailable, "not ready"
-		}
-		return out, nil
-	})
+	s.ready(plain("readyz", "/readyz", "Requests can be served, or what is missing"))
 	s.page("metrics", "/metrics", "Prometheus metrics", "text/plain")
 	s.engine.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
 	s.page("console", "/", "A page about this server", "text/html")

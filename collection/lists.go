@@ -96,7 +96,11 @@ func (s *Service) storeList(ctx context.Context, job *storedJob, l list) error {
 		}
 		s.jobs.update(job, func(v *Job) { v.Done = int64(from + len(page)) })
 	}
-	keep, err := s.publish(ctx, job, l)
+	var keep []string
+	err = s.exclusively(ctx, audienceKey(coll, name)+"info", func(ctx context.Context) (err error) {
+		keep, err = s.publish(ctx, job, l)
+		return err
+	})
 	if err != nil {
 		return err
 	}

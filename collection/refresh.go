@@ -144,6 +144,10 @@ func (s *Service) Refresh(ctx context.Context, coll, name string, req RefreshReq
 	if err != nil {
 		return Job{}, err
 	}
+	if now := s.opt.Clock().UTC(); req.Scheduled && (info.Next.IsZero() || info.Next.After(now)) {
+		s.timetable.set(coll, &info) // another process has refreshed it, or changed when that is due
+		return Job{}, nil
+	}
 	info.Next = s.due(coll, &info, s.opt.Clock().UTC())
 	for _, job := range s.jobs.list() {
 		if builds(&job, coll, name) && !job.State.Final() {
@@ -236,6 +240,12 @@ func (s *Service) refresh(ctx context.Context, job *storedJob, info *AudienceInf
 
 // edit changes an audience's description in one durable step.
 func (s *Service) edit(ctx context.Context, coll, name string, change func(*AudienceInfo) error) error {
+	return s.exclusively(ctx, audienceKey(coll, name)+"info", func(ctx context.Context) error {
+		return s.editClaimed(ctx, coll, name, change)
+	})
+}
+
+func (s *Service) editClaimed(ctx context.Context, coll, name string, change func(*AudienceInfo) error) error {
 	lock := s.lock(coll)
 	lock.Lock()
 	defer lock.Unlock()

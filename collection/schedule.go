@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,18 @@ func (s *Service) keepTime() error {
 	t.mu.Lock()
 	t.due, t.wake, t.end = map[[2]string]appointment{}, make(chan struct{}, 1), make(chan struct{})
 	t.mu.Unlock()
+	if err := s.readTimetable(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	t.stop = stop
+	go s.keepAppointments(ctx)
+	return nil
+}
+
+// readTimetable reads when audiences are due.
+func (s *Service) readTimetable() error {
+	t := &s.timetable
 	var names []string
 	if err := s.each(configPrefix, func(key string, _ []byte) error {
 		names = append(names, strings.TrimPrefix(key, configPrefix))
@@ -187,18 +200,23 @@ func (s *Service) keepTime() error {
 			t.set(coll, &AudienceInfo{Name: name, Next: when.Next, Expires: when.Expires})
 		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	t.stop = stop
-	go s.keepAppointments(ctx)
 	return nil
 }
 
 func (s *Service) keepAppointments(ctx context.Context) {
 	t := &s.timetable
 	defer close(t.end)
+	k := keeper{s: s}
+	defer k.leave()
 	for {
-		next := s.tick(ctx)
+		var next time.Time
 		sleep := maxSleep
+		if k.keeps(ctx) {
+			next = s.tick(ctx)
+		}
+		if s.claims != nil {
+			sleep = k.pause()
+		}
 		if !next.IsZero() {
 			sleep = max(0, min(sleep, next.Sub(s.opt.Clock())))
 		}
@@ -213,6 +231,81 @@ func (s *Service) keepAppointments(ctx context.Context) {
 		timer.Stop()
 	}
 }
+
+// keeper is the timetable's of a process whose store is shared: one of them keeps it, by a
+// claim that it holds as long as it lives. Another takes over what it leaves.
+type keeper struct {
+	s     *Service
+	held  *claim
+	read  time.Time     // when the timetable was last read from the store
+	took  time.Duration // how long that took
+	again time.Time     // when to claim next
+}
+
+// keeps says whether this process is the one, and sees to it that it knows what others
+// have changed in the timetable.
+func (k *keeper) keeps(ctx context.Context) bool {
+	s := k.s
+	if s.claims == nil {
+		return true
+	}
+	if k.held != nil && k.held.lost() {
+		k.leave()
+	}
+	if k.held == nil {
+		if time.Now().Before(k.again) {
+			return false
+		}
+		// To look costs the store less than to claim what another has.
+		others, err := s.claims.rivals(ctx, claimPrefix+timetableClaim+"/")
+		if err == nil && others == 0 {
+			k.held, err = s.claims.try(ctx, timetableClaim)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("whose the timetable is cannot be seen", "error", err)
+		}
+		if k.held == nil {
+			k.again = time.Now().Add(s.claims.times.every + rand.N(s.claims.times.every))
+			return false
+		}
+		k.read = time.Time{}
+		s.log.Info("this process keeps the timetable of audiences")
+	}
+	if !k.read.IsZero() && time.Since(k.read) < max(s.claims.times.read, readTimetableShare*k.took) {
+		return true
+	}
+	start := time.Now()
+	if err := s.readTimetable(); err != nil {
+		s.log.Warn("the timetable cannot be read", "error", err)
+		return false
+	}
+	k.read, k.took = time.Now(), time.Since(start)
+	return true
+}
+
+// pause is how long to sleep at most before looking again.
+func (k *keeper) pause() time.Duration {
+	if k.held != nil {
+		return min(maxSleep, k.s.claims.times.read)
+	}
+	return k.s.claims.times.every
+}
+
+// leave lets another process keep the timetable.
+func (k *keeper) leave() {
+	if k.held != nil {
+		k.held.release()
+		k.held = nil
+	}
+}
+
+const (
+	timetableClaim = "timetable"
+	// What other processes change in the timetable is read once a minute, or less often
+	// where that takes long.
+	readTimetableEvery = time.Minute
+	readTimetableShare = 20
+)
 
 // tick does what is due and returns when the next thing will be.
 func (s *Service) tick(ctx context.Context) time.Time {

@@ -25,6 +25,8 @@ type Service struct {
 	log  *slog.Logger
 	jobs *jobs
 
+	claims *claims // nil: the store is ours alone
+
 	mu     sync.Mutex
 	models map[string]*modelSlot
 	// creating serialises Put and Drop: a collection's engine and its config
@@ -75,6 +77,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		changes:  watchers{list: map[string][]chan Change{}},
 		suppress: suppressions{list: map[string][]*suppression{}, read: map[string]time.Time{}},
 	}
+	s.claims = newClaims(&s.opt)
 	if err := newJobs(s); err != nil {
 		return nil, err
 	}
@@ -90,6 +93,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 func (s *Service) Close(ctx context.Context) error {
 	s.timetable.close()
 	err := s.jobs.close(ctx)
+	s.claims.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.models {
@@ -151,7 +155,15 @@ const configPrefix = "config/"
 // Put creates a collection, or adds fields to one that is there. The model, the
 // dimension, the precision, the template and the type of a field cannot change:
 // that is index.ErrExists, and re-creating under another name is the way.
-func (s *Service) Put(ctx context.Context, cfg Config) (Config, bool, error) {
+func (s *Service) Put(ctx context.Context, cfg Config) (out Config, created bool, err error) {
+	err = s.Exclusively(ctx, cfg.Name, func(ctx context.Context) (err error) {
+		out, created, err = s.put(ctx, cfg)
+		return err
+	})
+	return out, created, err
+}
+
+func (s *Service) put(ctx context.Context, cfg Config) (Config, bool, error) {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	if cfg.Precision == "" {
@@ -295,9 +307,27 @@ func (s *Service) List(ctx context.Context) ([]Config, error) {
 	return out, err
 }
 
+// Warm opens every collection, so that the first request for one need not wait for its
+// customers to be read. It returns those that could not be opened, and why.
+func (s *Service) Warm(ctx context.Context) (map[string]error, error) {
+	failed := map[string]error{}
+	err := s.each(configPrefix, func(key string, _ []byte) error {
+		name := strings.TrimPrefix(key, configPrefix)
+		if _, err := s.opt.Store.Open(ctx, name); err != nil && !errors.Is(err, index.ErrNotFound) {
+			failed[name] = err
+		}
+		return ctx.Err()
+	})
+	return failed, err
+}
+
 // Drop deletes a collection with its customers and audiences. Its jobs are
 // cancelled first.
 func (s *Service) Drop(ctx context.Context, name string) error {
+	return s.Exclusively(ctx, name, func(ctx context.Context) error { return s.dropAll(ctx, name) })
+}
+
+func (s *Service) dropAll(ctx context.Context, name string) error {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	if _, err := s.config(name); err != nil {

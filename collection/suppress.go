@@ -277,9 +277,11 @@ func (s *Service) changeSuppression(ctx context.Context, coll, name string, chan
 	if !nameRule.MatchString(name) {
 		return SuppressionList{}, faultf("name", "%q: want 1 to 64 of a-z, 0-9, _ and -", name)
 	}
-	err := s.observeSuppression(ctx, coll, name, change, func() error {
-		defer s.forgetJudges(coll)
-		return s.putSuppression(ctx, coll, name, change)
+	err := s.exclusively(ctx, suppressPrefix(coll)+"lists", func(ctx context.Context) error {
+		return s.observeSuppression(ctx, coll, name, change, func() error {
+			defer s.forgetJudges(coll)
+			return s.putSuppression(ctx, coll, name, change)
+		})
 	})
 	if err != nil {
 		return SuppressionList{}, err
@@ -415,9 +417,11 @@ func (s *Service) DropSuppression(ctx context.Context, coll, name string) error 
 	if _, err := s.config(coll); err != nil {
 		return err
 	}
-	return s.observeSuppression(ctx, coll, name, nil, func() error {
-		defer s.forgetJudges(coll)
-		return s.dropSuppression(ctx, coll, name)
+	return s.exclusively(ctx, suppressPrefix(coll)+"lists", func(ctx context.Context) error {
+		return s.observeSuppression(ctx, coll, name, nil, func() error {
+			defer s.forgetJudges(coll)
+			return s.dropSuppression(ctx, coll, name)
+		})
 	})
 }
 

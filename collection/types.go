@@ -52,6 +52,8 @@ type Options struct {
 	Outside func(coll string) *audience.Outside
 	Clock   func() time.Time // nil: time.Now
 	Logger  *slog.Logger     // nil: discarded
+
+	claimTimes claimTimes // of tests; zero: the constants
 }
 
 // Limits are the refusals at the door. Zero values take the default named.

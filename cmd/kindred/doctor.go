@@ -12,6 +12,7 @@ import (
 
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/embed/models"
+	"github.com/kindred-search/kindred/index/milvus"
 	"github.com/kindred-search/kindred/internal/buildinfo"
 	"github.com/kindred-search/kindred/internal/simd"
 )
@@ -20,13 +21,18 @@ type finding struct {
 	What  string `json:"what"`
 	Found string `json:"found"`
 	Wrong bool   `json:"wrong,omitempty"`
+	// Collection is the collection in a Milvus that was looked at.
+	Collection *milvus.Examined `json:"collection,omitempty"`
 }
 
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Say what this machine and this installation have", Example: "  kindred doctor --json", Args: arguments(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			list := a.examine()
+		Use: "doctor", Short: "Say what this machine and this installation have",
+		Long: "doctor looks at this machine, the data directory, the models, and with --milvus at that: whether it can be reached and used, what it\n" +
+			"says of itself, and what it keeps for this installation. It changes nothing. Exit code 1 means that something is wrong.",
+		Example: "  kindred doctor --json\n  kindred doctor --milvus localhost:19530", Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list := append(a.examine(), a.examineMilvus(cmd.Context())...)
 			wrong := 0
 			for _, f := range list {
 				if f.Wrong {
@@ -43,7 +49,7 @@ func (a *app) doctorCommand() *cobra.Command {
 					if f.Wrong {
 						mark = "WRONG"
 					}
-					if err := a.printf("%s %-16s %s\n", mark, f.What, f.Found); err != nil {
+					if err := a.printf("%s %-18s %s\n", mark, f.What, f.Found); err != nil {
 						return err
 					}
 				}

@@ -82,6 +82,8 @@ func (a *app) milvusClient() client.Config {
 // openMilvus opens the store in Milvus that the settings name. device may be nil; the
 // store closes it.
 func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, error) {
+	c, m := a.milvusClient(), newMilvusMetrics()
+	c.Metrics = m
 	vectors, err := milvus.ParseIndex(a.cfg.MilvusIndex)
 	if err != nil {
 		return nil, err
@@ -91,11 +93,12 @@ func (a *app) openMilvus(ctx context.Context, device *device) (*milvus.Store, er
 		return nil, err
 	}
 	store, err := milvus.Open(ctx, milvus.Options{
-		Client: a.milvusClient(), Shards: shards, Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
+		Client: c, Shards: shards, Prefix: a.cfg.MilvusPrefix, Index: vectors, Search: milvus.Searching(a.cfg.MilvusSearch), Logf: a.say, Sweep: sweep, Rows: rows.Options{Device: device.tables()}, OnClose: device.Close,
 	})
 	if err != nil {
 		return nil, errors.Join(err, device.Close())
 	}
+	m.store, a.milvus = store, m
 	return store, nil
 }
 

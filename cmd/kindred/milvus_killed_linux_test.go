@@ -195,5 +195,11 @@ func TestRealMilvusAuth(t *testing.T) {
 			t.Errorf("%s: after %v %v: %s%s", name, time.Since(start), err, out, said)
 		}
 		t.Logf("%s: %s", name, strings.TrimSpace(said))
+		if _, text, err := doctor(t, refused.env, refused.setup[:len(refused.setup)-2]...); err == nil || !strings.Contains(text, "refused the credentials") {
+			t.Errorf("%s: doctor: %v %s", name, err, text)
+		}
+	}
+	if _, text, err := doctor(t, h.env, h.setup[:4]...); err != nil || !strings.Contains(text, `user "root" with a password`) || !strings.Contains(text, "which the server checks") || !strings.Contains(text, "kindred_c_shop: 300 rows") {
+		t.Errorf("doctor: %v %s", err, text)
 	}
 }

@@ -136,6 +136,11 @@ func (s *serving) stop() {
 }
 
 func (s *serving) ask(method, path, body string) (int, string, http.Header) {
+	return s.askIf("", method, path, body)
+}
+
+// askIf is ask with If-Match.
+func (s *serving) askIf(tag, method, path, body string) (int, string, http.Header) {
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+"/v1"+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
@@ -145,6 +150,9 @@ func (s *serving) ask(method, path, body string) (int, string, http.Header) {
 		kind = "application/x-ndjson"
 	}
 	req.Header.Set("Content-Type", kind)
+	if tag != "" {
+		req.Header.Set("If-Match", tag)
+	}
 	if s.key != "" {
 		req.Header.Set("Authorization", "Bearer "+s.key)
 	}

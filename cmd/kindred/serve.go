@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -107,6 +108,16 @@ func (a *app) serve(ctx context.Context, dir, importRoot string, vectors cacheFl
 	}
 	if device, err := a.theDevice(); err == nil && device != nil {
 		opt.Collectors = append(opt.Collectors, device)
+	}
+	if a.milvus != nil {
+		opt.Collectors = append(opt.Collectors, a.milvus)
+		w := &warmth{store: a.milvus.store, log: log}
+		opt.Readiness = w.readiness
+		warming, stop := context.WithCancel(ctx)
+		var reading sync.WaitGroup
+		reading.Go(func() { w.keep(warming, svc) })
+		defer reading.Wait()
+		defer stop()
 	}
 	server, err := api.New(opt)
 	if err != nil {

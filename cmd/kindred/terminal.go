@@ -24,6 +24,7 @@ type app struct {
 	limits   collection.Limits // of serve
 	// outside is what lists ask of a Milvus; nil without one. Set by openData.
 	outside func(coll string) *audience.Outside
+	milvus  *milvusMetrics // of the Milvus that is open; nil without one
 
 	deviceOnce sync.Once // see theDevice
 	device     *device

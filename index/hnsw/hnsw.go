@@ -156,6 +156,10 @@ func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, erro
 
 // Open returns an existing collection. Its graph is read or built meanwhile.
 func (s *Store) Open(ctx context.Context, name string) (index.Engine, error) {
+	// Without the lock first: to read a collection may take long.
+	if _, err := s.base.Open(ctx, name); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, err := s.base.Open(ctx, name)

@@ -36,8 +36,43 @@ var _ index.Engine = (*engine)(nil)
 
 // engine reads a collection into memory.
 func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
-	e := &engine{s: s, coll: collectionName(s.opt.Prefix, spec.Name), spec: spec}
-	m, err := mirror.New(mirror.Source{
+	e := s.copies.half(&spec)
+	resumed := e != nil
+	if !resumed {
+		e = &engine{s: s, coll: collectionName(s.opt.Prefix, spec.Name), spec: spec}
+		if err := e.mirrored(); err != nil {
+			return nil, err
+		}
+		s.copies.add(e)
+	}
+	var progress func(done, total int64)
+	if s.opt.Progress != nil {
+		progress = func(done, total int64) { s.opt.Progress(spec.Name, done, total) }
+	}
+	if err := e.lookAtIndex(ctx, s.opt.Index); err != nil {
+		return nil, err
+	}
+	if err := e.m.Hydrate(ctx, progress); err != nil {
+		return nil, err
+	}
+	if resumed { // others may have written meanwhile what was read before
+		if _, err := e.m.Reconcile(ctx); err != nil {
+			return nil, err
+		}
+	}
+	run, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	if s.opt.Sweep > 0 {
+		e.done.Go(func() { e.m.Run(run, s.opt.Sweep) })
+		e.done.Go(func() { e.follow(run, s.opt.Sweep) })
+	}
+	return e, nil
+}
+
+// mirrored gives an engine its copy, empty.
+func (e *engine) mirrored() (err error) {
+	s, spec := e.s, e.spec
+	e.m, err = mirror.New(mirror.Source{
 		Client: s.c, Collection: e.coll, Key: fieldID, Version: fieldVersion, Hash: fieldHash,
 		Fields: []string{fieldCols, fieldVector}, Spec: spec,
 		Decode: func(page *client.Batch, i int) (index.Row, error) {
@@ -46,28 +81,9 @@ func (s *Store) engine(ctx context.Context, spec index.Spec) (*engine, error) {
 		},
 		Rows:    s.opt.Rows,
 		Overlap: 10_000_000, // microseconds: other processes' clocks and commits
+		Now:     func() int64 { return time.Now().UnixMicro() },
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := e.lookAtIndex(ctx, s.opt.Index); err != nil {
-		return nil, err
-	}
-	var progress func(done, total int64)
-	if s.opt.Progress != nil {
-		progress = func(done, total int64) { s.opt.Progress(spec.Name, done, total) }
-	}
-	if err := m.Hydrate(ctx, progress); err != nil {
-		return nil, err
-	}
-	e.m = m
-	run, stop := context.WithCancel(context.Background())
-	e.stop = stop
-	if s.opt.Sweep > 0 {
-		e.done.Go(func() { m.Run(run, s.opt.Sweep) })
-		e.done.Go(func() { e.follow(run, s.opt.Sweep) })
-	}
-	return e, nil
+	return err
 }
 
 // follow looks for what other processes did to the collection as a whole: columns that
@@ -117,6 +133,7 @@ func (e *engine) followTo(have, now *index.Spec, err error) (gone bool) {
 	if e.s.engines[have.Name] == e {
 		delete(e.s.engines, have.Name)
 	}
+	e.s.copies.forget(have.Name, e)
 	e.stop()
 	return true
 }

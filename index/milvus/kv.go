@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kindred-search/kindred/index"
@@ -27,6 +28,8 @@ type kv struct {
 	tick func() int64
 	mu   sync.RWMutex // a reader sees all parts of one version
 	last *known
+
+	fresh atomic.Int32 // readers to whom what was read last is of no use
 }
 
 const (
@@ -40,13 +43,18 @@ const (
 	maxValue = 32 << 20
 )
 
-func openKV(ctx context.Context, c *client.Client, prefix string, tick func() int64) (*kv, error) {
-	s := client.Schema{Name: prefix + "_kv", Description: marker + "key-value space", Shards: 1, Fields: []client.Field{
+// kvSchema is the collection of the key-value space.
+func kvSchema(prefix string) client.Schema {
+	return client.Schema{Name: prefix + "_kv", Description: marker + "key-value space", Shards: 1, Fields: []client.Field{
 		{Name: fieldID, Type: client.VarChar, Primary: true, MaxLength: 2*index.MaxKey + 8},
 		{Name: kvPart, Type: client.Int64}, {Name: kvParts, Type: client.Int64}, {Name: kvSum, Type: client.Int64}, {Name: fieldVersion, Type: client.Int64},
 		{Name: kvValue, Type: client.VarChar, MaxLength: client.MaxVarChar},
 		{Name: fieldVector, Type: client.FloatVector, Dim: 2},
 	}}
+}
+
+func openKV(ctx context.Context, c *client.Client, prefix string, tick func() int64) (*kv, error) {
+	s := kvSchema(prefix)
 	return &kv{c: c, coll: s.Name, tick: tick, last: newKnown()}, ensure(ctx, c, s, client.Index{Field: fieldVector, Type: "FLAT", Metric: client.IP})
 }
 
@@ -114,6 +122,13 @@ func (s *kv) within(prefix, after string) string {
 	return expr
 }
 
+// Fresh makes reads fail while Milvus is away, until it is called back: for who changes
+// what it reads.
+func (s *kv) Fresh() (done func()) {
+	s.fresh.Add(1)
+	return sync.OnceFunc(func() { s.fresh.Add(-1) })
+}
+
 // read reads pairs again where another process replaced a value between two pages: its
 // parts are then of two writes, as those of a damaged one are.
 // While Milvus is away, what was read last is given.
@@ -125,7 +140,7 @@ func (s *kv) read(prefix, expr string, limit int) ([]index.Pair, error) {
 		out, err := s.readOnce(expr, limit)
 		if err == nil {
 			s.last.keep(key, out)
-		} else if client.Unavailable(err) {
+		} else if client.Unavailable(err) && s.fresh.Load() == 0 {
 			if out, ok := s.last.last(key); ok {
 				return out, nil
 			}

@@ -54,7 +54,10 @@ type Store struct {
 
 	mu      sync.Mutex
 	engines map[string]*engine
+	opening map[string]*opening
 	closed  bool
+	copies  copies
+	health  health
 }
 
 var _ index.Store = (*Store)(nil)
@@ -83,7 +86,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opt: opt, c: c, engines: map[string]*engine{}}
+	s := &Store{opt: opt, c: c, engines: map[string]*engine{}, opening: map[string]*opening{}, copies: copies{list: map[string]*engine{}}}
 	if s.kv, err = openKV(ctx, c, opt.Prefix, s.tick); err != nil {
 		_ = c.Close() // the first error says why
 		return nil, err
@@ -198,26 +201,20 @@ func (s *Store) Create(ctx context.Context, spec index.Spec) (index.Engine, erro
 	}
 	e, err := s.engine(ctx, spec)
 	if err != nil {
+		s.copies.forget(spec.Name, nil)
 		return nil, err
 	}
 	if err := s.putSpec(ctx, spec); err != nil {
 		e.end(err)
+		s.copies.forget(spec.Name, nil)
 		return nil, err
 	}
 	s.engines[spec.Name] = e
 	return e, nil
 }
 
-// Open returns a collection, and reads it into memory where that was not done.
-func (s *Store) Open(ctx context.Context, name string) (index.Engine, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	if e := s.engines[name]; e != nil {
-		return e, nil
-	}
+// open reads a collection into memory. It runs without the store's lock.
+func (s *Store) open(ctx context.Context, name string) (*engine, error) {
 	spec, err := s.spec(name)
 	if err != nil {
 		return nil, err
@@ -225,12 +222,7 @@ func (s *Store) Open(ctx context.Context, name string) (index.Engine, error) {
 	if err := ensureThere(ctx, s.c, schemaOf(s.opt.Prefix, spec, s.opt.Shards), s.newIndex(&spec).wire()); err != nil {
 		return nil, err
 	}
-	e, err := s.engine(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	s.engines[name] = e
-	return e, nil
+	return s.engine(ctx, spec)
 }
 
 // ensureThere is ensure of a collection that must be there: one that someone dropped is
@@ -244,7 +236,9 @@ func ensureThere(ctx context.Context, c *client.Client, s client.Schema, ix clie
 
 // Alter adds columns. See index.Store.
 func (s *Store) Alter(ctx context.Context, name string, add []index.Column) error {
-	s.mu.Lock()
+	if err := s.lockFor(ctx, name, false); err != nil {
+		return err
+	}
 	defer s.mu.Unlock()
 	if err := s.check(ctx); err != nil {
 		return err
@@ -268,7 +262,9 @@ func (s *Store) Alter(ctx context.Context, name string, add []index.Column) erro
 
 // Drop deletes a collection. See index.Store.
 func (s *Store) Drop(ctx context.Context, name string) error {
-	s.mu.Lock()
+	if err := s.lockFor(ctx, name, true); err != nil {
+		return err
+	}
 	defer s.mu.Unlock()
 	if err := s.check(ctx); err != nil {
 		return err
@@ -283,6 +279,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		e.end(fmt.Errorf("collection %q: %w", name, index.ErrNotFound))
 		delete(s.engines, name)
 	}
+	s.copies.forget(name, nil)
 	return s.c.Drop(ctx, collectionName(s.opt.Prefix, name))
 }
 
@@ -299,11 +296,15 @@ func (s *Store) List(ctx context.Context) ([]index.Spec, error) {
 // Close ends the sweeps and the connection.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
-	s.closed = true
+	s.endOpenings()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for e := range maps.Values(s.engines) {
 		e.end(fmt.Errorf("milvus store: %w", index.ErrClosed))
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/milvus-io/milvus-proto/go-api/v2/commonpb"
@@ -209,13 +208,9 @@ func (c *Client) Rows(ctx context.Context, coll string) (int64, error) {
 
 // Health is nil when the server says that it can work, and otherwise its reasons.
 func (c *Client) Health(ctx context.Context) error {
-	o := op{name: "health", timeout: c.cfg.ReadTimeout, repeat: true}
-	ans, err := ask(ctx, c, o, c.api.CheckHealth, &milvuspb.CheckHealthRequest{}, nil)
-	if err != nil {
-		return err
+	r, err := c.Report(ctx)
+	if err == nil && !r.Healthy {
+		err = c.Unwell(r)
 	}
-	if !ans.GetIsHealthy() {
-		return c.finish(o, &Error{Kind: ErrNotReady, Detail: strings.Join(ans.GetReasons(), "; ")})
-	}
-	return nil
+	return err
 }

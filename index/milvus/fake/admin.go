@@ -213,9 +213,3 @@ func (s *Server) DropAlias(_ context.Context, r *milvuspb.DropAliasRequest) (*co
 	delete(s.aliases, r.Alias)
 	return ok(), nil
 }
-
-// GetMetrics is Milvus's call: of system_info what memory there is.
-func (s *Server) GetMetrics(context.Context, *milvuspb.GetMetricsRequest) (*milvuspb.GetMetricsResponse, error) {
-	return &milvuspb.GetMetricsResponse{Status: ok(), Response: `{"nodes_info":[{"infos":{"type":"querynode","hardware_infos":{"memory_usage":123456789}}},` +
-		`{"infos":{"type":"datanode","hardware_infos":{"memory_usage":5}}}]}`}, nil
-}

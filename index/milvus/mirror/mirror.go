@@ -63,7 +63,10 @@ type Source struct {
 	// Overlap is how far back Sweep looks behind the greatest version seen, for writers
 	// whose clocks or commits are late; in units of the version. 0 looks back not at all.
 	Overlap int64
-	Rows    rows.Options // of the copy
+	// Now, where given, is a version that a write at this moment would have: what others
+	// write while the mirror is filled is then seen by the sweep after that.
+	Now  func() int64
+	Rows rows.Options // of the copy
 }
 
 // Row is a write of this process. Its vector is unit length, zeros or nil, as it is in
@@ -83,6 +86,7 @@ type Mirror struct {
 	mu      sync.Mutex // orders changes of the table
 	table   *rows.Table
 	high    int64            // greatest version seen
+	floor   int64            // what the next sweep looks from at most; 0: no bound
 	next    int64            // where a hydration that is not finished goes on; of who holds filling
 	removed map[string]int64 // our own deletes while pages are under way
 	wrote   map[string]bool  // our own writes likewise
@@ -92,15 +96,16 @@ type Mirror struct {
 
 // State is how the copy stands.
 type State struct {
-	Ready     bool      // filled once, and not known to differ
-	Rows      int64     // live
-	Total     int64     // of the server, when last counted
-	Hydrated  time.Time // when filling ended; zero before
-	Swept     time.Time // when it was last brought up to date
-	Checked   time.Time // when a checksum last agreed
-	Err       error     // of the last sweep or check; nil where it went well
-	Mended    int64     // rows that Reconcile had to mend, in all
-	BytesHint int64     // about what the vectors and versions take
+	Ready    bool      // filled once, and not known to differ
+	Rows     int64     // live
+	Total    int64     // of the server, when last counted
+	Behind   int64     // rows that it has too few or too many: still to be filled, or by the last sweep's count
+	Hydrated time.Time // when filling ended; zero before
+	Swept    time.Time // when it was last brought up to date
+	Checked  time.Time // when a checksum last agreed
+	Err      error     // of the last sweep or check; nil where it went well
+	Mended   int64     // rows that Reconcile had to mend, in all
+	Bytes    int64     // about what the copy takes in memory, dead rows included
 }
 
 // New makes an empty mirror. ErrInvalid where the spec has a column of its own name
@@ -130,11 +135,10 @@ func (m *Mirror) State() State {
 	s := m.state
 	v := m.table.Snapshot()
 	s.Rows = int64(v.Live().GetCardinality())
-	per := map[index.Precision]int{index.Fp32: 4 * m.spec.Dim, index.Fp16: 2 * m.spec.Dim, index.Binary: m.spec.Dim / 8}[m.spec.Precision]
-	if per == 0 {
-		per = m.spec.Dim + 4
+	if s.Hydrated.IsZero() {
+		s.Behind = max(s.Total-s.Rows, 0)
 	}
-	s.BytesHint = int64(v.Len()) * int64(per+8)
+	s.Bytes = int64(v.Len()) * rows.RowBytes(m.table.Spec())
 	return s
 }
 
@@ -260,6 +264,9 @@ func (m *Mirror) begin() func() {
 // rows in all, after each page.
 func (m *Mirror) Hydrate(ctx context.Context, progress func(done, total int64)) error {
 	defer m.begin()()
+	if m.src.Now != nil && m.floor == 0 {
+		m.floor = m.src.Now()
+	}
 	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
 	if err != nil {
 		return err
@@ -313,7 +320,11 @@ func (m *Mirror) take(page *client.Batch) error {
 func (m *Mirror) Sweep(ctx context.Context) (agrees bool, err error) {
 	defer m.begin()()
 	m.mu.Lock()
-	from := max(m.high-m.src.Overlap, 0)
+	from := m.high
+	if m.floor > 0 {
+		from = min(from, m.floor)
+	}
+	from = max(from-m.src.Overlap, 0)
 	m.mu.Unlock()
 	// The count waits for the server to catch up with everyone's writes; pages need not.
 	total, err := m.src.Client.Count(ctx, m.src.Collection, "", client.Strong)
@@ -329,8 +340,10 @@ func (m *Mirror) Sweep(ctx context.Context) (agrees bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	m.state.Total, m.state.Swept = total, time.Now()
-	return int64(m.table.Snapshot().Live().GetCardinality()) == total, nil
+	m.state.Total, m.state.Swept, m.floor = total, time.Now(), 0
+	have := int64(m.table.Snapshot().Live().GetCardinality())
+	m.state.Behind = max(have-total, total-have)
+	return have == total, nil
 }
 
 // Report compares the mirror with the server.
@@ -455,7 +468,7 @@ func (m *Mirror) Reconcile(ctx context.Context) (int64, error) {
 	}
 	mended += int64(m.table.Remove(ids, 0))
 	m.state.Mended += mended
-	m.state.Swept = time.Now()
+	m.state.Swept, m.state.Behind = time.Now(), 0
 	return mended, nil
 }
 
