@@ -133,6 +133,7 @@ func (s *Server) collectionRoutes() {
 		return nil, problemOf(s.unchanged(ctx, in.Collection, in.Preconditions, func(ctx context.Context) error { return svc.Drop(ctx, in.Collection) }))
 	})
 	s.customerRoutes()
+	s.reembedRoutes()
 }
 
 // upsertInput keeps the body raw: it is an array or a stream of lines, and a

@@ -92,6 +92,7 @@ var table = []struct {
 	{errNoList, http.StatusConflict, "no_list", "delete the audience and build it anew"},
 	{collection.ErrTooSmall, http.StatusConflict, "audience_too_small", "a list that short can single people out: build a larger one, or start the server with a smaller --min-audience"},
 	{errChanged, http.StatusPreconditionFailed, "changed", "read it again and decide anew"},
+	{collection.ErrOtherModel, http.StatusConflict, "other_model", "learn it again: refresh the audience, discover the segments, or make the tag anew"},
 	{index.ErrNotFound, http.StatusNotFound, "not_found", ""},
 	{index.ErrExists, http.StatusConflict, "conflict", ""},
 	{index.ErrNoSpace, http.StatusInsufficientStorage, "disk_full", "free space on the disk of the data directory, or of Milvus where the customers lie there"},

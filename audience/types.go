@@ -164,7 +164,7 @@ type Size struct {
 // Features limits what heads may look at.
 type Features struct {
 	Text           *bool    `json:"text,omitempty"`            // default true
-	Columns        []string `json:"columns,omitempty"`         // nil: all that are allowed; empty: none
+	Columns        []string `json:"columns,omitzero"`          // nil: all that are allowed; empty: none
 	AllowSensitive []string `json:"allow_sensitive,omitempty"` // sensitive columns allowed in writing
 }
 

@@ -54,7 +54,8 @@ var nameRule = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
 // CreateAudience checks a request and builds the audience as a job.
 func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.Request) (Job, error) {
-	if _, err := s.config(coll); err != nil {
+	cfg, err := s.config(coll)
+	if err != nil {
 		return Job{}, err
 	}
 	var faults []error
@@ -64,12 +65,9 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	if err := req.Validate(); err != nil {
 		faults = append(faults, err)
 	}
-	spec, err := s.spec(ctx, coll)
-	if err != nil {
-		return Job{}, err
-	}
-	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(coll, "seeds", req.Seeds))
-	faults = append(faults, req.Within.Each(func(group audience.Seeds) error { return s.groupFaults(coll, "within", group) }))
+	spec := cfg.spec()
+	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(cfg, "seeds", req.Seeds))
+	faults = append(faults, req.Within.Each(func(group audience.Seeds) error { return s.groupFaults(cfg, "within", group) }))
 	if err := errors.Join(faults...); err != nil {
 		return Job{}, err
 	}
@@ -120,14 +118,6 @@ func filterFaults(at string, f *index.Filter, spec index.Spec) error {
 		faults = append(faults, faultf(at+where, "%s", what))
 	}
 	return errors.Join(faults...)
-}
-
-func (s *Service) spec(ctx context.Context, coll string) (index.Spec, error) {
-	eng, err := s.opt.Store.Open(ctx, coll)
-	if err != nil {
-		return index.Spec{}, err
-	}
-	return eng.Spec(), nil
 }
 
 func (s *Service) putInfo(ctx context.Context, coll string, info AudienceInfo) error {
@@ -238,6 +228,9 @@ func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) ([]
 	if err := s.whole(coll, &info); err != nil {
 		return nil, err
 	}
+	if m := &info.Result.Manifest; m.Text && m.Stamp != pop.Spec.Stamp {
+		return nil, fmt.Errorf("audience %q: the list's model %w: refresh the audience", name, ErrOtherModel)
+	}
 	return audience.Reach(ctx, pop, info.Request, info.Result, sizes)
 }
 
@@ -247,7 +240,12 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 	if err != nil {
 		return pop, nil, err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	return s.populationOf(ctx, cfg)
+}
+
+func (s *Service) populationOf(ctx context.Context, cfg Config) (pop audience.Population, done func(), err error) {
+	coll := cfg.Name
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return pop, nil, err
 	}
@@ -262,7 +260,7 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 			return s.memberIDs(ctx, coll, name)
 		},
 		Grouped: func(ctx context.Context, seeds audience.Seeds) ([]uint32, error) {
-			return s.grouped(ctx, coll, snap, seeds)
+			return s.grouped(ctx, cfg, snap, seeds)
 		},
 		Texts: readTexts(eng, cfg.Schema),
 		Suppressed: func(_ context.Context, names []string) (func(string) bool, error) {
@@ -273,7 +271,7 @@ func (s *Service) population(ctx context.Context, coll string) (pop audience.Pop
 		},
 	}
 	if s.opt.Outside != nil {
-		pop.Outside = s.opt.Outside(coll)
+		pop.Outside = s.opt.Outside(cfg.held())
 	}
 	if cfg.Model != "" {
 		pop.Encode = func(ctx context.Context, text string) ([]float32, error) {

@@ -32,11 +32,7 @@ func (s *Service) Upsert(ctx context.Context, coll string, in []Input) (Outcome,
 	if len(in) > s.opt.Limits.MaxBatch {
 		return Outcome{}, fmt.Errorf("%d customers in one batch: at most %d, send several: %w", len(in), s.opt.Limits.MaxBatch, index.ErrInvalid)
 	}
-	batch, err := s.prepare(ctx, cfg, in, nil)
-	if err != nil {
-		return Outcome{}, err
-	}
-	return s.commit(ctx, cfg, batch)
+	return s.write(ctx, cfg, in)
 }
 
 // prepared is a batch ready for the engine: the rows of the valid inputs, with
@@ -82,7 +78,7 @@ func (s *Service) store(ctx context.Context, cfg Config, b prepared) (Outcome, e
 	if len(b.rows) == 0 {
 		return out, nil
 	}
-	eng, err := s.opt.Store.Open(ctx, cfg.Name)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -96,6 +92,7 @@ func (s *Service) store(ctx context.Context, cfg Config, b prepared) (Outcome, e
 		}
 		ids[i] = rows[i].ID
 	}
+	s.touched(cfg.Name, ids)
 	err = s.observe(ctx, cfg.Name, eng, ids, func() error {
 		rows, err = s.upsert(ctx, eng, b, &out)
 		return err
@@ -260,15 +257,19 @@ func (s *Service) rows(ctx context.Context, cfg Config, in []Input, progress fun
 
 // Customer returns one customer as it came in.
 func (s *Service) Customer(ctx context.Context, coll, id string) (*Customer, error) {
-	row, st, err := s.get(ctx, coll, id)
+	cfg, err := s.config(coll)
+	if err != nil {
+		return nil, err
+	}
+	row, st, err := s.get(ctx, cfg, id)
 	if err != nil {
 		return nil, err
 	}
 	return &Customer{ID: row.ID, Fields: fieldsOf(row, nil), Texts: st.Texts, Updated: st.Updated}, nil
 }
 
-func (s *Service) get(ctx context.Context, coll, id string) (*index.Row, stored, error) {
-	eng, err := s.opt.Store.Open(ctx, coll)
+func (s *Service) get(ctx context.Context, cfg Config, id string) (*index.Row, stored, error) {
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, stored{}, err
 	}
@@ -277,7 +278,7 @@ func (s *Service) get(ctx context.Context, coll, id string) (*index.Row, stored,
 		return nil, stored{}, err
 	}
 	if rows[0] == nil {
-		return nil, stored{}, fmt.Errorf("customer %q of collection %q: %w", clip(id), coll, index.ErrNotFound)
+		return nil, stored{}, fmt.Errorf("customer %q of collection %q: %w", clip(id), cfg.Name, index.ErrNotFound)
 	}
 	var st stored
 	if len(rows[0].Record) > 0 {
@@ -309,20 +310,21 @@ func fieldsOf(row *index.Row, want []string) map[string]any {
 // Patch changes some fields of a customer; null removes one. texts nil keeps
 // the texts. The vector is made anew when the texts change.
 func (s *Service) Patch(ctx context.Context, coll, id string, fields map[string]any, texts []profile.Text) (*Customer, error) {
-	cfg, err := s.config(coll)
+	err := s.locked(coll, func(cfg Config) error { return s.patch(ctx, cfg, id, fields, texts) })
 	if err != nil {
 		return nil, err
 	}
-	lock := s.lock(coll)
-	lock.Lock()
-	defer lock.Unlock()
-	row, st, err := s.get(ctx, coll, id)
+	return s.Customer(ctx, coll, id)
+}
+
+func (s *Service) patch(ctx context.Context, cfg Config, id string, fields map[string]any, texts []profile.Text) error {
+	row, st, err := s.get(ctx, cfg, id)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	values, fieldTexts, err := DecodeFields(cfg.Schema, fields)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	merged := maps.Clone(row.Values)
 	if merged == nil {
@@ -335,21 +337,18 @@ func (s *Service) Patch(ctx context.Context, coll, id string, fields map[string]
 	}
 	maps.Copy(merged, values)
 	rec := profile.Record{ID: id, Fields: merged, Texts: patchTexts(cfg.Schema, st.Texts, texts, fields, fieldTexts)}
-	if st.Brought {
+	if st.Brought && cfg.Model == "" {
 		rec.Vector = row.Vector
 	}
 	batch, err := s.prepare(ctx, cfg, []Input{{Line: 1, Record: rec}}, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	out, err := s.store(ctx, cfg, batch)
-	if err != nil {
-		return nil, err
+	if err == nil && len(out.Refused) > 0 {
+		err = faultf("customer", "%s", out.Refused[0].Reason)
 	}
-	if len(out.Refused) > 0 {
-		return nil, faultf("customer", "%s", out.Refused[0].Reason)
-	}
-	return s.Customer(ctx, coll, id)
+	return err
 }
 
 // patchTexts replaces the free texts when given anew, and those of the text
@@ -374,16 +373,9 @@ func patchTexts(schema profile.Schema, old, given []profile.Text, fields map[str
 // Delete removes a customer from the population. Stored audiences keep their
 // lists until refreshed; Erase removes the customer from those too.
 func (s *Service) Delete(ctx context.Context, coll, id string) error {
-	eng, err := s.opt.Store.Open(ctx, coll)
-	if err != nil {
-		return err
-	}
-	lock := s.lock(coll)
-	lock.Lock()
-	defer lock.Unlock()
 	n := 0
-	err = s.observe(ctx, coll, eng, []string{id}, func() error {
-		n, err = eng.Delete(ctx, []string{id})
+	err := s.locked(coll, func(cfg Config) (err error) {
+		n, err = s.remove(ctx, cfg, id)
 		return err
 	})
 	if err != nil {
@@ -400,26 +392,39 @@ func (s *Service) Delete(ctx context.Context, coll, id string) error {
 // no error: the receipt says so.
 func (s *Service) Erase(ctx context.Context, coll, id string) (Receipt, error) {
 	rec := Receipt{ID: id, Erased: s.opt.Clock().UTC()}
-	eng, err := s.opt.Store.Open(ctx, coll)
-	if err != nil {
-		return rec, err
-	}
-	lock := s.lock(coll)
-	lock.Lock()
-	defer lock.Unlock()
-	err = s.observe(ctx, coll, eng, []string{id}, func() error {
-		rec.Records, err = eng.Delete(ctx, []string{id})
+	err := s.locked(coll, func(cfg Config) error { return s.erase(ctx, cfg, id, &rec) })
+	return rec, err
+}
+
+func (s *Service) erase(ctx context.Context, cfg Config, id string, rec *Receipt) (err error) {
+	coll := cfg.Name
+	if rec.Records, err = s.remove(ctx, cfg, id); err != nil {
 		return err
-	})
-	if err != nil {
-		return rec, err
 	}
 	if rec.Audiences, rec.Outcomes, err = s.eraseMember(ctx, coll, id); err != nil {
-		return rec, err
+		return err
 	}
 	if rec.Groups, err = s.eraseDerived(ctx, coll, id); err != nil {
-		return rec, err
+		return err
 	}
 	rec.Note = "models of stored audiences whose seeds held the customer keep numbers learned from all seeds: build those audiences anew to drop them; so do segments, and tags whose examples held the customer"
-	return rec, nil
+	return nil
+}
+
+// remove deletes a customer from all generations and returns how many of the one that
+// counts it was. The caller holds the collection's lock.
+func (s *Service) remove(ctx context.Context, cfg Config, id string) (n int, err error) {
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
+	if err != nil {
+		return 0, err
+	}
+	s.touched(cfg.Name, []string{id})
+	if err := s.removeAside(ctx, cfg.Name, id); err != nil {
+		return 0, err
+	}
+	err = s.observe(ctx, cfg.Name, eng, []string{id}, func() error {
+		n, err = eng.Delete(ctx, []string{id})
+		return err
+	})
+	return n, err
 }

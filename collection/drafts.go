@@ -33,7 +33,7 @@ func (s *Service) Drafts(ctx context.Context, coll string, lists []SeedList, siz
 	if err != nil {
 		return nil, err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, err
 	}

@@ -12,10 +12,10 @@ import (
 
 // grouped returns the rows of a snapshot that are in the segment or have the tag
 // that seeds name.
-func (s *Service) grouped(ctx context.Context, coll string, snap index.Snapshot, seeds audience.Seeds) ([]uint32, error) {
+func (s *Service) grouped(ctx context.Context, cfg Config, snap index.Snapshot, seeds audience.Seeds) ([]uint32, error) {
 	var out []uint32
 	if seeds.Segment != 0 {
-		k, err := s.segments(coll)
+		k, err := s.segmentsOf(cfg)
 		if err != nil {
 			return nil, fmt.Errorf("segment: %w", err)
 		}
@@ -24,7 +24,7 @@ func (s *Service) grouped(ctx context.Context, coll string, snap index.Snapshot,
 		}
 	}
 	if t := seeds.Tag; t != nil {
-		k, at, err := s.seedTag(coll, "tag", t)
+		k, at, err := s.seedTag(cfg, "tag", t)
 		if err != nil {
 			return nil, err
 		}
@@ -39,8 +39,8 @@ func (s *Service) grouped(ctx context.Context, coll string, snap index.Snapshot,
 
 // seedTag returns the tag that seeds name and the place of its label. at is its place in
 // the request.
-func (s *Service) seedTag(coll, at string, t *audience.SeedTag) (*keptTag, int, error) {
-	k, err := s.tag(coll, t.Name)
+func (s *Service) seedTag(cfg Config, at string, t *audience.SeedTag) (*keptTag, int, error) {
+	k, err := s.tag(cfg, t.Name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s.name: %w", at, err)
 	}
@@ -52,10 +52,10 @@ func (s *Service) seedTag(coll, at string, t *audience.SeedTag) (*keptTag, int, 
 }
 
 // groupFaults says what of a request's segment and tag is not there. at is their place.
-func (s *Service) groupFaults(coll, at string, seeds audience.Seeds) error {
+func (s *Service) groupFaults(cfg Config, at string, seeds audience.Seeds) error {
 	var faults []error
 	if seeds.Segment > 0 {
-		k, err := s.segments(coll)
+		k, err := s.segmentsOf(cfg)
 		if err == nil {
 			_, err = k.model.Center(seeds.Segment)
 		}
@@ -64,7 +64,7 @@ func (s *Service) groupFaults(coll, at string, seeds audience.Seeds) error {
 		}
 	}
 	if seeds.Tag != nil {
-		if _, _, err := s.seedTag(coll, at+".tag", seeds.Tag); err != nil {
+		if _, _, err := s.seedTag(cfg, at+".tag", seeds.Tag); err != nil {
 			faults = append(faults, missing(at+".tag", err))
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Service) groupFaults(coll, at string, seeds audience.Seeds) error {
 // missing says that what a field of a request names is not there: the fault of the
 // request, not of its path.
 func missing(at string, err error) error {
-	if errors.Is(err, index.ErrNotFound) {
+	if errors.Is(err, index.ErrNotFound) || errors.Is(err, ErrOtherModel) {
 		return faultf(at, "%s", reason(err))
 	}
 	return err
@@ -82,11 +82,11 @@ func missing(at string, err error) error {
 
 // inGroup says whether a customer, as it is now, is in the segment or has the tag
 // that seeds name; nil where they name none, or none that is there any more.
-func (s *Service) inGroup(coll string, seeds audience.Seeds) (func(row *index.Row) bool, error) {
+func (s *Service) inGroup(cfg Config, seeds audience.Seeds) (func(row *index.Row) bool, error) {
 	var of []func(row *index.Row) bool
 	if seeds.Segment != 0 {
-		k, err := s.segments(coll)
-		if err != nil && !errors.Is(err, index.ErrNotFound) {
+		k, err := s.segmentsOf(cfg)
+		if err != nil && !errors.Is(err, index.ErrNotFound) && !errors.Is(err, ErrOtherModel) {
 			return nil, err
 		}
 		if err == nil {
@@ -97,8 +97,8 @@ func (s *Service) inGroup(coll string, seeds audience.Seeds) (func(row *index.Ro
 		}
 	}
 	if t := seeds.Tag; t != nil {
-		k, err := s.tag(coll, t.Name)
-		if err != nil && !errors.Is(err, index.ErrNotFound) {
+		k, err := s.tag(cfg, t.Name)
+		if err != nil && !errors.Is(err, index.ErrNotFound) && !errors.Is(err, ErrOtherModel) {
 			return nil, err
 		}
 		if err == nil {

@@ -201,11 +201,7 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 	batch := make([]Input, 0, size)
 	var bad []Verdict
 	flush := func() error {
-		p, err := s.prepare(ctx, cfg, batch, nil)
-		if err != nil {
-			return err
-		}
-		out, err := s.commit(ctx, cfg, p)
+		out, err := s.write(ctx, cfg, batch)
 		if err != nil {
 			return err
 		}
@@ -247,14 +243,6 @@ func (s *Service) feed(ctx context.Context, coll string, src Source, opt feedOpt
 		return flush()
 	}
 	return nil
-}
-
-// commit is store under the collection's lock.
-func (s *Service) commit(ctx context.Context, cfg Config, p prepared) (Outcome, error) {
-	lock := s.lock(cfg.Name)
-	lock.Lock()
-	defer lock.Unlock()
-	return s.store(ctx, cfg, p)
 }
 
 // conform drops, in place, the columns of a file that the collection does not

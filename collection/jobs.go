@@ -29,8 +29,11 @@ type storedJob struct {
 	Audience *audience.Request `json:"audience,omitempty"`
 	Segments *segment.Params   `json:"segments,omitempty"`
 	Tag      *TagRequest       `json:"tag,omitempty"`
+	Again    bool              `json:"again,omitempty"` // the tag takes the place of one that is there
 	Combine  *CombineRequest   `json:"combine,omitempty"`
 	Refresh  *RefreshRequest   `json:"refresh,omitempty"`
+	Reembed  *ReembedRequest   `json:"reembed,omitempty"`
+	Relearn  *relearning       `json:"relearn,omitempty"`
 	Owner    string            `json:"owner,omitempty"` // the process whose it is, of a shared store
 }
 
@@ -158,14 +161,24 @@ func (j *jobs) loop(ctx context.Context) {
 			j.checkpoint(job) // others see whose it is
 		}
 		err := j.run(runCtx, job)
-		cause := context.Cause(runCtx)
-		cancel(nil)
 		j.mu.Lock()
+		cause := context.Cause(runCtx)
 		delete(j.cancels, job.ID)
+		again := errors.Is(err, errTurn) && cause == nil
+		if again { // in one step: it can be cancelled at any moment
+			job.State = JobQueued
+			j.queue = append(j.queue, job.ID)
+			j.rouse()
+		}
 		j.mu.Unlock()
+		cancel(nil)
 		if ctx.Err() != nil {
 			j.checkpoint(job) // still queued on disk: the next process resumes it
 			return
+		}
+		if again {
+			j.checkpoint(job)
+			continue
 		}
 		j.update(job, func(v *Job) {
 			v.ETA = 0
@@ -187,6 +200,17 @@ func (j *jobs) loop(ctx context.Context) {
 			j.svc.log.Warn("old jobs could not be forgotten", "error", err)
 		}
 	}
+}
+
+// errTurn is what a long job returns that lets others have their turn: it goes on after
+// those that wait.
+var errTurn = errors.New("others have their turn")
+
+// turn says whether others wait.
+func (j *jobs) turn() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.queue) > 0
 }
 
 // prune forgets jobs that ended long ago, so that their number stays bounded;
@@ -266,6 +290,10 @@ func (j *jobs) run(ctx context.Context, job *storedJob) (err error) {
 	switch {
 	case job.Import != nil:
 		return j.svc.runImport(ctx, job)
+	case job.Reembed != nil:
+		return j.svc.runReembed(ctx, job)
+	case job.Relearn != nil:
+		return j.svc.runRelearn(ctx, job)
 	case job.Refresh != nil:
 		return j.svc.runRefresh(ctx, job)
 	case audience != nil, job.Combine != nil:

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/index"
 )
@@ -25,6 +27,7 @@ import (
 // judge is what it takes to say whether a customer belongs to one audience.
 type judge struct {
 	name, job string
+	stamp     string // of the vectors that the model scores; "" where it scores none
 	built     time.Time
 	expires   time.Time // zero: never
 	threshold float32
@@ -64,6 +67,9 @@ func (s *Service) now(coll string) time.Time {
 // judges returns a collection's finished audiences. The caller must not change
 // them. They are made at first use, and after an audience changed, its own again.
 func (s *Service) judges(coll string) (*judges, error) {
+	if err := s.hearJudges(coll); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	have, ok := s.judged[coll]
 	version, kept := s.judgedVersion[coll], maps.Clone(s.keptJudges[coll])
@@ -113,6 +119,7 @@ func (s *Service) judges(coll string) (*judges, error) {
 // forgetJudges is called after something that many audiences of the collection go by
 // has changed, such as a suppression list.
 func (s *Service) forgetJudges(coll string) {
+	defer s.tellJudges(coll)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.judgedVersion[coll]++
@@ -122,11 +129,65 @@ func (s *Service) forgetJudges(coll string) {
 
 // forgetJudge is called after one audience has changed.
 func (s *Service) forgetJudge(coll, name string) {
+	defer s.tellJudges(coll)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.judgedVersion[coll]++
 	delete(s.judged, coll)
 	delete(s.keptJudges[coll], name)
+}
+
+// judgesMark is where processes that share a store tell each other that audiences have
+// changed: a value that is new after each change.
+func judgesMark(coll string) string { return "judges/" + coll }
+
+// tellJudges tells the other processes.
+func (s *Service) tellJudges(coll string) {
+	if !s.opt.Shared {
+		return
+	}
+	mark := uuid.NewString()
+	if err := s.opt.KV.Put(context.Background(), map[string][]byte{judgesMark(coll): []byte(mark)}); err != nil {
+		s.log.Warn("other processes hear late that an audience has changed", "collection", coll, "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judgesSeen[coll] = seenMark{mark, time.Now()}
+}
+
+// seenMark is a judgesMark as it was read.
+type seenMark struct {
+	mark string
+	at   time.Time
+}
+
+// hearJudges forgets what another process has changed, some seconds after at most.
+func (s *Service) hearJudges(coll string) error {
+	s.mu.Lock()
+	seen, known := s.judgesSeen[coll]
+	s.mu.Unlock()
+	if !s.opt.Shared || known && time.Since(seen.at) < sharedFor {
+		return nil
+	}
+	now := time.Now()
+	mark, err := s.opt.KV.Get(judgesMark(coll))
+	if err != nil && !errors.Is(err, index.ErrNotFound) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judgesSeen[coll] = seenMark{string(mark), now}
+	if string(mark) == seen.mark {
+		return nil
+	}
+	s.judgedVersion[coll]++
+	delete(s.judged, coll)
+	delete(s.keptJudges, coll)
+	s.kept.Lock()
+	defer s.kept.Unlock()
+	s.kept.by, s.kept.size = nil, 0
+	return nil
 }
 
 func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
@@ -141,10 +202,11 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 	if info.Built.IsZero() || info.Request.Fairness != nil || len(info.Result.Model.Set.Heads) == 0 || info.Size == 0 {
 		return j, nil // no model, or no one threshold: the list alone decides
 	}
-	spec, err := s.spec(context.Background(), coll)
+	cfg, err := s.config(coll)
 	if err != nil {
 		return nil, err
 	}
+	spec := cfg.spec()
 	if err := s.whole(coll, info); err != nil {
 		return nil, err
 	}
@@ -153,7 +215,7 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 		return nil, err
 	}
 	err = req.Within.Each(func(group audience.Seeds) error {
-		of, err := s.inGroup(coll, group)
+		of, err := s.inGroup(cfg, group)
 		if of == nil { // the group has gone: nobody new is of it
 			of = func(*index.Row) bool { return false }
 		}
@@ -180,7 +242,7 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 				return nil, err
 			}
 		}
-		if j.group, err = s.inGroup(coll, req.Seeds); err != nil {
+		if j.group, err = s.inGroup(cfg, req.Seeds); err != nil {
 			return nil, err
 		}
 		if req.Seeds.Audience != "" {
@@ -188,6 +250,9 @@ func (s *Service) newJudge(coll string, info *AudienceInfo) (*judge, error) {
 		}
 	}
 	j.model = &info.Result.Model
+	if info.Result.Manifest.Text {
+		j.stamp = info.Result.Manifest.Stamp
+	}
 	return j, nil
 }
 
@@ -197,10 +262,12 @@ type standing struct {
 	updated time.Time
 	listed  map[string]int // its rank in each list
 	columns []index.Column
+	stamp   string // of its vector
 }
 
-func (s *Service) standing(coll, id string, row *index.Row, columns []index.Column, all *judges) (standing, error) {
-	at := standing{row: row, columns: columns}
+// standing is of a row as an engine of the spec has it.
+func (s *Service) standing(coll, id string, row *index.Row, spec index.Spec, all *judges) (standing, error) {
+	at := standing{row: row, columns: spec.Columns, stamp: spec.Stamp}
 	if row == nil {
 		return at, nil
 	}
@@ -222,7 +289,7 @@ func (j *judge) in(c *standing, all *judges) bool {
 	if c.row != nil && j.suppressed != nil && j.suppressed(c.row.ID) {
 		return false
 	}
-	if c.row == nil || j.model == nil || c.updated.Before(j.built) {
+	if !j.scores(c) || c.updated.Before(j.built) {
 		return was && c.row != nil
 	}
 	if j.out[c.row.ID] || !holds(j.filter, c.row, c.columns) || j.seeds != nil && holds(j.seeds, c.row, c.columns) || j.group != nil && j.group(c.row) || !j.isWithin(c.row) {
@@ -242,6 +309,13 @@ func (j *judge) in(c *standing, all *judges) bool {
 		least -= slack * math.Max(1, math.Abs(least))
 	}
 	return float64(j.model.Value(c.row.Vector, c.row.Values)) >= least
+}
+
+// scores says whether the judge's model scores the customer: one that was learned from
+// other vectors than the customer's does not, and then the list alone decides until the
+// audience is refreshed.
+func (j *judge) scores(c *standing) bool {
+	return c.row != nil && j.model != nil && (j.stamp == "" || j.stamp == c.stamp)
 }
 
 // isWithin says whether a customer, as it is now, is of the groups that limit members.
@@ -270,7 +344,11 @@ func memberships(c *standing, all *judges) []string {
 
 // AudiencesOf returns the names of the audiences that a customer is in now.
 func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, error) {
-	row, _, err := s.get(ctx, coll, id)
+	cfg, err := s.config(coll)
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := s.get(ctx, cfg, id)
 	if err != nil {
 		return nil, err
 	}
@@ -278,11 +356,7 @@ func (s *Service) AudiencesOf(ctx context.Context, coll, id string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	spec, err := s.spec(ctx, coll)
-	if err != nil {
-		return nil, err
-	}
-	at, err := s.standing(coll, id, row, spec.Columns, all)
+	at, err := s.standing(coll, id, row, cfg.spec(), all)
 	return memberships(&at, all), err
 }
 
@@ -296,7 +370,7 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 	if len(ids) > s.opt.Limits.MaxBatch {
 		return nil, faultf("ids", "%d ids: at most %d", len(ids), s.opt.Limits.MaxBatch)
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.open(ctx, coll)
 	if err != nil {
 		return nil, err
 	}
@@ -312,11 +386,11 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 	if j == nil {
 		return nil, fmt.Errorf("audience %q of collection %q: %w", name, coll, index.ErrNotFound)
 	}
-	columns := eng.Spec().Columns
+	spec := eng.Spec()
 	out := make([]Membership, len(ids))
 	for i, id := range ids {
 		out[i] = Membership{ID: id, Known: rows[i] != nil}
-		at, err := s.standing(coll, id, rows[i], columns, all)
+		at, err := s.standing(coll, id, rows[i], spec, all)
 		if err != nil {
 			return nil, err
 		}
@@ -329,7 +403,7 @@ func (s *Service) Check(ctx context.Context, coll, name string, ids []string) ([
 			if at := slices.IndexFunc(members, func(m audience.Member) bool { return m.ID == id }); at >= 0 {
 				out[i].Score = members[at].Score
 			}
-		} else if rows[i] != nil && j.model != nil {
+		} else if j.scores(&at) {
 			out[i].Score = j.model.Value(rows[i].Vector, rows[i].Values)
 		}
 	}
@@ -480,9 +554,9 @@ func (s *Service) allMemberships(ctx context.Context, coll string, eng index.Eng
 		return nil, err
 	}
 	out := make([][]string, len(ids))
-	columns := eng.Spec().Columns
+	spec := eng.Spec()
 	for i, id := range ids {
-		at, err := s.standing(coll, id, rows[i], columns, all)
+		at, err := s.standing(coll, id, rows[i], spec, all)
 		if err != nil {
 			return nil, err
 		}

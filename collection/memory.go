@@ -153,6 +153,14 @@ func (b *bounded) reserve(ctx context.Context, name string) (known bool, err err
 	return false, nil
 }
 
+// Point implements index.Pointer.
+func (b *bounded) Point(ctx context.Context, name, held string) error {
+	if p, ok := b.Store.(index.Pointer); ok {
+		return p.Point(ctx, name, held)
+	}
+	return nil
+}
+
 // Alter implements index.Store.
 func (b *bounded) Alter(ctx context.Context, name string, add []index.Column) error {
 	err := b.Store.Alter(ctx, name, add)

@@ -48,7 +48,7 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) (Ans
 			return Answer{}, err
 		}
 	case q.Customer != "":
-		row, _, err := s.get(ctx, coll, q.Customer)
+		row, _, err := s.get(ctx, cfg, q.Customer)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -58,11 +58,11 @@ func (s *Service) Search(ctx context.Context, coll string, q SearchRequest) (Ans
 		query.Vector = row.Vector
 		query.Exclude = []string{q.Customer}
 	}
-	return s.search(ctx, coll, query, q.Fields)
+	return s.search(ctx, cfg, query, q.Fields)
 }
 
-func (s *Service) search(ctx context.Context, coll string, query index.Query, fields []string) (Answer, error) {
-	eng, err := s.opt.Store.Open(ctx, coll)
+func (s *Service) search(ctx context.Context, cfg Config, query index.Query, fields []string) (Answer, error) {
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return Answer{}, err
 	}
@@ -210,9 +210,9 @@ func (s *Service) Similar(ctx context.Context, coll string, q SimilarRequest) (A
 		if isZero(mean) {
 			return Answer{}, faultf("positive", "the examples cancel out: nothing is left to look for")
 		}
-		return s.search(ctx, coll, index.Query{Vector: mean, Filter: q.Filter, Exclude: exclude, Limit: limit, Offset: q.Offset, Exact: q.Exact}, q.Fields)
+		return s.search(ctx, cfg, index.Query{Vector: mean, Filter: q.Filter, Exclude: exclude, Limit: limit, Offset: q.Offset, Exact: q.Exact}, q.Fields)
 	case "best_score":
-		return s.bestScore(ctx, coll, q, heads(pos), heads(neg), exclude, limit)
+		return s.bestScore(ctx, cfg, q, heads(pos), heads(neg), exclude, limit)
 	}
 	return Answer{}, faultf("strategy", "%q is unknown: average_vector or best_score", q.Strategy)
 }
@@ -223,7 +223,7 @@ type weighted struct {
 }
 
 func (s *Service) examples(ctx context.Context, cfg Config, at string, list []Example) ([]weighted, []string, error) {
-	eng, err := s.opt.Store.Open(ctx, cfg.Name)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -266,8 +266,8 @@ func (s *Service) examples(ctx context.Context, cfg Config, at string, list []Ex
 	return out, ids, errors.Join(faults...)
 }
 
-func (s *Service) bestScore(ctx context.Context, coll string, q SimilarRequest, pos, neg []index.Head, exclude []string, limit int) (Answer, error) {
-	eng, err := s.opt.Store.Open(ctx, coll)
+func (s *Service) bestScore(ctx context.Context, cfg Config, q SimilarRequest, pos, neg []index.Head, exclude []string, limit int) (Answer, error) {
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return Answer{}, err
 	}
@@ -319,7 +319,7 @@ func (s *Service) Count(ctx context.Context, coll string, q CountRequest) (int, 
 	if (q.Query == "") != (q.Above == nil) {
 		return 0, faultf("above", "query and above go together: give both or neither")
 	}
-	snap, err := s.snapshot(ctx, coll)
+	snap, err := s.snapshotOf(ctx, cfg)
 	if err != nil {
 		return 0, err
 	}

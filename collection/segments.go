@@ -102,12 +102,13 @@ func (s *Service) runSegments(ctx context.Context, job *storedJob) error {
 	switch had, err := s.segments(coll); {
 	case err == nil && had.set.Job == job.ID:
 		return nil // the process died after the last write
-	case err == nil:
+	case err == nil && cfg.learned("", had.set.Stamp) == nil:
 		before = had.model
+	case err == nil: // another space: nothing to take numbers over from
 	case !errors.Is(err, index.ErrNotFound):
 		return err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return err
 	}
@@ -199,6 +200,9 @@ func (s *Service) segments(coll string) (*keptSegments, error) {
 	if _, err := s.config(coll); err != nil {
 		return nil, err
 	}
+	if err := s.hearJudges(coll); err != nil {
+		return nil, err
+	}
 	got, err := derived(s, segmentsKey(coll, ""), func() (*keptSegments, int, error) {
 		var k keptSegments
 		if err := errors.Join(s.read(segmentsKey(coll, "info"), &k.set), s.read(segmentsKey(coll, "model"), &k.model)); err != nil {
@@ -212,6 +216,17 @@ func (s *Service) segments(coll string) (*keptSegments, error) {
 	return got, err
 }
 
+// segmentsOf is segments, refused where they are in another space than the customers.
+func (s *Service) segmentsOf(cfg Config) (*keptSegments, error) {
+	k, err := s.segments(cfg.Name)
+	if err == nil {
+		if err = cfg.learned("the segments are", k.set.Stamp); err != nil {
+			return nil, fmt.Errorf("%w: discover them again", err)
+		}
+	}
+	return k, err
+}
+
 func (set *SegmentSet) labels() map[int]segment.Segment {
 	out := map[int]segment.Segment{}
 	for _, g := range set.Segments {
@@ -222,11 +237,15 @@ func (set *SegmentSet) labels() map[int]segment.Segment {
 
 // SegmentOf returns the segment of a customer as the customer is now.
 func (s *Service) SegmentOf(ctx context.Context, coll, id string) (*CustomerSegment, error) {
-	k, err := s.segments(coll)
+	cfg, err := s.config(coll)
 	if err != nil {
 		return nil, err
 	}
-	row, _, err := s.get(ctx, coll, id)
+	k, err := s.segmentsOf(cfg)
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := s.get(ctx, cfg, id)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +258,11 @@ func (s *Service) SegmentOf(ctx context.Context, coll, id string) (*CustomerSegm
 // SegmentCustomers lists a segment's customers as they are now, those most clearly
 // in it first; their score says how clearly.
 func (s *Service) SegmentCustomers(ctx context.Context, coll string, number int, q ListRequest) (*Listed, error) {
-	k, err := s.segments(coll)
+	cfg, err := s.config(coll)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.segmentsOf(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +282,7 @@ func (s *Service) list(ctx context.Context, coll string, q ListRequest, pick fun
 	if err != nil {
 		return nil, err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +320,11 @@ func (s *Service) list(ctx context.Context, coll string, q ListRequest, pick fun
 // SimilarSegments ranks segments by their likeness to a segment, a customer, a
 // text or an audience.
 func (s *Service) SimilarSegments(ctx context.Context, coll string, q SimilarSegmentsRequest) ([]NearSegment, error) {
-	k, err := s.segments(coll)
+	cfg, err := s.config(coll)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.segmentsOf(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +340,7 @@ func (s *Service) SimilarSegments(ctx context.Context, coll string, q SimilarSeg
 	if q.Limit < 0 || q.Limit > segment.MaxK {
 		return nil, faultf("limit", "%d: want 0 (for 10) to %d", q.Limit, segment.MaxK)
 	}
-	z, err := s.point(ctx, coll, k.model, q)
+	z, err := s.point(ctx, cfg, k.model, q)
 	if err != nil {
 		return nil, err
 	}
@@ -328,12 +355,12 @@ func (s *Service) SimilarSegments(ctx context.Context, coll string, q SimilarSeg
 }
 
 // point is where in the segments' space the question is.
-func (s *Service) point(ctx context.Context, coll string, m *segment.Model, q SimilarSegmentsRequest) ([]float32, error) {
+func (s *Service) point(ctx context.Context, cfg Config, m *segment.Model, q SimilarSegmentsRequest) ([]float32, error) {
 	switch {
 	case q.Segment != 0:
 		return m.Center(q.Segment)
 	case q.Customer != "":
-		row, _, err := s.get(ctx, coll, q.Customer)
+		row, _, err := s.get(ctx, cfg, q.Customer)
 		if err != nil {
 			return nil, err
 		}
@@ -342,17 +369,13 @@ func (s *Service) point(ctx context.Context, coll string, m *segment.Model, q Si
 		if m.Space.Dim == 0 {
 			return nil, faultf("text", "these segments are of columns alone: ask by segment, customer or audience")
 		}
-		cfg, err := s.config(coll)
-		if err != nil {
-			return nil, err
-		}
 		v, err := s.encodeQuery(ctx, cfg, q.Text)
 		if err != nil {
 			return nil, err
 		}
 		return m.Space.Place(v, nil), nil
 	}
-	ids, err := s.memberIDs(ctx, coll, q.Audience)
+	ids, err := s.memberIDs(ctx, cfg.Name, q.Audience)
 	if err != nil {
 		return nil, err
 	}
@@ -361,7 +384,7 @@ func (s *Service) point(ctx context.Context, coll string, m *segment.Model, q Si
 	for i := 0; i < len(ids); i += max(1, step) {
 		some = append(some, ids[i])
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,8 @@ type Service struct {
 	judged        map[string]*judges
 	judgedVersion map[string]int
 	keptJudges    map[string]map[string]*judge // by name, those that are still right after another audience changed
+	judgesSeen    map[string]seenMark
+	touching      map[string]*touches // of collections that are embedded anew, see reembedrun.go
 	changes       watchers
 	suppress      suppressions
 	timetable     timetable
@@ -73,7 +75,7 @@ func New(_ context.Context, opt Options) (*Service, error) {
 		log:     opt.Logger,
 		models:  map[string]*modelSlot{},
 		writing: map[string]*sync.Mutex{},
-		judged:  map[string]*judges{}, judgedVersion: map[string]int{}, keptJudges: map[string]map[string]*judge{},
+		judged:  map[string]*judges{}, judgedVersion: map[string]int{}, keptJudges: map[string]map[string]*judge{}, judgesSeen: map[string]seenMark{}, touching: map[string]*touches{},
 		changes:  watchers{list: map[string][]chan Change{}},
 		suppress: suppressions{list: map[string][]*suppression{}, read: map[string]time.Time{}},
 	}
@@ -172,6 +174,10 @@ func (s *Service) put(ctx context.Context, cfg Config) (Config, bool, error) {
 	if err := cfg.Schema.Validate(); err != nil {
 		return Config{}, false, fmt.Errorf("schema: %w", err)
 	}
+	if !nameRule.MatchString(cfg.Name) {
+		return Config{}, false, faultf("name", "%q: want 1 to 64 of a-z, 0-9, _ and -", cfg.Name)
+	}
+	cfg.Generation = 0
 	if cfg.Model != "" {
 		enc, err := s.Encoder(ctx, cfg.Model)
 		if err != nil {
@@ -193,7 +199,7 @@ func (s *Service) put(ctx context.Context, cfg Config) (Config, bool, error) {
 	}
 	cfg.Created = s.opt.Clock().UTC()
 	cfg.Customers = 0
-	spec := index.Spec{Name: cfg.Name, Dim: cfg.Dim, Precision: cfg.Precision, Columns: cfg.Schema.Columns(), Stamp: cfg.Stamp}
+	spec := cfg.spec()
 	if _, err := s.opt.Store.Create(ctx, spec); err != nil {
 		// A crash between the two writes below leaves an engine without a
 		// config: it was never acknowledged, so it may go.
@@ -210,14 +216,21 @@ func (s *Service) put(ctx context.Context, cfg Config) (Config, bool, error) {
 	if err := s.putConfig(ctx, cfg); err != nil {
 		return Config{}, false, err
 	}
+	if err := s.show(ctx, &cfg); err != nil { // for readers besides us: the collection is there all the same
+		s.log.Warn("a collection is not shown to other readers of the store", "collection", cfg.Name, "error", err)
+	}
 	return cfg, true, nil
 }
 
 // extend adds cfg's new fields to old, or says what conflicts.
 func (s *Service) extend(ctx context.Context, old, cfg Config) (Config, bool, error) {
 	var faults []error
+	way := "create a collection under another name"
 	conflict := func(what string, was, is any) {
-		faults = append(faults, fmt.Errorf("%s is %v and cannot become %v: create a collection under another name: %w", what, was, is, index.ErrExists))
+		faults = append(faults, fmt.Errorf("%s is %v and cannot become %v: %s: %w", what, was, is, way, index.ErrExists))
+	}
+	if cfg.Model != "" { // its vectors can be made anew from the texts
+		way = "embed the customers anew with it (kindred reembed), or create a collection under another name"
 	}
 	if old.Model != cfg.Model {
 		conflict("model", quoted(old.Model), quoted(cfg.Model))
@@ -231,6 +244,7 @@ func (s *Service) extend(ctx context.Context, old, cfg Config) (Config, bool, er
 	if old.Schema.Template != cfg.Schema.Template {
 		conflict("template", quoted(old.Schema.Template), quoted(cfg.Schema.Template))
 	}
+	way = "create a collection under another name"
 	had := map[string]profile.Field{}
 	for _, f := range old.Schema.Fields {
 		had[f.Name] = f
@@ -260,7 +274,7 @@ func (s *Service) extend(ctx context.Context, old, cfg Config) (Config, bool, er
 		return Config{}, false, errors.Join(faults...)
 	}
 	if cols := (profile.Schema{Fields: added}).Columns(); len(cols) > 0 {
-		if err := s.opt.Store.Alter(ctx, old.Name, cols); err != nil {
+		if err := errors.Join(s.alter(ctx, old.held(), cols), s.alterAside(ctx, old.Name, cols)); err != nil {
 			return Config{}, false, err
 		}
 	}
@@ -330,7 +344,8 @@ func (s *Service) Drop(ctx context.Context, name string) error {
 func (s *Service) dropAll(ctx context.Context, name string) error {
 	s.creating.Lock()
 	defer s.creating.Unlock()
-	if _, err := s.config(name); err != nil {
+	cfg, err := s.config(name)
+	if err != nil {
 		return err
 	}
 	if err := s.jobs.cancelAll(ctx, name); err != nil {
@@ -346,10 +361,19 @@ func (s *Service) dropAll(ctx context.Context, name string) error {
 	if err := s.dropAllDerived(ctx, name); err != nil {
 		return err
 	}
-	if err := s.opt.KV.Delete(ctx, configPrefix+name); err != nil {
+	aside, err := s.aside(name)
+	if err != nil {
 		return err
 	}
-	return s.opt.Store.Drop(ctx, name)
+	if err := s.opt.KV.Delete(ctx, configPrefix+name, reembedKey(name)); err != nil {
+		return err
+	}
+	for _, other := range aside {
+		if err := s.opt.Store.Drop(ctx, other); err != nil && !errors.Is(err, index.ErrNotFound) {
+			return err
+		}
+	}
+	return s.opt.Store.Drop(ctx, cfg.held())
 }
 
 func (s *Service) config(name string) (Config, error) {
@@ -376,7 +400,7 @@ func (s *Service) putConfig(ctx context.Context, cfg Config) error {
 }
 
 func (s *Service) fillCount(ctx context.Context, cfg *Config) error {
-	snap, err := s.snapshot(ctx, cfg.Name)
+	snap, err := s.snapshotOf(ctx, *cfg)
 	if err != nil {
 		return err
 	}
@@ -386,11 +410,29 @@ func (s *Service) fillCount(ctx context.Context, cfg *Config) error {
 }
 
 func (s *Service) snapshot(ctx context.Context, name string) (index.Snapshot, error) {
-	eng, err := s.opt.Store.Open(ctx, name)
+	cfg, err := s.config(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.snapshotOf(ctx, cfg)
+}
+
+func (s *Service) snapshotOf(ctx context.Context, cfg Config) (index.Snapshot, error) {
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, err
 	}
 	return eng.Snapshot(ctx)
+}
+
+// open returns the engine of a collection. Who has read the configuration opens what
+// that says, so that the two belong together.
+func (s *Service) open(ctx context.Context, name string) (index.Engine, error) {
+	cfg, err := s.config(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.opt.Store.Open(ctx, cfg.held())
 }
 
 func closeSnapshot(snap index.Snapshot, log *slog.Logger) {

@@ -347,7 +347,7 @@ func (s *Service) observeSuppression(ctx context.Context, coll, name string, cha
 		}
 		return err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.open(ctx, coll)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type TagInfo struct {
 	Unmatched []string   `json:"unmatched,omitempty" doc:"example ids that match no customer with text; the first ten"`
 	Request   TagRequest `json:"request"`
 	Version   uint64     `json:"version" doc:"of the data that was counted"`
+	Stamp     string     `json:"stamp,omitempty" doc:"of the vectors that it was learned from"`
 	Job       string     `json:"job"`
 	Created   time.Time  `json:"created"`
 }
@@ -166,9 +167,13 @@ func (s *Service) runTag(ctx context.Context, job *storedJob) error {
 		if info.Job == job.ID {
 			return nil // the process died after the last write
 		}
-		return fmt.Errorf("tag %q was made by another job meanwhile: %w", req.Name, index.ErrExists)
+		if !job.Again {
+			return fmt.Errorf("tag %q was made by another job meanwhile: %w", req.Name, index.ErrExists)
+		}
+	} else if job.Again {
+		return err // it was deleted meanwhile
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return err
 	}
@@ -178,7 +183,7 @@ func (s *Service) runTag(ctx context.Context, job *storedJob) error {
 	}
 	defer closeSnapshot(snap, s.log)
 	stage := s.stages(job)
-	info := &TagInfo{Name: req.Name, Request: *req, Job: job.ID, Version: snap.Version()}
+	info := &TagInfo{Name: req.Name, Request: *req, Stamp: cfg.Stamp, Job: job.ID, Version: snap.Version()}
 	stage("reading examples", 0, 1)
 	e, err := s.tagExamples(ctx, cfg, eng, req, info)
 	if err != nil {
@@ -330,7 +335,11 @@ func noTag(coll, name string, err error) error {
 
 // tag returns a tag's description without its examples and its model. The caller
 // must not change them.
-func (s *Service) tag(coll, name string) (*keptTag, error) {
+func (s *Service) tag(cfg Config, name string) (*keptTag, error) {
+	coll := cfg.Name
+	if err := s.hearJudges(coll); err != nil {
+		return nil, err
+	}
 	got, err := derived(s, tagKey(coll, name, ""), func() (*keptTag, int, error) {
 		var k keptTag
 		if err := errors.Join(s.read(tagKey(coll, name, "info"), &k.info), s.read(tagKey(coll, name, "model"), &k.model)); err != nil {
@@ -339,7 +348,13 @@ func (s *Service) tag(coll, name string) (*keptTag, error) {
 		k.info.Request.Labels = nil
 		return &k, k.model.Size(), nil
 	})
-	return got, noTag(coll, name, err)
+	if err != nil {
+		return nil, noTag(coll, name, err)
+	}
+	if err := cfg.learned(fmt.Sprintf("the tag %q is", name), got.info.Stamp); err != nil {
+		return nil, fmt.Errorf("%w: delete it and learn it again", err)
+	}
+	return got, nil
 }
 
 // least is the confidence from which on a customer is counted.
@@ -365,15 +380,19 @@ func (s *Service) DropTag(ctx context.Context, coll, name string) error {
 // CustomerTags returns all tags of a customer as the customer is now, in order of
 // the tags' names. A customer without text has none.
 func (s *Service) CustomerTags(ctx context.Context, coll, id string) ([]CustomerTag, error) {
-	row, _, err := s.get(ctx, coll, id)
+	cfg, err := s.config(coll)
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := s.get(ctx, cfg, id)
 	if err != nil {
 		return nil, err
 	}
 	out := []CustomerTag{}
 	err = s.tagNames(coll, func(name string) error {
-		k, err := s.tag(coll, name)
-		if errors.Is(err, index.ErrNotFound) {
-			return nil // deleted since
+		k, err := s.tag(cfg, name)
+		if errors.Is(err, index.ErrNotFound) || errors.Is(err, ErrOtherModel) {
+			return nil // deleted since, or to be learned again
 		}
 		if err != nil {
 			return err
@@ -389,10 +408,11 @@ func (s *Service) CustomerTags(ctx context.Context, coll, id string) ([]Customer
 // Tagged lists the customers that have a label as they are now, the surest first;
 // their score is the confidence.
 func (s *Service) Tagged(ctx context.Context, coll, name string, q TaggedRequest) (*Listed, error) {
-	if _, err := s.config(coll); err != nil {
+	cfg, err := s.config(coll)
+	if err != nil {
 		return nil, err
 	}
-	k, err := s.tag(coll, name)
+	k, err := s.tag(cfg, name)
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,8 @@ type Config struct {
 	Stamp     string          `json:"stamp,omitempty"` // model and template that made the vectors
 	Created   time.Time       `json:"created"`
 	Customers int             `json:"customers"` // filled on reading
+	// Generation counts how often the customers were embedded anew; see Reembed.
+	Generation int `json:"generation,omitempty"`
 }
 
 // Input is a record with its place in what the caller sent.
@@ -131,7 +133,7 @@ type SearchRequest struct {
 	Filter   *index.Filter `json:"filter,omitempty"`
 	Limit    int           `json:"limit,omitempty"` // default 10
 	Offset   int           `json:"offset,omitempty"`
-	Fields   []string      `json:"fields,omitempty"` // to return; nil: all, empty: none
+	Fields   []string      `json:"fields,omitzero"` // to return; nil: all, empty: none
 	// Exact asks for every customer to be scored where an index would miss some.
 	Exact bool `json:"exact,omitempty" doc:"score everyone where an index might miss some"`
 }
@@ -192,10 +194,10 @@ const (
 // Final says whether the job will not change any more.
 func (s JobState) Final() bool { return s == JobDone || s == JobFailed || s == JobCancelled }
 
-// Job is long work: an import, an audience, segments or a tag.
+// Job is long work: an import, an audience, segments, a tag or a re-embedding.
 type Job struct {
 	ID         string    `json:"id"`
-	Kind       string    `json:"kind"` // "import", "audience", "refresh", "segments" or "tag"
+	Kind       string    `json:"kind"` // "import", "audience", "refresh", "segments", "tag", "reembed" or "relearn"
 	Collection string    `json:"collection"`
 	Target     string    `json:"target,omitempty"` // the audience's or tag's name, the import's file
 	State      JobState  `json:"state"`

@@ -38,8 +38,8 @@ func (s *Service) Why(ctx context.Context, coll, name, id string) (*audience.Exp
 	if err := s.whole(coll, &info); err != nil {
 		return nil, err
 	}
-	out, err := s.explain(ctx, coll, &info.Request, info.Result, []string{id}, func(row *index.Row, columns []index.Column) (*judge, bool, int, error) {
-		at, err := s.standing(coll, id, row, columns, all)
+	out, err := s.explain(ctx, coll, &info.Request, info.Result, []string{id}, func(row *index.Row, spec index.Spec) (*judge, bool, int, error) {
+		at, err := s.standing(coll, id, row, spec, all)
 		return j, err == nil && j.in(&at, all), at.listed[name], err
 	})
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Service) Explain(ctx context.Context, coll string, req audience.Request
 	for _, m := range res.Members {
 		ranks[m.ID] = m.Rank
 	}
-	return s.explain(ctx, coll, &req, res, ids, func(row *index.Row, _ []index.Column) (*judge, bool, int, error) {
+	return s.explain(ctx, coll, &req, res, ids, func(row *index.Row, _ index.Spec) (*judge, bool, int, error) {
 		rank := ranks[row.ID]
 		return j, rank > 0, rank, nil
 	})
@@ -67,12 +67,15 @@ func (s *Service) Explain(ctx context.Context, coll string, req audience.Request
 
 // explain does it for customers of one audience. judged gives its judge, whether a
 // customer is in now, and its rank on the list, 0 for none.
-func (s *Service) explain(ctx context.Context, coll string, req *audience.Request, res *audience.Result, ids []string, judged func(*index.Row, []index.Column) (*judge, bool, int, error)) ([]audience.Explanation, error) {
+func (s *Service) explain(ctx context.Context, coll string, req *audience.Request, res *audience.Result, ids []string, judged func(*index.Row, index.Spec) (*judge, bool, int, error)) ([]audience.Explanation, error) {
 	cfg, err := s.config(coll)
 	if err != nil {
 		return nil, err
 	}
-	eng, err := s.opt.Store.Open(ctx, coll)
+	if err := cfg.learned("the list's model is", res.Manifest.Stamp); err != nil && len(res.Model.Set.Heads) > 0 {
+		return nil, fmt.Errorf("%w: refresh the audience", err)
+	}
+	eng, err := s.opt.Store.Open(ctx, cfg.held())
 	if err != nil {
 		return nil, err
 	}
@@ -104,13 +107,13 @@ func (s *Service) explain(ctx context.Context, coll string, req *audience.Reques
 			one.Notes = append(one.Notes, fmt.Sprintf("nearest seeds: %d of %d seeds were compared", len(seeds), of))
 		}
 		one.Nearest = res.Model.Neighbours(subject, seeds, nearestSeeds)
-		columns := eng.Spec().Columns
-		j, in, rank, err := judged(row, columns)
+		spec := eng.Spec()
+		j, in, rank, err := judged(row, spec)
 		if err != nil {
 			return nil, err
 		}
 		one.In, one.Rank = in, rank
-		j.counterfactuals(&one, subject, row, columns, cfg.Schema)
+		j.counterfactuals(&one, subject, row, spec.Columns, cfg.Schema)
 		out[i] = one
 	}
 	return out, nil

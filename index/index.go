@@ -37,6 +37,12 @@ type Store interface {
 	Close() error
 }
 
+// Pointer is a Store on a server that others read too. Point shows the collection held
+// there under the name that people know, in place of what was shown before.
+type Pointer interface {
+	Point(ctx context.Context, name, held string) error
+}
+
 // Engine is one open collection. Methods are safe for concurrent use.
 type Engine interface {
 	Spec() Spec
@@ -144,7 +150,7 @@ type Column struct {
 
 // Spec describes a collection.
 type Spec struct {
-	Name      string    `json:"name"`      // [a-z0-9_-]{1,64}
+	Name      string    `json:"name"`      // see ValidName
 	Dim       int       `json:"dim"`       // 0: no vectors
 	Precision Precision `json:"precision"` // "" means Int8
 	Columns   []Column  `json:"columns"`

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -22,8 +24,13 @@ const (
 	MaxBatch    = 100_000  // rows of an upsert
 )
 
-// ValidName says whether a collection may be called name: [a-z0-9_-]{1,64}.
+// ValidName says whether a collection may be called name: [a-z0-9_-]{1,64}, and behind
+// that, where its owner keeps several generations of one, ~ and a number.
 func ValidName(name string) bool {
+	name, generation, several := strings.Cut(name, "~")
+	if n, err := strconv.ParseUint(generation, 10, 31); several && (err != nil || strconv.FormatUint(n, 10) != generation) {
+		return false
+	}
 	if len(name) == 0 || len(name) > MaxName {
 		return false
 	}

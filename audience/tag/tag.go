@@ -151,7 +151,7 @@ type Tag struct {
 // Tags returns all labels for a vector, the likeliest first, then in order of the
 // labels. A vector of zeros, or none, has no tags: there is nothing to go by.
 func (m *Model) Tags(vector []float32) []Tag {
-	if !slices.ContainsFunc(vector, func(x float32) bool { return x != 0 }) {
+	if !slices.ContainsFunc(vector, func(x float32) bool { return x != 0 }) || len(vector) != len(m.Heads[0].Vector) {
 		return []Tag{}
 	}
 	out, top := make([]Tag, len(m.Labels)), math.Inf(-1)

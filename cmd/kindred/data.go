@@ -35,6 +35,7 @@ type backend interface {
 	Job(ctx context.Context, id string) (collection.Job, error)
 	Cancel(ctx context.Context, id string) (collection.Job, error)
 	lifecycle
+	reembedding
 }
 
 // direct is the backend in this process.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus"
 	"github.com/kindred-search/kindred/index/transfer"
 )
@@ -59,16 +61,9 @@ func (a *app) engineIndex(ctx context.Context, names []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if len(names) == 0 {
-		specs, err := store.List(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range specs {
-			if s.Dim > 0 {
-				names = append(names, s.Name)
-			}
-		}
+	specs, err := generations(ctx, store, names)
+	if err != nil {
+		return err
 	}
 	type indexed struct {
 		Collection string  `json:"collection"`
@@ -76,7 +71,11 @@ func (a *app) engineIndex(ctx context.Context, names []string) (err error) {
 		Seconds    float64 `json:"seconds"`
 	}
 	list := []indexed{}
-	for _, name := range names {
+	for _, spec := range specs {
+		name := spec.Name
+		if spec.Dim == 0 && len(names) == 0 {
+			continue
+		}
 		start := time.Now()
 		err := store.Reindex(ctx, name, ix, func(done, total int64) { a.say("%s: %d of %d in the index", name, done, total) })
 		if err != nil {
@@ -93,6 +92,28 @@ func (a *app) engineIndex(ctx context.Context, names []string) (err error) {
 		}
 	}
 	return nil
+}
+
+// generations are the specs in a store of the collections named, of all where none is:
+// one that was embedded anew may lie there twice, and under a name with a number.
+func generations(ctx context.Context, store index.Store, names []string) ([]index.Spec, error) {
+	all, err := store.List(ctx)
+	if err != nil || len(names) == 0 {
+		return all, err
+	}
+	var out []index.Spec
+	for _, name := range names {
+		found := false
+		for _, spec := range all {
+			if base, _, _ := strings.Cut(spec.Name, "~"); base == name {
+				found, out = true, append(out, spec)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
+		}
+	}
+	return out, nil
 }
 
 func (a *app) engineCopy(ctx context.Context, from, to string, names []string) (err error) {
@@ -116,14 +137,9 @@ func (a *app) engineCopy(ctx context.Context, from, to string, names []string) (
 	if from == "milvus" {
 		source, target = target, source
 	}
-	if len(names) == 0 {
-		specs, err := source.List(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range specs {
-			names = append(names, s.Name)
-		}
+	specs, err := generations(ctx, source, names)
+	if err != nil {
+		return err
 	}
 	type copied struct {
 		Collection string `json:"collection"`
@@ -131,7 +147,8 @@ func (a *app) engineCopy(ctx context.Context, from, to string, names []string) (
 		Checksum   string `json:"checksum"`
 	}
 	var list []copied
-	for _, name := range names {
+	for _, spec := range specs {
+		name := spec.Name
 		err := transfer.Collection(ctx, source, target, name, transfer.Options{Progress: func(name string, done, total int) {
 			a.say("%s: %d of %d", name, done, total)
 		}})

@@ -117,7 +117,7 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	addConfigFlags(root.PersistentFlags())
-	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.evalCommand(), a.importCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.seedsCommand(), a.suppressCommand(), a.segmentsCommand(), a.tagCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.engineCommand(), a.benchCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.demoCommand(), a.lookalikeCommand(), a.evalCommand(), a.importCommand(), a.reembedCommand(), a.searchCommand(), a.similarCommand(), a.audienceCommand(), a.seedsCommand(), a.suppressCommand(), a.segmentsCommand(), a.tagCommand(), a.jobsCommand(), a.serveCommand(), a.keysCommand(), a.engineCommand(), a.benchCommand(), a.modelsCommand(), a.embedCommand(), a.doctorCommand(), a.versionCommand())
 	complete(root)
 	return root
 }

@@ -115,7 +115,18 @@ type Store struct {
 	closed  bool
 }
 
-var _ index.Store = (*Store)(nil)
+var (
+	_ index.Store   = (*Store)(nil)
+	_ index.Pointer = (*Store)(nil)
+)
+
+// Point implements index.Pointer, where the store below does.
+func (s *Store) Point(ctx context.Context, name, held string) error {
+	if p, ok := s.base.(index.Pointer); ok {
+		return p.Point(ctx, name, held)
+	}
+	return nil
+}
 
 // suffix ends the name of a graph's file.
 const suffix = ".graph"

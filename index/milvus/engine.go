@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -261,27 +262,50 @@ func (e *engine) Get(ctx context.Context, ids []string) ([]*index.Row, error) {
 		delete(out[i].Values, mirror.VersionColumn)
 	}
 	for some := range slices.Chunk(ask, 1000) {
-		expr, err := client.InStrings(fieldID, some)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", index.ErrInvalid, err)
-		}
-		b, err := e.s.c.Query(ctx, client.QueryRequest{Collection: e.coll, Expr: expr, Fields: []string{fieldID, fieldRecord}, Consistency: client.Session})
+		records, err := e.records(ctx, some, client.Session)
 		if err != nil {
 			return nil, err
 		}
-		if b.Rows == 0 {
-			continue // another process deleted them
-		}
-		for j, id := range b.Column(fieldID).Strings {
-			raw, err := base64.StdEncoding.DecodeString(b.Column(fieldRecord).Strings[j])
+		missing := slices.DeleteFunc(slices.Clone(some), func(id string) bool { _, there := records[id]; return there })
+		if len(missing) > 0 { // the copy has seen what a session has not, or not yet what another process deleted
+			late, err := e.records(ctx, missing, client.Strong)
 			if err != nil {
-				return nil, fmt.Errorf("%w: the record of %q: %w", index.ErrCorrupt, id, err)
+				return nil, err
 			}
+			maps.Copy(records, late)
+		}
+		for _, id := range some {
+			raw, there := records[id]
 			for _, i := range at[id] {
-				if len(raw) > 0 {
+				switch {
+				case !there:
+					out[i] = nil
+				case len(raw) > 0:
 					out[i].Record = slices.Clone(raw)
 				}
 			}
+		}
+	}
+	return out, nil
+}
+
+// records reads the records of those of the ids that Milvus has.
+func (e *engine) records(ctx context.Context, ids []string, level client.Consistency) (map[string][]byte, error) {
+	expr, err := client.InStrings(fieldID, ids)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", index.ErrInvalid, err)
+	}
+	b, err := e.s.c.Query(ctx, client.QueryRequest{Collection: e.coll, Expr: expr, Fields: []string{fieldID, fieldRecord}, Consistency: level})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string][]byte, b.Rows)
+	if b.Rows == 0 {
+		return out, nil
+	}
+	for j, id := range b.Column(fieldID).Strings {
+		if out[id], err = base64.StdEncoding.DecodeString(b.Column(fieldRecord).Strings[j]); err != nil {
+			return nil, fmt.Errorf("%w: the record of %q: %w", index.ErrCorrupt, id, err)
 		}
 	}
 	return out, nil

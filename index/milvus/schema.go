@@ -36,8 +36,12 @@ const marker = "kindred "
 
 // collectionName maps a name to one that Milvus takes: it knows no '-', and ours have
 // no capitals.
+// collectionNames writes what Milvus does not take in a name in capitals, which names have
+// none of.
+var collectionNames = strings.NewReplacer("-", "D", "~", "G")
+
 func collectionName(prefix, name string) string {
-	return prefix + "_c_" + strings.ReplaceAll(name, "-", "D")
+	return prefix + "_c_" + collectionNames.Replace(name)
 }
 
 // vectorDim is the dimension in Milvus, which has none without vectors.

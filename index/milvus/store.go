@@ -60,7 +60,10 @@ type Store struct {
 	health  health
 }
 
-var _ index.Store = (*Store)(nil)
+var (
+	_ index.Store   = (*Store)(nil)
+	_ index.Pointer = (*Store)(nil)
+)
 
 var prefixRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
@@ -280,7 +283,34 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		delete(s.engines, name)
 	}
 	s.copies.forget(name, nil)
-	return s.c.Drop(ctx, collectionName(s.opt.Prefix, name))
+	return s.dropHeld(ctx, collectionName(s.opt.Prefix, name))
+}
+
+// dropHeld drops a collection of Milvus with the aliases that point at it: Milvus does not
+// let go of one that is pointed at.
+func (s *Store) dropHeld(ctx context.Context, coll string) error {
+	info, err := s.c.Describe(ctx, coll)
+	if errors.Is(err, client.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, alias := range info.Aliases {
+		if err := s.c.DropAlias(ctx, alias); err != nil {
+			return err
+		}
+	}
+	return s.c.Drop(ctx, coll)
+}
+
+// aliasName is what other readers of Milvus find the customers of a collection under,
+// whatever generation of them counts.
+func aliasName(prefix, name string) string { return prefix + "_live_" + collectionNames.Replace(name) }
+
+// Point implements index.Pointer with an alias of Milvus.
+func (s *Store) Point(ctx context.Context, name, held string) error {
+	return s.c.Alias(ctx, aliasName(s.opt.Prefix, name), collectionName(s.opt.Prefix, held))
 }
 
 // List returns the specs in order of name.
@@ -323,7 +353,7 @@ func (s *Store) Destroy(ctx context.Context) error {
 	}
 	for _, n := range names {
 		if n == s.kv.coll || strings.HasPrefix(n, collectionName(s.opt.Prefix, "")) || strings.HasPrefix(n, s.probePrefix()) {
-			if err := s.c.Drop(ctx, n); err != nil {
+			if err := s.dropHeld(ctx, n); err != nil {
 				return err
 			}
 		}
