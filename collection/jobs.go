@@ -116,7 +116,9 @@ func (j *jobs) add(ctx context.Context, job *storedJob, with map[string][]byte) 
 	}
 	j.mu.Unlock()
 	now := j.svc.opt.Clock().UTC()
-	job.ID = uuid.NewString()
+	if job.ID == "" {
+		job.ID = uuid.NewString()
+	}
 	job.State = JobQueued
 	job.Created, job.Updated = now, now
 	if err := j.save(ctx, job, j.owners.sign(job, with)); err != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/profile"
 )
@@ -164,6 +166,17 @@ func (s *Service) Reembed(ctx context.Context, coll string, req ReembedRequest) 
 		return Job{}, err
 	}
 
+	var job Job
+	err = s.Exclusively(ctx, coll, func(ctx context.Context) (err error) {
+		job, err = s.beginReembed(ctx, cfg, next, req)
+		return err
+	})
+	return job, err
+}
+
+// beginReembed begins, or goes on with, making next of what was cfg when it was asked for.
+func (s *Service) beginReembed(ctx context.Context, cfg, next Config, req ReembedRequest) (Job, error) {
+	coll := cfg.Name
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	now, err := s.idle(coll)
@@ -198,7 +211,15 @@ func (s *Service) Reembed(ctx context.Context, coll string, req ReembedRequest) 
 
 // Rollback moves a collection back to the generation before, as a job: what was written
 // since the switch is embedded there first.
-func (s *Service) Rollback(ctx context.Context, coll string) (Job, error) {
+func (s *Service) Rollback(ctx context.Context, coll string) (job Job, err error) {
+	err = s.Exclusively(ctx, coll, func(ctx context.Context) (err error) {
+		job, err = s.rollback(ctx, coll)
+		return err
+	})
+	return job, err
+}
+
+func (s *Service) rollback(ctx context.Context, coll string) (Job, error) {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	cfg, err := s.idle(coll)
@@ -212,16 +233,18 @@ func (s *Service) Rollback(ctx context.Context, coll string) (Job, error) {
 	if r.State != ReembedSwitched && !r.Back {
 		return Job{}, fmt.Errorf("collection %q was not switched: abort drops what was made: %w", coll, index.ErrExists)
 	}
-	r.State, r.Back = ReembedFilling, true
+	r.Back = true
 	return s.startReembed(ctx, coll, r, ReembedRequest{Switch: true, Force: true})
 }
 
 func (s *Service) startReembed(ctx context.Context, coll string, r *Reembedding, req ReembedRequest) (Job, error) {
+	id := uuid.NewString()
+	r.Job, r.State, r.Gate = id, ReembedFilling, nil
 	pairs := map[string][]byte{}
 	if err := r.pairs(coll, pairs); err != nil {
 		return Job{}, err
 	}
-	return s.jobs.add(ctx, &storedJob{Job: Job{Kind: "reembed", Collection: coll, Target: r.Other.Model}, Reembed: &req}, pairs)
+	return s.jobs.add(ctx, &storedJob{Job: Job{ID: id, Kind: "reembed", Collection: coll, Target: r.Other.Model}, Reembed: &req}, pairs)
 }
 
 // idle is the configuration of a collection that no job embeds anew; others are
@@ -231,10 +254,22 @@ func (s *Service) idle(coll string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	for _, job := range s.jobs.list() {
-		if job.Kind == "reembed" && job.Collection == coll && !job.State.Final() {
-			return Config{}, fmt.Errorf("collection %q is being embedded by job %s: wait until it has ended, or cancel it: %w", coll, job.ID, index.ErrExists)
-		}
+	r, err := s.reembedding(cfg)
+	if errors.Is(err, index.ErrNotFound) {
+		return cfg, nil
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	var job storedJob // which another process may have
+	if err := s.read(jobPrefix+r.Job, &job); err != nil && !errors.Is(err, index.ErrNotFound) {
+		return Config{}, err
+	}
+	if now, err := s.Job(r.Job); err == nil && now.State.Final() { // of ours, what is stored may be a moment behind
+		job.Job = now
+	}
+	if job.ID != "" && !job.State.Final() {
+		return Config{}, fmt.Errorf("collection %q is being embedded by job %s: wait until it has ended, or cancel it: %w", coll, job.ID, index.ErrExists)
 	}
 	return cfg, nil
 }
@@ -260,6 +295,10 @@ func (s *Service) Abort(ctx context.Context, coll string) error {
 }
 
 func (s *Service) dropOther(ctx context.Context, coll string, may func(*Reembedding) error) error {
+	return s.Exclusively(ctx, coll, func(ctx context.Context) error { return s.dropOtherOf(ctx, coll, may) })
+}
+
+func (s *Service) dropOtherOf(ctx context.Context, coll string, may func(*Reembedding) error) error {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	cfg, err := s.idle(coll)

@@ -123,10 +123,10 @@ func (s *Service) carrier(ctx context.Context, job *storedJob) (*carrier, error)
 	if err != nil {
 		return nil, err
 	}
+	if r.Job != job.ID {
+		return nil, fmt.Errorf("collection %q is embedded by job %s now: %w", cfg.Name, r.Job, index.ErrExists)
+	}
 	if r.State == ReembedSwitched {
-		if r.Job != job.ID {
-			return nil, fmt.Errorf("collection %q was switched by another job: %w", cfg.Name, index.ErrExists)
-		}
 		return nil, s.switched(ctx, cfg, job, nil) // the process died after the switch
 	}
 	c := &carrier{s: s, job: job, r: r, next: cfg.as(r.Other), start: s.opt.Clock(), refused: map[string]bool{}}
@@ -142,12 +142,6 @@ func (s *Service) carrier(ctx context.Context, job *storedJob) (*carrier, error)
 	}
 	if c.dst.Spec().Stamp != c.next.Stamp {
 		return nil, fmt.Errorf("what was made of the next generation is of %s: abort, and begin anew: %w", c.dst.Spec().Stamp, index.ErrInvalid)
-	}
-	if r.Job != job.ID {
-		r.Job, r.State, r.Gate = job.ID, ReembedFilling, nil
-		if err := s.putReembedding(ctx, cfg.Name, r); err != nil {
-			return nil, err
-		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,10 +357,27 @@ func (c *carrier) drop(ctx context.Context) error {
 // change moves the collection over while nobody writes.
 func (c *carrier) change(ctx context.Context) error {
 	s := c.s
-	s.creating.Lock()
-	defer s.creating.Unlock()
 	var now Config
-	err := s.locked(c.next.Name, func(cfg Config) error {
+	err := s.Exclusively(ctx, c.next.Name, func(ctx context.Context) (err error) {
+		s.creating.Lock()
+		defer s.creating.Unlock()
+		now, err = c.move(ctx)
+		return err
+	})
+	if c.had != nil {
+		defer closeSnapshot(c.had, s.log)
+	}
+	if err != nil {
+		return err
+	}
+	s.forgetJudges(now.Name)
+	return s.switched(ctx, now, c.job, c.had)
+}
+
+// move is the switch itself.
+func (c *carrier) move(ctx context.Context) (now Config, err error) {
+	s := c.s
+	err = s.locked(c.next.Name, func(cfg Config) error {
 		if err := c.carry(ctx, c.t.take(), true); err != nil {
 			return err
 		}
@@ -388,14 +399,7 @@ func (c *carrier) change(ctx context.Context) error {
 		c.r.Other, c.r.State, c.r.Back, c.r.Switched = cfg.generation(), ReembedSwitched, false, s.opt.Clock().UTC()
 		return s.putReembedding(context.WithoutCancel(ctx), cfg.Name, c.r, now)
 	})
-	if c.had != nil {
-		defer closeSnapshot(c.had, s.log)
-	}
-	if err != nil {
-		return err
-	}
-	s.forgetJudges(now.Name)
-	return s.switched(ctx, now, c.job, c.had)
+	return now, err
 }
 
 // switched does what follows a switch; a job that is resumed does it again.
