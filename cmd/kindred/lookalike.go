@@ -343,6 +343,9 @@ func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef
 	case rows == 0:
 		return noRows(plan)
 	}
+	if len(want) == 0 {
+		return fmt.Errorf("too few seeds: %d given, at least %d are needed: name more, or lower --min-seeds", given, least)
+	}
 	return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", matched(), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
 }
 
