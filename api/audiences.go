@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -195,17 +194,6 @@ func (s *Server) audienceRoutes() {
 }
 
 // reasonsText is a member's parts as one cell.
-func reasonsText(parts []audience.Part) string {
-	var b strings.Builder
-	for i, p := range parts {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		fmt.Fprintf(&b, "%s %+.4g", p.Of, p.Value)
-	}
-	return b.String()
-}
-
 func compact(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	return append(raw, '\n'), err

@@ -204,9 +204,9 @@ func (c *csvMembers) write(m audience.Member) error {
 	if err := c.head(); err != nil {
 		return err
 	}
-	row := []string{strconv.Itoa(m.Rank), export.Cell(m.ID), number(m.Score), number(m.Probability)}
+	row := []string{strconv.Itoa(m.Rank), export.Cell(m.ID), export.Number(m.Score), export.Number(m.Probability)}
 	if c.reasons {
-		row = append(row, export.Cell(reasonsText(m.Parts)))
+		row = append(row, export.Cell(export.Reasons(m.Parts)))
 	}
 	return c.w.Write(row)
 }
@@ -218,8 +218,6 @@ func (c *csvMembers) close() error {
 	c.w.Flush()
 	return c.w.Error()
 }
-
-func number(x float32) string { return strconv.FormatFloat(float64(x), 'g', -1, 32) }
 
 type ndjsonMembers struct {
 	w       io.Writer
@@ -256,7 +254,7 @@ type parquetMembers struct {
 func (p *parquetMembers) write(m audience.Member) error {
 	row := parquetMember{Rank: int64(m.Rank), ID: m.ID, Score: m.Score, Probability: m.Probability}
 	if p.reasons {
-		row.Reasons = reasonsText(m.Parts)
+		row.Reasons = export.Reasons(m.Parts)
 	}
 	_, err := p.w.Write([]parquetMember{row})
 	return err

@@ -209,6 +209,7 @@ func (s *Server) placeInBody(op *huma.Operation, p *Problem) {
 	if schema.Ref != "" {
 		schema = s.api.OpenAPI().Components.Schemas.SchemaFromRef(schema.Ref)
 	}
+	wanted(s.api.OpenAPI().Components.Schemas, schema, p)
 	for i, f := range p.Errors {
 		name := f.Location[:len(f.Location)-len(strings.TrimLeft(f.Location, "abcdefghijklmnopqrstuvwxyz_"))]
 		if _, is := schema.Properties[name]; is {

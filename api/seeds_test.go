@@ -107,6 +107,18 @@ func TestBadSeeds(t *testing.T) {
 			t.Errorf("%s: status %d: %s", name, got.status, got.body)
 		}
 	}
+	for raw, says := range map[string]string{
+		`{"seeds":{"ids":["c0000",{"id":"c0001","weight":-1}]},"size":{"count":100},"name":"x"}`:                  `{"location":"body.seeds.ids[1]","message":"want text, or an object of id (text, required), weight (a number above 0)"}`,
+		`{"seeds":{"text":" \t"},"size":{"count":100},"name":"x"}`:                                                `{"location":"body.seeds.text","message":"blank: describe who is wanted, or leave it out"}`,
+		`{"seeds":{"text":"sails"},"features":{"columns":["age","shoe"]},"size":{"count":100},"name":"x"}`:        `"location":"body.features.columns[1]"`,
+		`{"seeds":{"text":"sails"},"features":{"allow_sensitive":["shoe"]},"size":{"count":100},"name":"x"}`:      `"location":"body.features.allow_sensitive[0]"`,
+		`{"seeds":{"text":"sails"},"fairness":{"column":"shoe","min_ratio":0.8},"size":{"count":100},"name":"x"}`: `"location":"body.fairness.column"`,
+		`{"seeds":{"text":"sails"},"control":"much","size":{"count":100},"name":"x"}`:                             `"message":"want a number above 0 below 1, or an object of `,
+	} {
+		if got := f.do("POST", "/v1/collections/shop/audiences", raw); got.status != 422 || !strings.Contains(string(got.body), says) {
+			t.Errorf("%s: status %d: %s, want %s", raw, got.status, got.body, says)
+		}
+	}
 	f.do("POST", "/v1/collections/none/seeds/check", `{"seeds":{"ids":["a"]}}`).problem(404, "not_found")
 	f.do("POST", "/v1/collections/shop/seeds/check", `{"seeds":{"audience":"none"}}`).problem(404, "not_found")
 }

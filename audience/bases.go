@@ -136,7 +136,7 @@ const (
 
 // fitClusters is spherical k-means on the seeds' deviations, k by the simplified
 // silhouette, a head each and the best counts. Each head gets the same weights
-// of evidence from the columns, scaled to the text's spread.
+// of evidence from the columns, which are logarithms of odds as well.
 func fitClusters(ctx context.Context, m *material, s subset) (index.HeadSet, error) {
 	units := make([][]float32, len(s.pos))
 	for i, p := range s.pos {
@@ -159,18 +159,116 @@ func fitClusters(ctx context.Context, m *material, s subset) (index.HeadSet, err
 	var tables [][]float32
 	if len(m.f.bins) > 0 {
 		tables = fitEvidence(m, s)
-		spread := 1 / (m.f.scale * math.Sqrt(float64(m.f.dim))) // of a cosine between unrelated deviations, about
-		for _, t := range tables {
-			for j := range t {
-				t[j] *= float32(spread)
-			}
-		}
 	}
 	set := index.HeadSet{Reduce: index.Max}
-	for _, c := range best {
-		set.Heads = append(set.Heads, index.Head{Vector: c, Tables: tables})
+	for _, h := range oddsOf(m, s, units, best) {
+		h.Tables = tables
+		set.Heads = append(set.Heads, h)
 	}
 	return set, nil
+}
+
+// oddsOf are heads of centres on one scale: how much likelier a customer so near is a
+// seed of this cluster than one of everyone, as a logarithm, plus that of the cluster's
+// share of the seeds. As bare cosines, the tightest cluster would win whoever else is as
+// near to it, and those without text are the tightest of all. A seed is held against the
+// centre of the others of its cluster: it drew its own to itself.
+func oddsOf(m *material, s subset, units, centers [][]float32) []index.Head {
+	sums := make([][]float64, len(centers))
+	for c := range sums {
+		sums[c] = make([]float64, m.f.dim)
+	}
+	of := make([]int, len(units))
+	for i, u := range units {
+		of[i], _ = closest(u, centers)
+		for j, x := range u {
+			sums[of[i]][j] += float64(x)
+		}
+	}
+	near, weight := make([][]float64, len(centers)), make([][]float64, len(centers))
+	held, total := make([]float64, len(centers)), 0.0
+	rest := make([]float64, m.f.dim)
+	for i, u := range units {
+		c, w := of[i], m.weight[s.pos[i]]
+		for j, x := range u {
+			rest[j] = sums[c][j] - float64(x)
+		}
+		near[c], weight[c] = append(near[c], dot(normalised(rest), m.vec(s.pos[i]))), append(weight[c], w)
+		held[c] += w
+		total += w
+	}
+	heads, far := make([]index.Head, len(centers)), make([]float64, len(s.neg))
+	for c, center := range centers {
+		for k, i := range s.neg {
+			far[k] = dot(center, m.vec(i))
+		}
+		slope, bias := logOdds(near[c], weight[c], far)
+		heads[c] = index.Head{Vector: make([]float32, m.f.dim)}
+		for j, x := range center {
+			heads[c].Vector[j] = float32(slope) * x
+		}
+		heads[c].Bias = float32(bias + math.Log((held[c]+0.5)/(total+0.5*float64(len(centers)))))
+	}
+	return heads
+}
+
+// logOdds is a line of the logarithm of how much denser weighted values lie at x than
+// others do: a logistic regression in which both sides weigh the same. One value shrinks
+// the slope: what lies apart would make it infinite. A slope below 0 is none.
+func logOdds(values, weights, others []float64) (slope, bias float64) {
+	total := 0.0
+	for _, w := range weights {
+		total += w
+	}
+	if total <= 0 || len(others) == 0 {
+		return 0, 0
+	}
+	mean, square := 0.0, 0.0
+	for _, x := range others {
+		mean += x / float64(len(others))
+	}
+	for _, x := range others {
+		square += (x - mean) * (x - mean) / float64(len(others))
+	}
+	spread := math.Sqrt(square)
+	if spread == 0 {
+		return 0, 0
+	}
+	each := total / float64(len(others))
+	var a, b float64
+	for range 50 {
+		ga, gb, aa, ab, bb := -a, 0.0, 1.0, 0.0, 1e-9
+		at := func(x, w, y float64) {
+			z := (x - mean) / spread
+			p := 1 / (1 + math.Exp(-(a*z + b)))
+			ga += w * (y - p) * z
+			gb += w * (y - p)
+			h := w * p * (1 - p)
+			aa += h * z * z
+			ab += h * z
+			bb += h
+		}
+		for i, x := range values {
+			at(x, weights[i], 1)
+		}
+		for _, x := range others {
+			at(x, each, 0)
+		}
+		det := aa*bb - ab*ab
+		da, db := (bb*ga-ab*gb)/det, (aa*gb-ab*ga)/det
+		// A step of Newton's from far off may overshoot.
+		if far := math.Hypot(da, db); far > 2 {
+			da, db = 2*da/far, 2*db/far
+		}
+		a, b = a+da, b+db
+		if math.Hypot(da, db) < 1e-9 {
+			break
+		}
+	}
+	if !(a > 0) {
+		return 0, 0
+	}
+	return a / spread, b - a*mean/spread
 }
 
 // kmeans starts from the farthest-first traversal, which needs no random

@@ -59,9 +59,22 @@ func prepare(pop Population, req *Request, r *resolved) (*features, error) {
 		}
 	}
 	if f.dim == 0 && len(f.bins) == 0 {
-		return nil, fmt.Errorf("no text and no column to go by: give the customers columns, or allow some in features: %w", index.ErrInvalid)
+		return nil, fmt.Errorf("no text and no column to go by%s: give the customers columns that differ, or allow some in features: %w", LeftOut(f.left), index.ErrInvalid)
 	}
 	return f, nil
+}
+
+// LeftOut lists in brackets why columns are left out, the first few.
+func LeftOut(left []string) string {
+	const few = 5
+	if len(left) == 0 {
+		return ""
+	}
+	rest := ""
+	if more := len(left) - few; more > 0 {
+		rest = fmt.Sprintf("; and %d more", more)
+	}
+	return " (" + strings.Join(left[:min(few, len(left))], "; ") + rest + ")"
 }
 
 // columns picks the columns that may be used and bins them.

@@ -38,6 +38,10 @@ type fitsGolden struct {
 		Points []float32
 		Loss   float64
 	}
+	Odds []struct {
+		Values, Weights, Others []float64
+		Slope, Bias             float64
+	}
 }
 
 func readFits(t *testing.T) *fitsGolden {
@@ -50,7 +54,7 @@ func readFits(t *testing.T) *fitsGolden {
 	if err := json.Unmarshal(raw, g); err != nil {
 		t.Fatal(err)
 	}
-	if len(g.Fits) != 5 || len(g.KMeans) != 4 || len(g.Whiten.Solved) != 8 {
+	if len(g.Fits) != 5 || len(g.KMeans) != 4 || len(g.Odds) != 4 || len(g.Whiten.Solved) != 8 {
 		t.Fatal("the goldens are not whole")
 	}
 	return g
@@ -188,6 +192,23 @@ func TestKMeansAgainstScikitLearn(t *testing.T) {
 		t.Logf("k %d of %d: %.4f, one run %.4f, scikit-learn %.4f", g.K, g.Dim, loss, single, g.Loss)
 		if loss > 1.01*g.Loss {
 			t.Errorf("k %d: the sum of 1 - cosine is %.4f, scikit-learn's %.4f", g.K, loss, g.Loss)
+		}
+	}
+}
+
+// The line that puts clusters on one scale is scikit-learn's logistic regression.
+func TestLogOddsAreScikitLearns(t *testing.T) {
+	for i, o := range readFits(t).Odds {
+		slope, bias := logOdds(o.Values, o.Weights, o.Others)
+		if math.Abs(slope-o.Slope) > 1e-6*(1+math.Abs(o.Slope)) || math.Abs(bias-o.Bias) > 1e-6*(1+math.Abs(o.Bias)) {
+			t.Errorf("case %d: %v x + %v, want %v x + %v", i, slope, bias, o.Slope, o.Bias)
+		}
+	}
+	for what, o := range map[string][3][]float64{
+		"no seeds": {nil, nil, {1, 2}}, "no others": {{1}, {1}, nil}, "others all alike": {{1}, {1}, {2, 2}}, "seeds below": {{-3, -4}, {1, 1}, {0, 1, 2, 3}}, "no weight": {{1}, {0}, {1, 2}},
+	} {
+		if slope, bias := logOdds(o[0], o[1], o[2]); slope != 0 || bias != 0 {
+			t.Errorf("%s: %v x + %v, want nothing", what, slope, bias)
 		}
 	}
 }

@@ -79,3 +79,32 @@ func TestSheetAgreesWithTheTruth(t *testing.T) {
 		}
 	}
 }
+
+// A handful of seeds, where the least number is lowered so far, must not be called a
+// signal by luck: their places are too few for a bootstrap to know how far they spread.
+func TestVerdictOfAHandful(t *testing.T) {
+	w := newWorld(t, worldOptions{n: 300, dim: 8, columns: true})
+	w.pop.Limits.MinSeeds = 1
+	const lists = 20
+	for _, seeds := range []int{1, 2, 6} {
+		signals := 0
+		for d := range lists {
+			rng := rand.New(rand.NewPCG(uint64(d), 78))
+			var list []string
+			for _, i := range rng.Perm(300)[:seeds] {
+				list = append(list, idOf(i))
+			}
+			res := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(list)}, Size: count(30), Method: Centroid, Seed: uint64(d)})
+			if res.Quality.Verdict == Signal {
+				signals++
+			}
+			if a := res.Quality.Measure.AUC; a.Low > a.Value || a.High < a.Value || a.High-a.Low < 0.2 {
+				t.Errorf("%d seeds: AUC %+v, which so few do not tell", seeds, a)
+			}
+		}
+		t.Logf("%d seeds: a signal in %d of %d random lists", seeds, signals, lists)
+		if limit := 0.025*lists + 2*math.Sqrt(0.025*lists); float64(signals) > limit {
+			t.Errorf("%d seeds: %d of %d random lists are called a signal, want at most %.0f", seeds, signals, lists, limit)
+		}
+	}
+}

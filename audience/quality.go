@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"gonum.org/v1/gonum/stat/distuv"
 
 	"github.com/kindred-search/kindred/index"
 )
@@ -206,6 +207,10 @@ func sheet(name string, held []standing, asked float64, seed uint64) Measure {
 		mean += p.below() / float64(n)
 	}
 	m.AUC = bootstrapped(mean, drawn, n)
+	if n < handful {
+		few := wilson(mean*float64(n), n, otherSeeds*math.Sqrt(1./3)*distuv.StudentsT{Sigma: 1, Nu: math.Max(float64(n-1), 1)}.Quantile(0.975)/z975)
+		m.AUC.Low, m.AUC.High = math.Min(m.AUC.Low, few.Low), math.Max(m.AUC.High, few.High)
+	}
 	for _, q := range append([]float64{asked}, shares...) {
 		hit, square := 0.0, 0.0
 		for _, p := range held {
@@ -217,6 +222,11 @@ func sheet(name string, held []standing, asked float64, seed uint64) Measure {
 	}
 	return m
 }
+
+// handful is the number of held-out seeds below which their places do not tell how far
+// such places spread: one has no spread at all. The interval of an AUC is then at least
+// that of places that spread evenly, a third of a share's variance, with Student's t.
+const handful = 10
 
 // bootstrapped is the percentile interval of draws from n, which it sorts, widened in
 // log-odds, so that it stays between 0 and 1. A bootstrap of few is too narrow by what

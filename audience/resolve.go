@@ -179,8 +179,9 @@ func (r *resolved) resolveNegatives(pop Population, req *Request) (both []uint32
 	}
 	for _, row := range both {
 		delete(weights, row)
+		isSeed[row] = false
 	}
-	r.seeds = slices.DeleteFunc(r.seeds, func(s weightedRow) bool { return slices.Contains(both, s.row) })
+	r.seeds = slices.DeleteFunc(r.seeds, func(s weightedRow) bool { return !isSeed[s.row] })
 	for row, w := range weights {
 		r.negatives = append(r.negatives, weightedRow{row, w})
 	}
@@ -294,6 +295,22 @@ func (r *resolved) enough(pop Population) error {
 		ErrTooFewSeeds, d.Matched, d.Given, rest, least, sample(d.Unmatched), index.ErrInvalid)
 }
 
+// relative divides weights by their mean: they say what a customer counts against the
+// others of its list, and not how many customers the list stands for, which methods would
+// trust the more. Divided by the largest before that, no sum of them overflows.
+func relative(rows []weightedRow) {
+	largest, mean := 0.0, 0.0
+	for _, s := range rows {
+		largest = math.Max(largest, s.weight)
+	}
+	for i := range rows {
+		mean += rows[i].weight / largest / float64(len(rows))
+	}
+	for i := range rows {
+		rows[i].weight = rows[i].weight / largest / mean
+	}
+}
+
 // settle refuses what seeds and negatives leave nothing of, and names the seeds.
 func (r *resolved) settle(pop Population, req *Request) error {
 	if err := r.enough(pop); err != nil {
@@ -302,6 +319,8 @@ func (r *resolved) settle(pop Population, req *Request) error {
 	if n := pop.Snap.Live().GetCardinality(); uint64(len(r.seeds)) >= n && n > 0 {
 		return fmt.Errorf("all %d customers are seeds: nobody is left to find: %w", n, index.ErrInvalid)
 	}
+	relative(r.seeds)
+	relative(r.negatives)
 	h := sha256.New()
 	for _, s := range r.seeds {
 		id := pop.Snap.ID(s.row)

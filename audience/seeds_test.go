@@ -271,3 +271,37 @@ func TestMoreSeedsThanAreLearnedFrom(t *testing.T) {
 		t.Errorf("sheet's AUC %.3f, with the kind known %.3f", sheet, auc)
 	}
 }
+
+// Weights say what seeds count against each other: the same list whatever they are
+// counted in, from the smallest numbers to the largest.
+func TestWeightsAreRelative(t *testing.T) {
+	w := newWorld(t, worldOptions{n: 400, dim: 8, columns: true})
+	weighted := func(scale float64) []SeedRef {
+		out := refs(w.kind[:40])
+		for i := range out {
+			out[i].Weight = scale * float64(1+i%4)
+		}
+		return out
+	}
+	build := func(scale float64) *Result {
+		req := Request{Seeds: Seeds{IDs: weighted(scale)}, Negatives: Negatives{IDs: refs(w.kind[60:65])}, Size: count(40), Method: Classifier}
+		for i := range req.Negatives.IDs {
+			req.Negatives.IDs[i].Weight = scale
+		}
+		return mustBuild(t, w, req)
+	}
+	want := build(1)
+	for _, scale := range []float64{0x1p1000, 0x1p-1000, 0x1p10} {
+		got := build(scale)
+		if !slices.EqualFunc(got.Members, want.Members, func(a, b Member) bool { return a.ID == b.ID && a.Score == b.Score }) {
+			t.Errorf("weights of %v: another list", scale)
+		}
+		if got.Manifest.SeedsHash != want.Manifest.SeedsHash {
+			t.Errorf("weights of %v: other seeds", scale)
+		}
+	}
+	flat := mustBuild(t, w, Request{Seeds: Seeds{IDs: refs(w.kind[:40])}, Negatives: Negatives{IDs: refs(w.kind[60:65])}, Size: count(40), Method: Classifier})
+	if flat.Manifest.SeedsHash == want.Manifest.SeedsHash {
+		t.Error("seeds of other weights are the same seeds")
+	}
+}

@@ -407,6 +407,9 @@ func (r *Request) Validate() error {
 	if len(r.Seeds.IDs) == 0 && r.Seeds.Filter == nil && r.Seeds.Text == "" && r.Seeds.Audience == "" && r.Seeds.Segment == 0 && r.Seeds.Tag == nil {
 		bad("seeds: empty: give ids, a filter, a text, an audience, a segment or a tag")
 	}
+	if r.Seeds.Text != "" && strings.TrimSpace(r.Seeds.Text) == "" {
+		bad("seeds.text: blank: describe who is wanted, or leave it out")
+	}
 	for at, g := range []Within{{r.Seeds.Segment, r.Seeds.Tag}, r.Within} {
 		what := []string{"seeds", "within"}[at]
 		if g.Segment < 0 {

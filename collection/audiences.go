@@ -13,6 +13,7 @@ import (
 	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index"
+	"github.com/kindred-search/kindred/profile"
 )
 
 // AudienceInfo is a stored audience without its members.
@@ -67,13 +68,34 @@ func (s *Service) CreateAudience(ctx context.Context, coll string, req audience.
 	}
 	spec := cfg.spec()
 	faults = append(faults, filterFaults("seeds.filter", req.Seeds.Filter, spec), filterFaults("filter", req.Filter, spec), s.groupFaults(cfg, "seeds", req.Seeds))
-	faults = append(faults, req.Within.Each(func(group audience.Seeds) error { return s.groupFaults(cfg, "within", group) }))
+	faults = append(faults, req.Within.Each(func(group audience.Seeds) error { return s.groupFaults(cfg, "within", group) }), columnFaults(&req, cfg.Schema))
 	if err := errors.Join(faults...); err != nil {
 		return Job{}, err
 	}
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	return s.beginAudience(ctx, coll, AudienceInfo{Name: req.Name, Request: req}, &storedJob{Audience: &req})
+}
+
+// columnFaults names the columns of a request that the collection does not have.
+func columnFaults(req *audience.Request, schema profile.Schema) error {
+	var faults []error
+	for i, name := range req.Features.Columns {
+		if f, ok := schema.Field(name); !ok || f.Type == profile.TypeText {
+			faults = append(faults, faultf(fmt.Sprintf("features.columns[%d]", i), "%q is not a column of the collection", name))
+		}
+	}
+	for i, name := range req.Features.AllowSensitive {
+		if _, ok := schema.Field(name); !ok {
+			faults = append(faults, faultf(fmt.Sprintf("features.allow_sensitive[%d]", i), "%q is not a field of the collection", name))
+		}
+	}
+	if f := req.Fairness; f != nil && f.Column != "" {
+		if field, ok := schema.Field(f.Column); !ok || field.Type == profile.TypeText || field.Type == profile.TypeSet {
+			faults = append(faults, faultf("fairness.column", "%q is not a category, yes-no or number column of the collection", f.Column))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // beginAudience stores the description of a new audience and its job. The caller

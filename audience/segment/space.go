@@ -55,7 +55,7 @@ func newSpace(pop Population, req Params, traits *audience.Traits, rows []uint32
 		}
 	}
 	if s.Dim == 0 && len(s.Bins) == 0 {
-		return nil, nil, fmt.Errorf("no text and no column to go by: give the customers columns, or allow some in features: %w", index.ErrInvalid)
+		return nil, nil, fmt.Errorf("no text and no column to go by%s: give the customers columns that differ, or allow some in features: %w", audience.LeftOut(s.left), index.ErrInvalid)
 	}
 	s.Width = s.Dim
 	each := maxColumnWidth / max(1, len(s.Bins))

@@ -119,6 +119,23 @@ for n, dim, k, spread in [(300, 8, 3, 0.5), (300, 12, 5, 0.8), (200, 4, 4, 1.5),
     c = km.cluster_centers_ / np.linalg.norm(km.cluster_centers_, axis=1, keepdims=True)
     clusters.append({"k": k, "dim": dim, "points": [float(str(v)) for v in points.ravel()], "loss": float((1 - (points @ c.T).max(axis=1)).sum())})
 
+# The log-odds of a cluster: values of its seeds against others along one line, both sides
+# weighing as much as the seeds, on the others' standard deviation, one value's penalty.
+odds = []
+for near, others in [
+    (rng.normal(0.6, 0.3, 40), rng.normal(0, 0.3, 500)),
+    (np.full(12, 0.9), rng.choice([0.9, -0.1], 400, p=[0.1, 0.9])),
+    (rng.normal(5, 0.1, 6), rng.normal(0, 1, 300)),
+    (rng.normal(0.7, 1, 30), rng.normal(0, 1, 300)),
+]:
+    w = rng.uniform(0.5, 3, len(near))
+    mean, spread = others.mean(), others.std()
+    z = (np.r_[near, others] - mean) / spread
+    model = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-12, max_iter=1000).fit(
+        z[:, None], np.r_[np.ones(len(near)), np.zeros(len(others))], sample_weight=np.r_[w, np.full(len(others), w.sum() / len(others))])
+    a, b = model.coef_[0][0], model.intercept_[0]
+    odds.append({"values": list(map(float, near)), "weights": list(map(float, w)), "others": list(map(float, others)), "slope": float(a / spread), "bias": float(b - a * mean / spread)})
+
 
 def rounded(v):
     if isinstance(v, (list, np.ndarray)):
@@ -133,7 +150,7 @@ json.dump(
         "category": [int(c) for c in category], "number": [int(c) for c in number], "sets": [[int(c) for c in s] for s in sets],
         "fits": [{k: rounded(v) if isinstance(v, (list, float)) and not isinstance(v, bool) else v for k, v in f.items()} for f in fits],
         "whiten": {"dim": 8, "rows": [float(str(np.float32(v))) for v in rows.ravel()], "target": rounded(target), "solved": rounded(solved)},
-        "kmeans": clusters,
+        "kmeans": clusters, "odds": odds,
     },
     sys.stdout, separators=(",", ":"),
 )

@@ -215,7 +215,11 @@ func (f *exportFlags) plan(ctx context.Context, path string) (plan *ingest.Plan,
 		columns[kind] = column
 	}
 	opt.IDColumn, opt.Types = plan.IDColumn, map[string]profile.FieldType{}
-	for _, kind := range export.Uses(f.layout) {
+	kinds, usable := export.Uses(f.layout), false
+	if !slices.Contains(kinds, "country") {
+		kinds = append(kinds, "country") // not written, but it is what a phone number without a calling code is of
+	}
+	for i, kind := range kinds {
 		for _, c := range plan.Columns {
 			if columns[kind] == "" && slices.Contains(contactNames[kind], ingest.FlatName(c.Name)) {
 				columns[kind] = c.Name
@@ -224,8 +228,9 @@ func (f *exportFlags) plan(ctx context.Context, path string) (plan *ingest.Plan,
 		if columns[kind] != "" && columns[kind] != plan.IDColumn {
 			opt.Types[columns[kind]] = profile.TypeCategory
 		}
+		usable = usable || columns[kind] != "" && i < len(export.Uses(f.layout))
 	}
-	if len(columns) == 0 {
+	if !usable {
 		return nil, nil, fmt.Errorf("%s has no column of %s by its name: --contact kind=COLUMN says which it is", f.contacts, strings.Join(export.Uses(f.layout), ", "))
 	}
 	plan, err = ingest.Inspect(ctx, path, opt)

@@ -136,24 +136,13 @@ func writeCSV(w io.Writer, members []audience.Member) error {
 		return err
 	}
 	for _, m := range members {
-		row := []string{export.Cell(m.ID), strconv.Itoa(m.Rank), decimal(m.Score), decimal(m.Probability), export.Cell(words(m.Parts))}
+		row := []string{export.Cell(m.ID), strconv.Itoa(m.Rank), export.Number(m.Score), export.Number(m.Probability), export.Cell(export.Reasons(m.Parts))}
 		if err := out.Write(row); err != nil {
 			return err
 		}
 	}
 	out.Flush()
 	return out.Error()
-}
-
-func decimal(v float32) string { return strconv.FormatFloat(float64(v), 'g', 7, 32) }
-
-// words lists the parts of a score: "text +2.1; age -0.3".
-func words(parts []audience.Part) string {
-	list := make([]string, len(parts))
-	for i, p := range parts {
-		list[i] = fmt.Sprintf("%s %+.3f", p.Of, p.Value)
-	}
-	return strings.Join(list, "; ")
 }
 
 func writeNDJSON(w io.Writer, members []audience.Member) error {
@@ -180,7 +169,7 @@ func writeParquet(w io.Writer, members []audience.Member) error {
 	out := parquet.NewGenericWriter[parquetMember](w)
 	rows := make([]parquetMember, 0, len(members))
 	for _, m := range members {
-		rows = append(rows, parquetMember{m.ID, int64(m.Rank), m.Score, m.Probability, words(m.Parts)})
+		rows = append(rows, parquetMember{m.ID, int64(m.Rank), m.Score, m.Probability, export.Reasons(m.Parts)})
 	}
 	_, err := out.Write(rows)
 	return errors.Join(err, out.Close())

@@ -343,6 +343,9 @@ func enoughSeeds(ctx context.Context, plan *ingest.Plan, refs []audience.SeedRef
 	case rows == 0:
 		return noRows(plan)
 	}
+	if len(want) == 0 {
+		return fmt.Errorf("too few seeds: %d given, at least %d are needed: name more, or lower --min-seeds", given, least)
+	}
 	return fmt.Errorf("too few seeds: %d of %d given ids match customers of %s, at least %d are needed (unknown, for instance: %q): is the id column the right one (--id)?", matched(), given, plan.Path, least, slices.Sorted(maps.Keys(want))[:min(3, len(want))])
 }
 
@@ -520,6 +523,9 @@ func (a *app) sheet(res *audience.Result, truth *report.Truth) {
 		for _, g := range d.Groups {
 			a.say("  %-22s selected %.3f (%.3f to %.3f), %.2f of the highest (%.2f to %.2f)", inline(d.Column+" "+g.Label), g.Rate.Value, g.Rate.Low, g.Rate.High, g.Ratio.Value, g.Ratio.Low, g.Ratio.High)
 		}
+		if len(d.Proxies) > 0 {
+			a.say("  %-22s %s (0 tells nothing of the group, 1 everything)", inline(d.Column+" stand-ins"), standIns(d.Proxies))
+		}
 		if c := d.Cost; c != nil {
 			a.say("  %-22s expected precision %.3f instead of %.3f, %d members differ", "evenness costs", c.Precision, c.Without, c.Changed)
 		}
@@ -527,4 +533,17 @@ func (a *app) sheet(res *audience.Result, truth *report.Truth) {
 	if truth != nil {
 		a.say("  %-22s AUC %.3f   lift at 5 %% %.2f   precision of the %d members %.2f (everyone: %.2f)", "planted truth", truth.AUC, truth.Lift5, truth.Size, truth.Precision, truth.Base)
 	}
+}
+
+// standIns lists what tells the groups of a sensitive column apart, the strongest first.
+func standIns(proxies []audience.Proxy) string {
+	list := make([]string, len(proxies))
+	for i, p := range proxies {
+		name := p.Column
+		if p.Value != "" {
+			name += " " + p.Value
+		}
+		list[i] = fmt.Sprintf("%s %.2f", inline(name), p.Strength)
+	}
+	return strings.Join(list, ", ")
 }
