@@ -144,10 +144,17 @@ func (a *app) reembed(ctx context.Context, b backend, coll string, f *reembedFla
 	case f.rollback:
 		job, err = b.Rollback(ctx, coll)
 	default:
+		var ended bool
+		if ended, err = a.resumeReembed(ctx, b, coll, req.Switch); err != nil || ended {
+			break
+		}
 		job, err = b.Reembed(ctx, coll, req)
 	}
 	if err != nil {
 		return err
+	}
+	if job.ID == "" {
+		return a.showReembedding(ctx, b, coll)
 	}
 	if err := a.follow(ctx, b, job.ID); err != nil {
 		if ctx.Err() == nil {
@@ -159,6 +166,30 @@ func (a *app) reembed(ctx context.Context, b backend, coll string, f *reembedFla
 		return err
 	}
 	return a.showReembedding(ctx, b, coll)
+}
+
+// resumeReembed follows the job that is under way, such as one that was stopped and goes on
+// in this process, and says whether that did what is asked for.
+func (a *app) resumeReembed(ctx context.Context, b backend, coll string, toSwitch bool) (bool, error) {
+	r, err := b.Reembedding(ctx, coll)
+	if err != nil {
+		return false, nil //nolint:nilerr // there is none, or what comes next says why not
+	}
+	job, err := b.Job(ctx, r.Job)
+	if err != nil || job.State.Final() {
+		return false, nil //nolint:nilerr // ended, and forgotten since
+	}
+	a.say("job %s of before goes on", job.ID)
+	if err := a.follow(ctx, b, job.ID); err != nil {
+		return false, err
+	}
+	if err := a.followRest(ctx, b, coll); err != nil {
+		return false, err
+	}
+	if r, err = b.Reembedding(ctx, coll); err != nil {
+		return false, err
+	}
+	return r.State == collection.ReembedSwitched || r.State == collection.ReembedReady && !toSwitch, nil
 }
 
 // followRest waits for what a switch queued.
