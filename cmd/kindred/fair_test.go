@@ -159,9 +159,22 @@ func TestTerminalNamesPlantedStandIn(t *testing.T) {
 	said := &strings.Builder{}
 	a := &app{out: io.Discard, err: said}
 	root := a.root()
-	root.SetArgs([]string{"lookalike", customers, "--seeds", list, "--sensitive", "sex", "--model", "none", "--method", "centroid", "--size", "200"})
+	args := []string{"lookalike", customers, "--seeds", list, "--model", "none", "--method", "centroid", "--size", "200"}
+	root.SetArgs(args)
 	if err := root.ExecuteContext(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+	if note := "note: customers are scored by sex: --sensitive sex keeps that out"; !strings.Contains(said.String(), note) {
+		t.Errorf("nothing is said of a column of such a name that nobody marked: %s", said)
+	}
+	said.Reset()
+	root = a.root()
+	root.SetArgs(append(args, "--sensitive", "sex"))
+	if err := root.ExecuteContext(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(said.String(), "are scored by sex") {
+		t.Errorf("a marked column is not scored by: %s", said)
 	}
 	if !strings.Contains(said.String(), "sex stand-ins          dept 0.9") || strings.Contains(said.String(), "region 0.") {
 		t.Error(said.String())

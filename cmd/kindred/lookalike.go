@@ -254,6 +254,9 @@ func (a *app) lookalike(ctx context.Context, path string, f lookalikeFlags) (err
 	if err != nil {
 		return err
 	}
+	if note := unmarked(cfg.Schema); note != "" {
+		a.say("note: %s", inline(note))
+	}
 	req := audience.Request{Size: size, Method: f.method, Explain: audience.Explain{Members: &f.reasons}}
 	if err := f.fair.apply(&req); err != nil {
 		return err
