@@ -28,6 +28,7 @@
 #include <string>
 
 #include "core.h"
+#include "race.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -121,6 +122,18 @@ bool holds(uintptr_t p, size_t n) {
     --at;
     return p >= at->first && p + n <= at->first + at->second.size;
 }
+
+#ifdef KINDRED_RACE
+// described names a place in the context's memory.
+std::string described(const Context *c, uintptr_t p) {
+    auto at = c->memory.upper_bound(p);
+    if (at == c->memory.begin()) return "memory that is not the device's";
+    --at;
+    const size_t place = p - at->first;
+    if (place >= at->second.size) return "memory beside an allocation of " + std::to_string(at->second.size) + " bytes";
+    return "byte " + std::to_string(place) + " of an allocation of " + std::to_string(at->second.size) + " bytes of the device";
+}
+#endif
 
 CUresult flush(Stream *s) {
     while (!s->work.empty()) {
@@ -376,6 +389,9 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
         if (c->until_lost > 0 && --c->until_lost == 0) return lose(CUresult(setting("KINDRED_SIM_LOSE_CODE", CUDA_ERROR_LAUNCH_FAILED)), "the device is lost, as was asked for");
         std::vector<void *> slots;
         for (auto &x : copy) slots.push_back(&x);
+#ifdef KINDRED_RACE
+        kindred::race::describe = [c](const void *p) { return described(c, reinterpret_cast<uintptr_t>(p)); };
+#endif
         try {
             kindred::run(*k, shape, slots.data(), seed);
         } catch (const kindred::Fault &e) {
