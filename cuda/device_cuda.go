@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path"
 	"reflect"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -238,16 +239,20 @@ func (d *driver) unpin(p []byte) error {
 	return d.code("cuMemFreeHost", C.kindred_host_free(unsafe.Pointer(&p[0])))
 }
 
-// upload returns when the source was read: memory that is not pinned is staged by
-// the driver. The copy is in the default stream, which ours doesn't wait for, so
-// what was ordered before is waited for first.
+// upload returns when the copy is done. It is made in our stream: the default stream's
+// copies return when the driver has read the source, and may arrive after what our stream,
+// which does not wait for that one, is given next.
 func (d *driver) upload(dst uint64, src []byte) error {
-	if err := d.wait(); err != nil {
+	if err := d.uploadPinned(dst, src); err != nil {
 		return err
 	}
-	return d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src))))
+	err := d.wait() // memory that isn't pinned may be read at once or later
+	runtime.KeepAlive(src)
+	return err
 }
 
+// download is made in the default stream, which doesn't wait for ours, and returns when it
+// is done.
 func (d *driver) download(dst []byte, src uint64) error {
 	if err := d.wait(); err != nil {
 		return err
