@@ -16,6 +16,10 @@
 //   KINDRED_SIM_FAIL_ALLOC=n     the n-th allocation from now fails
 //   KINDRED_SIM_FAIL_LAUNCH=n    the n-th launch from now is refused
 //   KINDRED_SIM_LOSE=n           the n-th launch from now loses the device
+//   KINDRED_SIM_SLOW=1           copies are as slow as a driver may make them: what a stream
+//                                copies from the host must be until then as it was; what
+//                                cuMemcpyHtoD copies arrives when the default stream is
+//                                waited for, which waiting for another stream is not
 #include <cuda.h>
 
 #include <chrono>
@@ -58,6 +62,8 @@ struct Memory {
 
 struct Context {
     int device;
+    bool slow = false;
+    std::vector<std::function<void()>> arriving; // copies of the default stream
     std::map<uintptr_t, Memory> memory;
     std::map<uintptr_t, size_t> pinned;
     std::vector<Stream *> streams;
@@ -147,6 +153,12 @@ CUresult flush(Stream *s) {
     return context->lost;
 }
 
+// arrive is what waits for the default stream.
+void arrive(Context *c) {
+    for (auto &f : c->arriving) f();
+    c->arriving.clear();
+}
+
 Stream *stream_of(CUstream s) { return reinterpret_cast<Stream *>(s); }
 
 int devices() { return int(setting("KINDRED_SIM_DEVICES", 1)); }
@@ -208,6 +220,7 @@ CUresult CUDAAPI cuCtxCreate_v4(CUcontext *out, CUctxCreateParams *, unsigned, C
     if (const long code = setting("KINDRED_SIM_CREATE", 0)) return CUresult(code);
     Context *c = new Context{};
     c->device = device;
+    c->slow = setting("KINDRED_SIM_SLOW", 0) != 0;
     c->until_alloc = setting("KINDRED_SIM_FAIL_ALLOC", 0);
     c->until_launch = setting("KINDRED_SIM_FAIL_LAUNCH", 0);
     c->until_lost = setting("KINDRED_SIM_LOSE", 0);
@@ -262,6 +275,7 @@ CUresult CUDAAPI cuMemFree(CUdeviceptr p) {
     if (CUresult r = usable()) return r;
     auto at = context->memory.find(p);
     if (at == context->memory.end()) return CUDA_ERROR_INVALID_VALUE;
+    arrive(context);
     const bool intact = whole(at->second);
     context->used -= at->second.size;
     release(at->second);
@@ -298,7 +312,13 @@ CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t n) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(to, n)) return CUDA_ERROR_INVALID_VALUE;
-    memcpy(reinterpret_cast<void *>(to), from, n);
+    arrive(context); // one after the other
+    if (!context->slow) {
+        memcpy(reinterpret_cast<void *>(to), from, n);
+        return CUDA_SUCCESS;
+    }
+    const auto *p = static_cast<const unsigned char *>(from);
+    context->arriving.push_back([to, staged = std::vector(p, p + n)] { memcpy(reinterpret_cast<void *>(to), staged.data(), staged.size()); });
     return CUDA_SUCCESS;
 }
 
@@ -306,6 +326,7 @@ CUresult CUDAAPI cuMemcpyDtoH(void *to, CUdeviceptr from, size_t n) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(from, n)) return CUDA_ERROR_INVALID_VALUE;
+    arrive(context);
     memcpy(to, reinterpret_cast<void *>(from), n);
     return CUDA_SUCCESS;
 }
@@ -314,7 +335,14 @@ CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, C
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(to, n)) return CUDA_ERROR_INVALID_VALUE;
-    stream_of(s)->work.push_back([=] { memcpy(reinterpret_cast<void *>(to), from, n); return CUDA_SUCCESS; });
+    std::vector<unsigned char> was;
+    if (context->slow) was.assign(static_cast<const unsigned char *>(from), static_cast<const unsigned char *>(from) + n);
+    stream_of(s)->work.push_back([=] {
+        if (!was.empty() && memcmp(from, was.data(), n))
+            return lose(CUDA_ERROR_LAUNCH_FAILED, "memory of the host was changed while a copy of " + std::to_string(n) + " bytes of it to the device was under way");
+        memcpy(reinterpret_cast<void *>(to), from, n);
+        return CUDA_SUCCESS;
+    });
     return CUDA_SUCCESS;
 }
 
@@ -415,6 +443,7 @@ CUresult CUDAAPI cuStreamCreate(CUstream *s, unsigned) {
 CUresult CUDAAPI cuStreamSynchronize(CUstream s) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
+    if (!s) return arrive(context), CUDA_SUCCESS;
     return flush(stream_of(s));
 }
 
