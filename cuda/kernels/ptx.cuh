@@ -108,7 +108,10 @@ static __forceinline__ void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4],
 // cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
 // What it copies is there after the thread's cp_async_wait, for others after a barrier
 // behind that.
-static __forceinline__ void cp_async16(void *to, const void *from, bool wanted) { kindred::copy_later(to, from, wanted ? 16 : 0); }
+static __forceinline__ void cp_async16(void *to, const void *from, bool wanted) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16) kindred::stop(KINDRED_PLACE("cp_async16"), "is given an address that is not aligned to 16 bytes");
+    kindred::copy_later(to, from, wanted ? 16 : 0);
+}
 static __forceinline__ void cp_async_commit() { kindred::commit_copies(); }
 // cp_async_wait waits until at most n groups of this thread's are under way.
 template <int n> static __forceinline__ void cp_async_wait() { kindred::wait_copies(n); }
