@@ -274,7 +274,8 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
     size_t i = 0;
     for (; i < meetings.size(); i++) {
         if (meetings[i].mask == mask && !(meetings[i].arrived & mine)) break;
-        if (meetings[i].mask & mask) stop(at, "and lanes of its mask meet elsewhere with another mask");
+        // Lanes may meet by themselves while others wait for them all, but not wait for each other.
+        if (meetings[i].mask & mine && meetings[i].arrived & mask) stop(at, "and lanes of its mask meet elsewhere with another mask");
     }
     if (i == meetings.size()) meetings.push_back({mask, 0, at.what, {}});
     Meeting &m = meetings[i];

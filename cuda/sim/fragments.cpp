@@ -28,6 +28,9 @@ KERNEL(outside_its_mask)(int *out) { out[threadIdx.x] = static_cast<int>(__ballo
 KERNEL(not_all_lanes)(int *out) {
     if (threadIdx.x < 31) out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
 }
+KERNEL(each_other)(int *out) { // lanes 0 to 7 wait for all, the others for them
+    out[threadIdx.x] = static_cast<int>(__ballot_sync(threadIdx.x < 8 ? 0xffffffffu : 0xffffff80u, true));
+}
 KERNEL(no_wait)(const int *in, int *out) {
     SHARED(int, shared, 128);
     cp_async16(shared + 4 * threadIdx.x, in + 4 * threadIdx.x, true);
@@ -51,6 +54,9 @@ KERNEL(collectives)(int *out) {
         if (lane < 8) bad += __any_sync(0xffu, lane == 7) != true || __all_sync(0xffu, lane < 8) != true || __all_sync(0xffu, lane < 7) != false;
         else
             bad += __ballot_sync(0xffffff00u, lane >= 20) != 0xfff00000u;
+        // Some meet by themselves while the others wait for all.
+        if (lane >= 16) bad += __ballot_sync(0xffff0000u, lane % 2) != 0xaaaa0000u;
+        bad += __ballot_sync(0xffffffffu, lane == 9) != 0x200u;
     }
     bad += __syncthreads_count(threadIdx.x % 2 == 0) != 24;
     bad += __syncthreads_or(threadIdx.x == 47) != true;
@@ -79,6 +85,7 @@ KINDRED_REGISTER(half_a_barrier)
 KINDRED_REGISTER(two_barriers)
 KINDRED_REGISTER(outside_its_mask)
 KINDRED_REGISTER(not_all_lanes)
+KINDRED_REGISTER(each_other)
 KINDRED_REGISTER(no_wait)
 KINDRED_REGISTER(unwritten)
 KINDRED_REGISTER(collectives)
@@ -303,6 +310,7 @@ int main() {
         caught("two_barriers", "waits at __syncthreads", seed);
         caught("outside_its_mask", "is called by a lane that is not in its mask", seed);
         caught("not_all_lanes", "waits for ever at __shfl_sync", seed);
+        caught("each_other", "meet elsewhere with another mask", seed);
         int out[64];
         int *p = out;
         void *params[] = {&p};

@@ -79,7 +79,7 @@ void add(Set &s, int32_t pc) {
         s.mask |= 1u << me % lanes;
         s.pc = pc, s.last = uint16_t(me);
     } else {
-        bool all = !s.spilled; // are before this one, which stands for them then
+        bool all = true; // are before this one, which stands for them then
         for (unsigned l = 0; l < lanes && all; l++) all = !(s.mask >> l & 1) || before(me / lanes * lanes + l, s.time);
         if (all) {
             s.mask = 1u << me % lanes, s.time = time, s.pc = pc, s.last = uint16_t(me);
@@ -235,8 +235,8 @@ const std::string &line_of(int32_t at) {
 std::string done(Kind k) { return k == Kind::read ? "read" : k == Kind::write ? "written" : "changed by an atomic"; }
 
 [[noreturn]] void race(const std::string &place, Kind now, int32_t pc, const std::string &who, Kind then, int32_t then_pc) {
-    mistake("data race on " + place + ", which is " + done(now) + " at " + line_of(pc) + ": " + who + " has it " + done(then) + " at " + line_of(then_pc) +
-            ", and nothing puts the two in order");
+    const char *did = then == Kind::read ? " read it at " : then == Kind::write ? " wrote it at " : " changed it by an atomic at ";
+    mistake("data race on " + place + ", which is " + done(now) + " at " + line_of(pc) + ": " + who + did + line_of(then_pc) + ", and nothing puts the two in order");
 }
 
 std::string place_in(const Region &r, size_t at) {
