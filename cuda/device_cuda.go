@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"path"
 	"reflect"
-	"runtime"
 	"strings"
 	"unsafe"
 
@@ -126,8 +125,11 @@ func describe(ordinal int) (Info, error) {
 }
 
 // events are the beginning and end of a call of [Device.Do], the slots of [Queue.Mark], and
-// the beginning and end of a kernel that is traced.
-const events = 4 + Slots
+// the beginning and end of a kernel that is traced; arrived is that of an upload.
+const (
+	arrived = 4 + Slots
+	events  = arrived + 1
+)
 
 // driver is a device through gorgonia.org/cu.
 type driver struct {
@@ -239,16 +241,21 @@ func (d *driver) unpin(p []byte) error {
 	return d.code("cuMemFreeHost", C.kindred_host_free(unsafe.Pointer(&p[0])))
 }
 
-// upload returns when the copy is done. It is made in our stream: the default stream's
-// copies return when the driver has read the source, and may arrive after what our stream,
-// which does not wait for that one, is given next.
+// upload returns when the source was read: memory that is not pinned is staged by
+// the driver. The copy is in the default stream, and may arrive after it returns. Neither
+// stream waits for the other by itself: what was ordered before is waited for first, and what
+// is ordered behind waits for the copy, on the device.
 func (d *driver) upload(dst uint64, src []byte) error {
-	if err := d.uploadPinned(dst, src); err != nil {
+	if err := d.wait(); err != nil {
 		return err
 	}
-	err := d.wait() // memory that isn't pinned may be read at once or later
-	runtime.KeepAlive(src)
-	return err
+	if err := d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)))); err != nil {
+		return err
+	}
+	if err := d.err("cuEventRecord", d.events[arrived].Record(cu.NoStream)); err != nil {
+		return err
+	}
+	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[arrived], 0))
 }
 
 // download is made in the default stream, which doesn't wait for ours, and returns when it

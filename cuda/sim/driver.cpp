@@ -64,6 +64,7 @@ struct Context {
     int device;
     bool slow = false;
     std::vector<std::function<void()>> arriving; // copies of the default stream
+    size_t arrived = 0;                          // of them, since the beginning
     std::map<uintptr_t, Memory> memory;
     std::map<uintptr_t, size_t> pinned;
     std::vector<Stream *> streams;
@@ -84,6 +85,7 @@ struct Event {
     std::chrono::steady_clock::time_point at;
     bool recorded = false;
     Stream *stream = nullptr;
+    size_t copies = 0; // of the default stream, that were before
 };
 
 struct Module { int dummy; };
@@ -153,10 +155,13 @@ CUresult flush(Stream *s) {
     return context->lost;
 }
 
-// arrive is what waits for the default stream.
-void arrive(Context *c) {
-    for (auto &f : c->arriving) f();
-    c->arriving.clear();
+// arrive is what waits for the default stream, or for its first copies.
+void arrive(Context *c, size_t first = SIZE_MAX) {
+    while (!c->arriving.empty() && c->arrived < first) {
+        c->arriving.front()();
+        c->arriving.erase(c->arriving.begin());
+        c->arrived++;
+    }
 }
 
 Stream *stream_of(CUstream s) { return reinterpret_cast<Stream *>(s); }
@@ -461,6 +466,8 @@ CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
     Event *event = reinterpret_cast<Event *>(e);
     event->recorded = false;
     event->stream = stream_of(s);
+    event->copies = s ? 0 : context->arrived + context->arriving.size();
+    if (!s) return event->at = std::chrono::steady_clock::now(), event->recorded = true, CUDA_SUCCESS;
     stream_of(s)->work.push_back([=] { event->at = std::chrono::steady_clock::now(); event->recorded = true; return CUDA_SUCCESS; });
     return CUDA_SUCCESS;
 }
@@ -470,7 +477,7 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     Event *event = reinterpret_cast<Event *>(e);
-    if (!event->stream) return CUDA_SUCCESS;
+    if (!event->stream) return arrive(context, event->copies), CUDA_SUCCESS;
     auto &work = event->stream->work;
     while (!event->recorded && !work.empty()) {
         auto f = std::move(work.front());
@@ -478,6 +485,17 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
         if (CUresult r = f()) return r;
         if (context->lost) return context->lost;
     }
+    return CUDA_SUCCESS;
+}
+
+// A stream waits for what the event was recorded behind, which is done then at the latest.
+CUresult CUDAAPI cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
+    Guard g(lock);
+    if (CUresult r = usable()) return r;
+    const Event *event = reinterpret_cast<Event *>(e);
+    if (event->stream) return CUDA_ERROR_NOT_SUPPORTED; // nobody has two streams of their own
+    Context *c = context;
+    stream_of(s)->work.push_back([c, copies = event->copies] { return arrive(c, copies), CUDA_SUCCESS; });
     return CUDA_SUCCESS;
 }
 
