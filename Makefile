@@ -81,10 +81,10 @@ kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by packag
 build-cuda: kernels ## build bin/kindred-cuda, which uses a CUDA device where there is one
 	$(CUDA_ENV) && $(GO) build -tags cuda -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred-cuda ./cmd/kindred
 
-sim: ## build the simulator of CUDA's driver: plain, and with sanitizers
-	for kind in plain asan ubsan; do cuda/sim/build.sh $$kind || exit 1; done
+sim: ## build the simulator of CUDA's driver: plain, with sanitizers, and with the race detector
+	for kind in plain asan ubsan race; do cuda/sim/build.sh $$kind || exit 1; done
 
-test-cuda-sim: kernels sim ## run the CUDA code, kernels included, on the CPU: several schedules, sanitizers, broken kernels
+test-cuda-sim: kernels sim ## run the CUDA code, kernels included, on the CPU: several schedules, sanitizers, races, broken kernels
 	GO=$(GO) cuda/sim/test.sh
 
 testcuda: kernels ## run the same tests on the CUDA device of this machine; no device is a failure

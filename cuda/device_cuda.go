@@ -125,8 +125,11 @@ func describe(ordinal int) (Info, error) {
 }
 
 // events are the beginning and end of a call of [Device.Do], the slots of [Queue.Mark], and
-// the beginning and end of a kernel that is traced.
-const events = 4 + Slots
+// the beginning and end of a kernel that is traced; arrived is that of an upload.
+const (
+	arrived = 4 + Slots
+	events  = arrived + 1
+)
 
 // driver is a device through gorgonia.org/cu.
 type driver struct {
@@ -239,15 +242,24 @@ func (d *driver) unpin(p []byte) error {
 }
 
 // upload returns when the source was read: memory that is not pinned is staged by
-// the driver. The copy is in the default stream, which ours doesn't wait for, so
-// what was ordered before is waited for first.
+// the driver. The copy is in the default stream, and may arrive after it returns. Neither
+// stream waits for the other by itself: what was ordered before is waited for first, and what
+// is ordered behind waits for the copy, on the device.
 func (d *driver) upload(dst uint64, src []byte) error {
 	if err := d.wait(); err != nil {
 		return err
 	}
-	return d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src))))
+	if err := d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)))); err != nil {
+		return err
+	}
+	if err := d.err("cuEventRecord", d.events[arrived].Record(cu.NoStream)); err != nil {
+		return err
+	}
+	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[arrived], 0))
 }
 
+// download is made in the default stream, which doesn't wait for ours, and returns when it
+// is done.
 func (d *driver) download(dst []byte, src uint64) error {
 	if err := d.wait(); err != nil {
 		return err

@@ -11,7 +11,7 @@
 // ldmatrix_x4 gives each lane its part of four 8 x 8 matrices of halves: of matrix i,
 // whose row r starts at what lane 8 i + r gave, the halves 2 (lane % 4) and the next
 // of row lane / 4.
-template <class T> static inline void ldmatrix_x4(unsigned (&out)[4], const T *row) {
+template <class T> static __forceinline__ void ldmatrix_x4(unsigned (&out)[4], const T *row) {
     static_assert(sizeof(T) == 2);
     uint64_t rows[32];
     std::memcpy(rows, kindred::meet(KINDRED_PLACE("ldmatrix_x4"), 0xffffffffu, kindred::pack(row)), sizeof rows);
@@ -26,7 +26,7 @@ template <class T> static inline void ldmatrix_x4(unsigned (&out)[4], const T *r
 
 // ldmatrix_x4_trans is ldmatrix_x4 of the matrices turned: of matrix i the halves in column
 // lane / 4 of rows 2 (lane % 4) and the next.
-template <class T> static inline void ldmatrix_x4_trans(unsigned (&out)[4], const T *row) {
+template <class T> static __forceinline__ void ldmatrix_x4_trans(unsigned (&out)[4], const T *row) {
     static_assert(sizeof(T) == 2);
     uint64_t rows[32];
     std::memcpy(rows, kindred::meet(KINDRED_PLACE("ldmatrix_x4_trans"), 0xffffffffu, kindred::pack(row)), sizeof rows);
@@ -43,7 +43,7 @@ template <class T> static inline void ldmatrix_x4_trans(unsigned (&out)[4], cons
 // g = lane / 4 and t = lane % 4: a[0] is A(g, 2t..), a[1] A(g + 8, 2t..), a[2]
 // A(g, 2t + 8..), a[3] A(g + 8, 2t + 8..); b[0] is B(2t.., g), b[1] B(2t + 8.., g);
 // d[0], d[1] are D(g, 2t..), d[2], d[3] D(g + 8, 2t..).
-template <class Wide> static inline void mma_of_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Wide wide) {
+template <class Wide> static __forceinline__ void mma_of_halves(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Wide wide) {
     uint64_t low[32], high[32], right[32];
     std::memcpy(low, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[0] | uint64_t(a[1]) << 32), sizeof low);
     std::memcpy(high, kindred::meet(KINDRED_PLACE("mma"), 0xffffffffu, a[2] | uint64_t(a[3]) << 32), sizeof high);
@@ -63,11 +63,11 @@ template <class Wide> static inline void mma_of_halves(float (&d)[4], const unsi
         d[i] = sum;
     }
 }
-static inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+static __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     mma_of_halves(d, a, b, [](uint64_t x) { return __half2float(kindred::unpack<__half>(x)); });
 }
 // mma_m16n8k16_bf16 is mma_m16n8k16 of bfloat16, with the same fragments.
-static inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+static __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     mma_of_halves(d, a, b, [](uint64_t x) { return __bfloat162float(kindred::unpack<__nv_bfloat16>(x)); });
 }
 
@@ -75,7 +75,7 @@ static inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], cons
 // wrap around. With g = lane / 4 and t = lane % 4: a[0] is A(g, 4t..4t + 3), a[1]
 // A(g + 8, 4t..), a[2] and a[3] the same 16 columns on; b[0] is B(4t..4t + 3, g), b[1]
 // 16 rows on; d[0], d[1] are D(g, 2t..), d[2], d[3] D(g + 8, 2t..).
-static inline void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+static __forceinline__ void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     int8_t A[16][32], B[32][8];
     for (int r = 0; r < 6; r += 2) {
         const uint32_t *two = r < 4 ? a + r : b;
@@ -97,7 +97,7 @@ static inline void mma_m16n8k32(int (&d)[4], const uint32_t (&a)[4], const uint3
 
 // mma_m16n8k32_u8 is mma_m16n8k32 whose B is of unsigned bytes: a byte's upper bit is
 // worth 128, not -128.
-static inline void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+static __forceinline__ void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     const uint32_t upper[2] = {b[0] >> 7 & 0x01010101u, b[1] >> 7 & 0x01010101u};
     int more[4] = {};
     mma_m16n8k32(d, a, b);
@@ -108,10 +108,13 @@ static inline void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4], const ui
 // cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
 // What it copies is there after the thread's cp_async_wait, for others after a barrier
 // behind that.
-static inline void cp_async16(void *to, const void *from, bool wanted) { kindred::copy_later(to, from, wanted ? 16 : 0); }
-static inline void cp_async_commit() { kindred::commit_copies(); }
+static __forceinline__ void cp_async16(void *to, const void *from, bool wanted) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16) kindred::stop(KINDRED_PLACE("cp_async16"), "is given an address that is not aligned to 16 bytes");
+    kindred::copy_later(to, from, wanted ? 16 : 0);
+}
+static __forceinline__ void cp_async_commit() { kindred::commit_copies(); }
 // cp_async_wait waits until at most n groups of this thread's are under way.
-template <int n> static inline void cp_async_wait() { kindred::wait_copies(n); }
+template <int n> static __forceinline__ void cp_async_wait() { kindred::wait_copies(n); }
 
 #else
 

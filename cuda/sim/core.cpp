@@ -7,6 +7,7 @@
 #include <random>
 #include <sys/mman.h>
 
+#include "race.h"
 #include "sim.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -96,6 +97,7 @@ struct Copy {
     void *to;
     const void *from;
     size_t wanted;
+    const void *pc; // who asked for it
 };
 
 struct Fiber : Thread {
@@ -141,11 +143,8 @@ struct Block {
 Block *block;
 Fiber *self;
 
-std::string name_of(const Fiber &f) {
-    char s[160];
-    snprintf(s, sizeof s, "block (%u, %u, %u), thread (%u, %u, %u)", f.block.x, f.block.y, f.block.z, f.thread.x, f.thread.y, f.thread.z);
-    return s;
-}
+std::string name_of(const char *what, Index i) { return std::string(what) + " (" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
+std::string name_of(const Fiber &f) { return name_of("block", f.block) + ", " + name_of("thread", f.thread); }
 
 std::string name_of(Place p) { return std::string(p.what) + " at " + p.file + ":" + std::to_string(p.line); }
 
@@ -208,6 +207,7 @@ void start(Fiber &f) {
 void resume(Fiber &f) {
     self = &f;
     current = &f;
+    if (race::on) race::turn(f.number);
 #if KINDRED_ASAN
     __sanitizer_start_switch_fiber(&block->scheduler_fake, stacks() + f.number * stack_bytes, stack_bytes);
 #endif
@@ -232,6 +232,7 @@ void release() {
             return fail(f, "waits at " + name_of(f.at) + " while " + name_of(*first) + " waits at " + name_of(first->at));
     }
     block->at_barrier = 0;
+    if (race::on) race::barrier();
     for (Fiber &f : block->fibers) {
         f.counted = yes;
         wake(f.number);
@@ -240,10 +241,19 @@ void release() {
 
 } // namespace
 
-void stop(Place at, const char *why) {
-    fail(*self, name_of(at) + " " + why);
+std::string name_of_thread(unsigned number) { return name_of("thread", block->fibers[number].thread); }
+
+bool on_stack(const void *p) {
+    static char *const first = stacks();
+    return p >= first && p < first + 1024 * stack_bytes;
+}
+
+void mistake(const std::string &why) {
+    fail(*self, why);
     for (;;) give_way(); // it is never woken
 }
+
+void stop(Place at, const char *why) { mistake(name_of(at) + " " + why); }
 
 int barrier(Place at, bool value) {
     self->at = at;
@@ -264,7 +274,8 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
     size_t i = 0;
     for (; i < meetings.size(); i++) {
         if (meetings[i].mask == mask && !(meetings[i].arrived & mine)) break;
-        if (meetings[i].mask & mask) stop(at, "and lanes of its mask meet elsewhere with another mask");
+        // Lanes may meet by themselves while others wait for them all, but not wait for each other.
+        if (meetings[i].mask & mine && meetings[i].arrived & mask) stop(at, "and lanes of its mask meet elsewhere with another mask");
     }
     if (i == meetings.size()) meetings.push_back({mask, 0, at.what, {}});
     Meeting &m = meetings[i];
@@ -275,6 +286,7 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
     f->state = State::meeting;
     if (m.arrived == mask) {
         const unsigned first = f->number / 32 * 32;
+        if (race::on && !std::strcmp(at.what, "__syncwarp")) race::syncwarp(first, mask);
         for (unsigned l = 0; l < 32; l++)
             if (mask >> l & 1) {
                 std::memcpy(block->fibers[first + l].inbox, m.values, sizeof m.values);
@@ -286,7 +298,11 @@ const uint64_t *meet(Place at, unsigned mask, uint64_t value) {
     return f->inbox;
 }
 
-void copy_later(void *to, const void *from, size_t wanted) { self->copies.back().push_back({to, from, wanted}); }
+void copy_later(void *to, const void *from, size_t wanted) {
+    const void *pc = __builtin_return_address(0);
+    if (race::on) race::copy_begins(to, from, wanted, pc);
+    self->copies.back().push_back({to, from, wanted, pc});
+}
 
 void commit_copies() { self->copies.emplace_back(); }
 
@@ -294,6 +310,7 @@ void wait_copies(size_t most) {
     auto &all = self->copies;
     while (all.size() - 1 > most) {
         for (const Copy &c : all.front()) {
+            if (race::on) race::copy_ends(c.to, c.pc);
             std::memset(c.to, 0, 16);
             std::memcpy(c.to, c.from, c.wanted);
         }
@@ -306,7 +323,9 @@ void *shared(const void *key, size_t bytes) {
     if (fresh) at->second.assign(bytes + 16, poison);
     void *p = at->second.data();
     size_t space = bytes + 16;
-    return std::align(16, bytes, p, space);
+    p = std::align(16, bytes, p, space);
+    if (race::on && fresh) race::region(p, bytes, "a shared array");
+    return p;
 }
 
 void *dynamic_shared() {
@@ -337,6 +356,7 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
     b.kernel = &k;
     b.params = params;
     b.random.seed(random());
+    if (race::on) race::begin();
     for (unsigned at : order) {
         b.shared.clear();
         b.dynamic.assign(shape.shared + 16, poison);
@@ -354,6 +374,10 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
             start(f);
             b.ready.push_back(i);
         }
+        if (race::on) {
+            race::block(threads, name_of("block", b.fibers[0].block));
+            race::region(dynamic_shared(), shape.shared, "the dynamic shared memory");
+        }
         while (!b.ready.empty() && b.fault.empty()) {
             const size_t i = b.random() % b.ready.size();
             const unsigned next = b.ready[i];
@@ -369,6 +393,7 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
                 }
         if (!b.fault.empty()) break;
     }
+    if (race::on) race::end();
     block = nullptr;
     if (!b.fault.empty()) throw Fault(b.fault);
 }

@@ -35,6 +35,12 @@ struct Fault : std::runtime_error {
 // that the seed decides. It throws Fault.
 void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed);
 
+// What race.h asks of the threads: the name of one by its number in the block, whether an
+// address is on a stack of theirs, and to end the kernel with a fault of the running one.
+std::string name_of_thread(unsigned number);
+bool on_stack(const void *p);
+[[noreturn]] void mistake(const std::string &why);
+
 namespace detail {
 template <class R, class... A, size_t... I> void call(R (*f)(A...), void **p, std::index_sequence<I...>) {
     f(*static_cast<std::remove_reference_t<A> *>(p[I])...);

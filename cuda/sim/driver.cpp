@@ -16,6 +16,10 @@
 //   KINDRED_SIM_FAIL_ALLOC=n     the n-th allocation from now fails
 //   KINDRED_SIM_FAIL_LAUNCH=n    the n-th launch from now is refused
 //   KINDRED_SIM_LOSE=n           the n-th launch from now loses the device
+//   KINDRED_SIM_SLOW=1           copies are as slow as a driver may make them: what a stream
+//                                copies from the host must be until then as it was; what
+//                                cuMemcpyHtoD copies arrives when the default stream is
+//                                waited for, which waiting for another stream is not
 #include <cuda.h>
 
 #include <chrono>
@@ -28,6 +32,7 @@
 #include <string>
 
 #include "core.h"
+#include "race.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -57,6 +62,9 @@ struct Memory {
 
 struct Context {
     int device;
+    bool slow = false;
+    std::vector<std::function<void()>> arriving; // copies of the default stream
+    size_t arrived = 0;                          // of them, since the beginning
     std::map<uintptr_t, Memory> memory;
     std::map<uintptr_t, size_t> pinned;
     std::vector<Stream *> streams;
@@ -77,6 +85,7 @@ struct Event {
     std::chrono::steady_clock::time_point at;
     bool recorded = false;
     Stream *stream = nullptr;
+    size_t copies = 0; // of the default stream, that were before
 };
 
 struct Module { int dummy; };
@@ -122,6 +131,18 @@ bool holds(uintptr_t p, size_t n) {
     return p >= at->first && p + n <= at->first + at->second.size;
 }
 
+#ifdef KINDRED_RACE
+// described names a place in the context's memory.
+std::string described(const Context *c, uintptr_t p) {
+    auto at = c->memory.upper_bound(p);
+    if (at == c->memory.begin()) return "memory that is not the device's";
+    --at;
+    const size_t place = p - at->first;
+    if (place >= at->second.size) return "memory beside an allocation of " + std::to_string(at->second.size) + " bytes";
+    return "byte " + std::to_string(place) + " of an allocation of " + std::to_string(at->second.size) + " bytes of the device";
+}
+#endif
+
 CUresult flush(Stream *s) {
     while (!s->work.empty()) {
         auto work = std::move(s->work);
@@ -132,6 +153,15 @@ CUresult flush(Stream *s) {
         }
     }
     return context->lost;
+}
+
+// arrive is what waits for the default stream, or for its first copies.
+void arrive(Context *c, size_t first = SIZE_MAX) {
+    while (!c->arriving.empty() && c->arrived < first) {
+        c->arriving.front()();
+        c->arriving.erase(c->arriving.begin());
+        c->arrived++;
+    }
 }
 
 Stream *stream_of(CUstream s) { return reinterpret_cast<Stream *>(s); }
@@ -195,6 +225,7 @@ CUresult CUDAAPI cuCtxCreate_v4(CUcontext *out, CUctxCreateParams *, unsigned, C
     if (const long code = setting("KINDRED_SIM_CREATE", 0)) return CUresult(code);
     Context *c = new Context{};
     c->device = device;
+    c->slow = setting("KINDRED_SIM_SLOW", 0) != 0;
     c->until_alloc = setting("KINDRED_SIM_FAIL_ALLOC", 0);
     c->until_launch = setting("KINDRED_SIM_FAIL_LAUNCH", 0);
     c->until_lost = setting("KINDRED_SIM_LOSE", 0);
@@ -249,6 +280,7 @@ CUresult CUDAAPI cuMemFree(CUdeviceptr p) {
     if (CUresult r = usable()) return r;
     auto at = context->memory.find(p);
     if (at == context->memory.end()) return CUDA_ERROR_INVALID_VALUE;
+    arrive(context);
     const bool intact = whole(at->second);
     context->used -= at->second.size;
     release(at->second);
@@ -285,7 +317,13 @@ CUresult CUDAAPI cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t n) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(to, n)) return CUDA_ERROR_INVALID_VALUE;
-    memcpy(reinterpret_cast<void *>(to), from, n);
+    arrive(context); // one after the other
+    if (!context->slow) {
+        memcpy(reinterpret_cast<void *>(to), from, n);
+        return CUDA_SUCCESS;
+    }
+    const auto *p = static_cast<const unsigned char *>(from);
+    context->arriving.push_back([to, staged = std::vector(p, p + n)] { memcpy(reinterpret_cast<void *>(to), staged.data(), staged.size()); });
     return CUDA_SUCCESS;
 }
 
@@ -293,6 +331,7 @@ CUresult CUDAAPI cuMemcpyDtoH(void *to, CUdeviceptr from, size_t n) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(from, n)) return CUDA_ERROR_INVALID_VALUE;
+    arrive(context);
     memcpy(to, reinterpret_cast<void *>(from), n);
     return CUDA_SUCCESS;
 }
@@ -301,7 +340,14 @@ CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, C
     Guard g(lock);
     if (CUresult r = usable()) return r;
     if (!holds(to, n)) return CUDA_ERROR_INVALID_VALUE;
-    stream_of(s)->work.push_back([=] { memcpy(reinterpret_cast<void *>(to), from, n); return CUDA_SUCCESS; });
+    std::vector<unsigned char> was;
+    if (context->slow) was.assign(static_cast<const unsigned char *>(from), static_cast<const unsigned char *>(from) + n);
+    stream_of(s)->work.push_back([=] {
+        if (!was.empty() && memcmp(from, was.data(), n))
+            return lose(CUDA_ERROR_LAUNCH_FAILED, "memory of the host was changed while a copy of " + std::to_string(n) + " bytes of it to the device was under way");
+        memcpy(reinterpret_cast<void *>(to), from, n);
+        return CUDA_SUCCESS;
+    });
     return CUDA_SUCCESS;
 }
 
@@ -376,6 +422,9 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
         if (c->until_lost > 0 && --c->until_lost == 0) return lose(CUresult(setting("KINDRED_SIM_LOSE_CODE", CUDA_ERROR_LAUNCH_FAILED)), "the device is lost, as was asked for");
         std::vector<void *> slots;
         for (auto &x : copy) slots.push_back(&x);
+#ifdef KINDRED_RACE
+        kindred::race::describe = [c](const void *p) { return described(c, reinterpret_cast<uintptr_t>(p)); };
+#endif
         try {
             kindred::run(*k, shape, slots.data(), seed);
         } catch (const kindred::Fault &e) {
@@ -399,6 +448,7 @@ CUresult CUDAAPI cuStreamCreate(CUstream *s, unsigned) {
 CUresult CUDAAPI cuStreamSynchronize(CUstream s) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
+    if (!s) return arrive(context), CUDA_SUCCESS;
     return flush(stream_of(s));
 }
 
@@ -416,6 +466,8 @@ CUresult CUDAAPI cuEventRecord(CUevent e, CUstream s) {
     Event *event = reinterpret_cast<Event *>(e);
     event->recorded = false;
     event->stream = stream_of(s);
+    event->copies = s ? 0 : context->arrived + context->arriving.size();
+    if (!s) return event->at = std::chrono::steady_clock::now(), event->recorded = true, CUDA_SUCCESS;
     stream_of(s)->work.push_back([=] { event->at = std::chrono::steady_clock::now(); event->recorded = true; return CUDA_SUCCESS; });
     return CUDA_SUCCESS;
 }
@@ -425,7 +477,7 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
     Guard g(lock);
     if (CUresult r = usable()) return r;
     Event *event = reinterpret_cast<Event *>(e);
-    if (!event->stream) return CUDA_SUCCESS;
+    if (!event->stream) return arrive(context, event->copies), CUDA_SUCCESS;
     auto &work = event->stream->work;
     while (!event->recorded && !work.empty()) {
         auto f = std::move(work.front());
@@ -433,6 +485,17 @@ CUresult CUDAAPI cuEventSynchronize(CUevent e) {
         if (CUresult r = f()) return r;
         if (context->lost) return context->lost;
     }
+    return CUDA_SUCCESS;
+}
+
+// A stream waits for what the event was recorded behind, which is done then at the latest.
+CUresult CUDAAPI cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
+    Guard g(lock);
+    if (CUresult r = usable()) return r;
+    const Event *event = reinterpret_cast<Event *>(e);
+    if (event->stream) return CUDA_ERROR_NOT_SUPPORTED; // nobody has two streams of their own
+    Context *c = context;
+    stream_of(s)->work.push_back([c, copies = event->copies] { return arrive(c, copies), CUDA_SUCCESS; });
     return CUDA_SUCCESS;
 }
 

@@ -10,6 +10,8 @@
 KINDRED_REGISTER(fragment)
 KINDRED_REGISTER(fragment_bytes)
 KINDRED_REGISTER(fragment_bf16)
+KINDRED_REGISTER(fragment_turned)
+KINDRED_REGISTER(copies)
 
 // Kernels that do what a kernel must not.
 KERNEL(half_a_barrier)(int *out) {
@@ -25,6 +27,9 @@ KERNEL(two_barriers)(int *out) {
 KERNEL(outside_its_mask)(int *out) { out[threadIdx.x] = static_cast<int>(__ballot_sync(0xffu, true)); }
 KERNEL(not_all_lanes)(int *out) {
     if (threadIdx.x < 31) out[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 0);
+}
+KERNEL(each_other)(int *out) { // lanes 0 to 7 wait for all, the others for them
+    out[threadIdx.x] = static_cast<int>(__ballot_sync(threadIdx.x < 8 ? 0xffffffffu : 0xffffff80u, true));
 }
 KERNEL(no_wait)(const int *in, int *out) {
     SHARED(int, shared, 128);
@@ -49,15 +54,38 @@ KERNEL(collectives)(int *out) {
         if (lane < 8) bad += __any_sync(0xffu, lane == 7) != true || __all_sync(0xffu, lane < 8) != true || __all_sync(0xffu, lane < 7) != false;
         else
             bad += __ballot_sync(0xffffff00u, lane >= 20) != 0xfff00000u;
+        // Some meet by themselves while the others wait for all.
+        if (lane >= 16) bad += __ballot_sync(0xffff0000u, lane % 2) != 0xaaaa0000u;
+        bad += __ballot_sync(0xffffffffu, lane == 9) != 0x200u;
     }
     bad += __syncthreads_count(threadIdx.x % 2 == 0) != 24;
     bad += __syncthreads_or(threadIdx.x == 47) != true;
     out[threadIdx.x] = bad;
 }
+KERNEL(odd_row)(int *out) {
+    SHARED(unsigned short, shared, 512);
+    unsigned r[4];
+    ldmatrix_x4(r, shared + 8 * threadIdx.x + (threadIdx.x == 5));
+    out[threadIdx.x] = static_cast<int>(r[0]);
+}
+KERNEL(odd_row_turned)(int *out) {
+    SHARED(unsigned short, shared, 512);
+    unsigned r[4];
+    ldmatrix_x4_trans(r, shared + 8 * threadIdx.x + (threadIdx.x == 5));
+    out[threadIdx.x] = static_cast<int>(r[0]);
+}
+KERNEL(odd_copy)(int *out) {
+    SHARED(int, shared, 256);
+    cp_async16(shared + 4 * threadIdx.x + (threadIdx.x == 5), out, false);
+}
+KINDRED_REGISTER(odd_row)
+KINDRED_REGISTER(odd_row_turned)
+KINDRED_REGISTER(odd_copy)
 KINDRED_REGISTER(half_a_barrier)
 KINDRED_REGISTER(two_barriers)
 KINDRED_REGISTER(outside_its_mask)
 KINDRED_REGISTER(not_all_lanes)
+KINDRED_REGISTER(each_other)
 KINDRED_REGISTER(no_wait)
 KINDRED_REGISTER(unwritten)
 KINDRED_REGISTER(collectives)
@@ -132,6 +160,44 @@ static void fragments(uint64_t seed) {
             WANT(acc[lane][i] == want, "mma: lane %d, c%d is %g, want %g", lane, i, static_cast<double>(acc[lane][i]), static_cast<double>(want));
         }
     }
+}
+
+static void turned(uint64_t seed) {
+    __half matrix[256];
+    for (int i = 0; i < 256; i++) matrix[i] = code(i);
+    unsigned loaded[32][4];
+    const __half *m = matrix;
+    unsigned *l = &loaded[0][0];
+    void *params[] = {&m, &l};
+    const std::string fault = launch("fragment_turned", 32, params, seed);
+    WANT(fault.empty(), "%s", fault.c_str());
+    for (int lane = 0; lane < 32; lane++) {
+        const int groupID = lane >> 2, threadID_in_group = lane % 4;
+        for (int product = 0; product < 2; product++)
+            for (int i = 0; i < 4; i++) { // the manual's b_i of columns 8 * product and on
+                const int row = i < 2 ? threadID_in_group * 2 + (i & 1) : threadID_in_group * 2 + (i & 1) + 8;
+                const int col = 8 * product + groupID;
+                WANT(at(loaded[lane], 4 * product + i) == static_cast<float>(row * 16 + col), "ldmatrix turned: lane %d, b%d of product %d", lane, i, product);
+            }
+    }
+}
+
+static void copied(uint64_t seed) {
+    alignas(16) int in[3][32][4];
+    alignas(16) int out[2][4][32][4];
+    for (int i = 0; i < 384; i++) (&in[0][0][0])[i] = i;
+    const void *from = in;
+    void *to = out;
+    void *params[] = {&from, &to};
+    const std::string fault = launch("copies", 32, params, seed);
+    WANT(fault.empty(), "%s", fault.c_str());
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++)
+            for (int when = 0; when < 2; when++) {
+                const int last = when == 0 ? -1 : in[2][lane][i]; // is made when it is waited for
+                WANT(out[when][0][lane][i] == in[0][lane][i] && out[when][1][lane][i] == 0 && out[when][2][lane][i] == in[1][lane][i] && out[when][3][lane][i] == last,
+                     "cp_async: lane %d, word %d, wait %d: %d, %d, %d, %d", lane, i, when, out[when][0][lane][i], out[when][1][lane][i], out[when][2][lane][i], out[when][3][lane][i]);
+            }
 }
 
 static void bfloat16(uint64_t seed) {
@@ -227,7 +293,7 @@ static void caught(const char *kernel, const char *says, uint64_t seed) {
     void *params[] = {&p};
     const std::string fault = launch(kernel, 32, params, seed);
     WANT(fault.find(says) != std::string::npos, "%s: \"%s\", want \"%s\"", kernel, fault.c_str(), says);
-    WANT(fault.find("block (0, 0, 0), thread (") != std::string::npos && fault.find("fragments.cpp:") != std::string::npos, "%s", fault.c_str());
+    WANT(fault.find("block (0, 0, 0), thread (") != std::string::npos && (fault.find("fragments.cpp:") != std::string::npos || fault.find("ptx.cuh:") != std::string::npos), "%s", fault.c_str());
 }
 
 int main() {
@@ -235,10 +301,16 @@ int main() {
         fragments(seed);
         bytes(seed);
         bfloat16(seed);
+        turned(seed);
+        copied(seed);
+        caught("odd_row", "ldmatrix_x4 at", seed);
+        caught("odd_row_turned", "ldmatrix_x4_trans at", seed);
+        caught("odd_copy", "cp_async16 at", seed);
         caught("half_a_barrier", "waits for ever at __syncthreads", seed);
         caught("two_barriers", "waits at __syncthreads", seed);
         caught("outside_its_mask", "is called by a lane that is not in its mask", seed);
         caught("not_all_lanes", "waits for ever at __shfl_sync", seed);
+        caught("each_other", "meet elsewhere with another mask", seed);
         int out[64];
         int *p = out;
         void *params[] = {&p};

@@ -45,3 +45,35 @@ KERNEL(fragment_bf16)(const unsigned *left, const unsigned *right, float *acc) {
     mma_m16n8k16_bf16(d, a, b);
     for (int i = 0; i < 4; i++) acc[lane * 4 + i] = d[i];
 }
+
+// fragment_turned: loads [16, 16] halves by ldmatrix with .trans as the right operands of two
+// products are loaded, writes each lane's registers [32, 4] to loaded. One warp.
+KERNEL(fragment_turned)(const __half *matrix, unsigned *loaded) {
+    SHARED(__half, shared, 256);
+    const int lane = threadIdx.x;
+    for (int i = lane; i < 256; i += 32) shared[i] = matrix[i];
+    __syncthreads();
+    unsigned r[4];
+    ldmatrix_x4_trans(r, shared + (lane % 16) * 16 + lane / 16 * 8);
+    for (int i = 0; i < 4; i++) loaded[lane * 4 + i] = r[i];
+}
+
+// copies: each of 32 threads copies 16 bytes of in [3, 32] four times, in three groups: the
+// first a row that is wanted and one that is not, then a row each; and writes what is there
+// when one group may be under way, and when none may, to out [2, 4, 32].
+KERNEL(copies)(const int4 *in, int4 *out) {
+    SHARED(int4, shared, 4 * 32);
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 4; i++) shared[32 * i + lane] = make_int4(-1, -1, -1, -1);
+    cp_async16(shared + lane, in + lane, true);
+    cp_async16(shared + 32 + lane, in + lane, false);
+    cp_async_commit();
+    cp_async16(shared + 64 + lane, in + 32 + lane, true);
+    cp_async_commit();
+    cp_async16(shared + 96 + lane, in + 64 + lane, true);
+    cp_async_commit();
+    cp_async_wait<1>();
+    for (int i = 0; i < 4; i++) out[32 * i + lane] = shared[32 * i + lane];
+    cp_async_wait<0>();
+    for (int i = 0; i < 4; i++) out[128 + 32 * i + lane] = shared[32 * i + lane];
+}

@@ -1,11 +1,21 @@
 #!/usr/bin/env python3
 """Breaks the kernels, one place at a time, and checks that the tests notice.
 
-Each mutation is one of: a barrier taken away, a bound moved by one, a lane or bin
-taken from beside. The simulator is built with the broken source and the tests that use
-it run against it, under up to three schedules, of which one must fail.
-Arguments are names of sources, which are then the only ones.
+    mutate.py [--alone] [NAME...]
+
+Each mutation is one of: a bound moved by one, a lane or bin taken from beside; a barrier
+taken away or an atomic made plain; a wrapper of an instruction that does another thing; a
+wait of the host's left out. Kernels that compute something else run under
+AddressSanitizer and up to three schedules, of which one must fail. Kernels with a race run
+under the race detector, in one schedule: it must name the race. Wrappers are first held to
+the PTX manual, as test.sh does it, then to the race detector's own checks, then run.
+The host's code runs with slow copies.
+
+Arguments are names of sources, which are then the only ones. --alone runs the kernels with a
+race under AddressSanitizer too, in three schedules, and says which of them nothing but the
+race detector notices.
 """
+import json
 import os
 import pathlib
 import re
@@ -20,7 +30,6 @@ ASAN = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=Tru
 
 # What is looked for, what stands there instead, and why a test has to see it.
 RULES = [
-    (r"__syncthreads\(\);", "", "a barrier is missing"),
     (r"row < n\b", "row <= n", "a row too many"),
     (r"(\w+) < count \* bins;", r"\1 < count * bins / 2;", "half of the bins are forgotten"),
     (r"< bins;", "< bins / 2;", "half of the bins are forgotten"),
@@ -33,19 +42,18 @@ RULES = [
     (r"u >= floor", "u > floor", "ties are lost"),
     (r"__dp2a_hi\(low\.y", "__dp2a_lo(low.y", "the wrong half of a word"),
     (r"__dadd_rn\(x, bias\)", "x", "no bias"),
-    (r"stages - 2>", "stages - 1>", "a copy is not waited for"),
     (r"row >= m\)", "row > m)", "a row too many"),
-    (r"col >= n\)", "col > n)", "a column too many"),
     (r"at < k\b", "at <= k", "an element of K too many"),
     (r"lane % 4 \* 2", "lane % 4", "another column of the fragment"),
     (r"8 \* half \+ lane / 4", "8 * half + lane % 4", "another row of the fragment"),
     (r"lane / 16 \* 8 \+ lane % 8", "lane / 8 % 2 * 8 + lane % 8", "fragments exchanged"),
     (r"kk / 8 \+ lane / 16\)", "kk / 8)", "half of the fragment twice"),
-    (r"< here; j", "< here - 1; j", "the last key is forgotten"),
-    (r"lane < here\b", "lane <= here", "a key too many"),
     (r"token >= tokens\)", "token > tokens)", "a token too many"),
-    (r"2 \* width\]", "width]", "keys for values"),
-    (r"expf\(top\[q\] - higher\)", "1", "the softmax is not kept up"),
+    (r"8 \* j >= n\)", "8 * j > n)", "columns too many"),
+    (r"i % 2 < tokens \?", "i % 2 <= tokens ?", "a key too many"),
+    (r"from < tokens; from", "from + keys < tokens; from", "the last keys are forgotten"),
+    (r"load\(value, from, 2\)", "load(value, from, 1)", "keys for values"),
+    (r"expf\(top\[q\] - higher\[q\]\)", "1", "the softmax is not kept up"),
     (r"t < end; t", "t < end - 1; t", "the last token is forgotten"),
     (r"head\(heads\[set\.first \+ h\]\)", "head(heads[set.first])", "one head for all"),
     (r"\(k - 1\) \* threads\] < y", "k * threads] < y", "the best out of order"),
@@ -62,19 +70,73 @@ RULES = [
     (r"mma_m16n8k32_u8\(sum", "mma_m16n8k32(sum", "the sign of a lower byte"),
     (r"\) - off\[r\]\)", ") + off[r])", "a bound that keeps out what may be best"),
     (r"l == lane_of", "l != lane_of", "the lanes whose best was not taken go on"),
-    (r"__syncwarp\(\);(\n\s+double sum)", r"\1", "a lane reads what others have not written"),
     (r"\(32 - here % 32\)", "(31 - here % 32)", "a word beside"),
     (r"c < at\[r\]", "c > at[r]", "the last of equals"),
+]
+
+# The same, of what the race detector has to see in any schedule.
+RACES = [
+    (r"__syncthreads\(\);", "", "a barrier is missing"),
+    (r"__syncwarp\(\);", "", "lanes that do not wait for each other"),
+    (r"stages - 2>", "stages - 1>", "a copy is not waited for"),
+    (r"__syncthreads\(\);([^\n]*\n\s+(?:if \([^\n]*\) )?(?:load|fetch)\([^\n]*\);)", r"\1 __syncthreads();", "a slice is asked for over what is still read"),
+    (r"atomicAdd\(&(\w+\[.*\]), (.*)\);", r"\1 += \2;", "a sum without an atomic"),
+    (r"atomicAdd\(moved, 1u\)", "*moved += 1u", "a sum without an atomic"),
+    (r"at = atomicAdd\(found, (.*)\);", r"at = *found, *found += \1;", "places without an atomic"),
+    (r"atomicMin\(bad, (.*)\);", r"*bad = *bad < \1 ? *bad : \1;", "a minimum without an atomic"),
+    (r"best \+ threadIdx\.x;", "best + threadIdx.x / 2;", "two threads share a place"),
+    (r"shared \+ warp \* dim", "shared", "warps share a place"),
+    (r"if \(lane == 0\) (part\[wid\]|parts\[part\]|scales\[at\])", r"\1", "all lanes write one place"),
+    (r"if \(part == 0 && row < n\) scores", "if (row < n) scores", "lanes of a row write one place"),
+]
+
+# Of ptx.cuh's twins, which the simulator runs.
+WRAPPERS = [
+    (r"rows\[8 \* i \+ kindred::lane\(\) / 4\]", "rows[8 * i + kindred::lane() % 8]", "another row of a matrix"),
+    (r"rows\[8 \* i \+ kindred::lane\(\) / 4\]", "rows[8 * (i ^ 3) + kindred::lane() / 4]", "matrices exchanged"),
+    (r"from \+ 2 \* \(kindred::lane\(\) % 4\), 4\)", "from + kindred::lane() % 4, 4)", "other columns of a matrix"),
+    (r"2 \* \(kindred::lane\(\) % 4\) \+ half\]", "kindred::lane() % 4 + 4 * half]", "other rows of a matrix that is turned"),
+    (r"from \+ kindred::lane\(\) / 4, 2\)", "from + kindred::lane() % 8, 2)", "another column of a matrix that is turned"),
+    (r"2 \* half, from", "2 * (1 - half), from", "the halves of a register exchanged"),
+    (r"\(from\) % 16\)", "(from) % 2)", "a row that is not aligned"),
+    (r"\(from\)\) % 16\)", "(from)) % 4)", "a copy that is not aligned"),
+    (r"g \+ 8 \* \(i / 2\)", "g + 8 * (i % 2)", "the rows and columns of a result exchanged"),
+    (r"col = 2 \* t \+ i % 2", "col = t + 4 * (i % 2)", "other columns of a result"),
+    (r"k < 8 \? low : high", "k < 8 ? high : low", "the columns of the left operand exchanged"),
+    (r"row / 8 \* 2 \+ k % 2", "(1 - row / 8) * 2 + k % 2", "the rows of the left operand exchanged"),
+    (r"col \* 4 \+ k % 8 / 2", "k % 8 / 2 * 8 + col", "the right operand turned"),
+    (r"k / 8 \* 2 \+ k % 2", "(1 - k / 8) * 2 + k % 2", "the rows of the right operand exchanged"),
+    (r"float sum = d\[i\]", "float sum = 0", "what was there is not added to"),
+    (r"__bfloat162float\(kindred::unpack<__nv_bfloat16>", "__half2float(kindred::unpack<__half>", "bfloat16 taken for halves"),
+    (r"A\[l / 4 \+ 8 \* half\]", "A[l / 4 + 8 * (1 - half)]", "the rows of the left operand exchanged"),
+    (r"4 \* \(l % 4\) \+ i \+ 8 \* r\]", "4 * (l % 4) + i + 8 * (2 - r)]", "the columns of the left operand exchanged"),
+    (r"4 \* \(l % 4\) \+ i \+ 16 \* half\]", "4 * (l % 4) + i + 16 * (1 - half)]", "the rows of the right operand exchanged"),
+    (r"\+ 8 \* \(k / 2\)\]", "+ 8 * (k % 2)]", "the rows and columns of a result exchanged"),
+    (r"b\[1\] >> 7", "b[1] >> 8", "the upper bit of a byte is another's"),
+    (r"<< 8\)\);", "<< 7));", "the upper bit of a byte is worth half"),
+    (r"wanted \? 16 : 0", "16", "a copy of what is not wanted"),
+    (r"\{ kindred::commit_copies\(\); \}", "{}", "a group that does not end"),
+    (r"kindred::wait_copies\(n\)", "kindred::wait_copies(n + 1)", "a group too many under way"),
+    (r"kindred::wait_copies\(n\)", "kindred::wait_copies(0)", "a wait for all groups"),
+]
+
+# Of the host's code: the file, what is looked for, what stands there instead, why, and the tests
+# that have to see it.
+HOST = [
+    ("scan/stage.go", "err := q.Reached(slot)", "err := error(nil)", "a slot is filled while it is copied", "^TestStreamed$"),
+    ("scan/stage.go", "return q.Mark(slot)", "return nil", "a slot is filled while it is copied", "^TestStreamed$"),
+    ("device_cuda.go", "d.stream.Wait(d.events[arrived], 0)", "nil", "an upload is not waited for", "^TestSlowCopies$"),
+    ("device_cuda.go", "d.events[arrived].Record(cu.NoStream)", "d.events[arrived].Record(d.stream)", "another stream's event is waited for", "^TestSlowCopies$"),
+    ("device_cuda.go", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := d.wait()", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := error(nil)", "an upload over what is still read", "^TestSlowCopies$"),
+    ("device_cuda.go", "func (d *driver) download(dst []byte, src uint64) error {\n\tif err := d.wait()", "func (d *driver) download(dst []byte, src uint64) error {\n\tif err := error(nil)", "a download of what is not there yet", "^TestBuffers$"),
 ]
 
 # Mutations that no test can see, by a piece of their line: why.
 EQUIVALENT = {
     "const bool wanted = row <= n": "only a row that is a multiple of 32 could be one too many, and a block's rows end there",
-    "if (lane <= here) {": "the score of a key that nobody wrote is not a number, which fmaxf drops, and its weight is 0",
     "word = row <= n": "a block has 32 rows, so that of rows behind the last only one within a word of the mask comes up",
     "h % many_heads <= count": "nobody takes the products of a head behind the last",
     "if (row[r] <= n": "a segment has room for a multiple of 64 rows, and nobody takes the products of one behind the last",
-    "const float weight = lane <= here": "the score there is -Inf, whose weight is 0",
 }
 
 
@@ -88,8 +150,8 @@ RUN = {
 }
 
 
-def mutations(text):
-    for pattern, instead, why in RULES:
+def mutations(text, rules):
+    for pattern, instead, why in rules:
         for m in re.finditer(pattern, text):
             line = text.count("\n", 0, m.start()) + 1
             if text.splitlines()[line - 1].lstrip().startswith("//"):
@@ -99,47 +161,126 @@ def mutations(text):
             yield line, why, text[: m.start()] + m.expand(instead) + text[m.end() :]
 
 
-def caught(source, text):
-    """Whether the tests notice that source holds text, and how."""
+def build(folder, source, text, kind):
+    """Builds in folder the simulator of a kind with text in place of source."""
+    # A header is read from beside the source that includes it.
+    for part in (CUDA / "kernels").glob("*.cu*"):
+        (folder / part.name).write_text(text if part == source else part.read_text())
+    users = [folder / source.name] if source.suffix == ".cu" else [folder / p.name for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()]
+    built = subprocess.run([CUDA / "sim" / "build.sh", kind, folder, *users], capture_output=True, text=True)
+    if built.returncode:
+        raise SystemExit(f"{source.name} does not compile with what a rule puts there:\n{built.stderr}")
+
+
+def run(package, test, tests, **settings):
+    """What a package's tests say if they fail, else nothing."""
+    command = [test, "-test.run", tests, "-test.failfast", "-test.timeout", "150s", "-test.short"]
+    try:
+        done = subprocess.run(command, env=dict(os.environ, CI="true", **settings), cwd=CUDA / package, capture_output=True, text=True, timeout=170)
+    except subprocess.TimeoutExpired:
+        return "it hangs"
+    if not done.returncode:
+        return ""
+    said = re.search(r"(ERROR: AddressSanitizer: [\w-]+|simulator: (?:kernel|memory of the host) .*|\w+_test\.go:\d+: .*)", done.stderr + done.stdout)
+    return said[1] if said else "a test fails"
+
+
+def tests_of(source):
+    package, tests = RUN.get(source.name, (source.stem, "."))
+    return package, BUILD / "tests" / f"{package}.test", tests
+
+
+def computes(source, text):
+    """How the tests notice, under one schedule after the other, that source holds text."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        build(pathlib.Path(folder), source, text, "asan")
+        for seed in "123":
+            if said := run(*tests_of(source), LD_LIBRARY_PATH=folder, KINDRED_SIM_SEED=seed, LD_PRELOAD=ASAN, ASAN_OPTIONS="detect_leaks=0:handle_segv=0"):
+                return said
+
+
+def races(source, text):
+    """What the race detector says of source if it holds text, under one schedule."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        build(pathlib.Path(folder), source, text, "race")
+        said = run(*tests_of(source), LD_LIBRARY_PATH=folder)
+        return re.sub(r".*: data race", "data race", said) if "data race" in said else None
+
+
+def wraps(source, text):
+    """Which check notices that a header of wrappers holds text."""
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         folder = pathlib.Path(folder)
-        # A header is read from beside the source that includes it.
-        for part in (CUDA / "kernels").glob("*.cu*"):
-            (folder / part.name).write_text(text if part == source else part.read_text())
-        users = [folder / source.name] if source.suffix == ".cu" else [folder / p.name for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()]
-        built = subprocess.run([CUDA / "sim" / "build.sh", "mutant", folder, *users], capture_output=True, text=True)
-        if built.returncode:
-            if " error: " not in built.stderr:
-                sys.exit(built.stderr)
-            return True, "does not compile"
-        package, tests = RUN.get(source.name, (source.stem, "."))
-        for seed in range(1, 4):
-            run = dict(os.environ, CI="true", LD_LIBRARY_PATH=str(folder), KINDRED_SIM_SEED=str(seed),
-                       LD_PRELOAD=ASAN, ASAN_OPTIONS="detect_leaks=0:handle_segv=0")
-            command = [BUILD / "tests" / f"{package}.test", "-test.run", tests, "-test.failfast", "-test.timeout", "150s", "-test.short"]
-            try:
-                done = subprocess.run(command, env=run, cwd=CUDA / package, capture_output=True, text=True, timeout=170)
-            except subprocess.TimeoutExpired:
-                return True, "it hangs"
+        for part in ("sim", "kernels"):
+            (folder / part).mkdir()
+            for p in (CUDA / part).iterdir():
+                (folder / part / p.name).write_text(text if p == source else p.read_text())
+        flags = ["g++", "-std=c++20", "-O1", "-w", "-DKINDRED_SIM", "-ffp-contract=off"]
+        for name, more, objects in (("fragments", [], ["core"]), ("races", ["-DKINDRED_RACE", "-fsanitize=thread"], ["core", "race"])):
+            kind = BUILD / ("sim-race" if more else "sim-plain")
+            subprocess.run([*flags, *more, "-g", "-c", folder / "sim" / f"{name}.cpp", "-o", folder / "checks.o"], check=True)
+            subprocess.run(["g++", folder / "checks.o", *(kind / f"{o}.o" for o in objects), "-o", folder / "checks"], check=True)
+            done = subprocess.run([folder / "checks"], capture_output=True, text=True)
             if done.returncode:
-                said = re.search(r"(ERROR: AddressSanitizer: [\w-]+|simulator: kernel .*|\w+_test\.go:\d+: .*)", done.stdout + done.stderr)
-                return True, said[1][:150] if said else "a test fails"
-    return False, ""
+                return f"{name}: " + (done.stdout.splitlines() or ["it does not end well"])[0]
+    for user in (p for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()):
+        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+            build(pathlib.Path(folder), source, text, "plain")
+            if said := run(*tests_of(user), LD_LIBRARY_PATH=folder):
+                return f"{user.name}: {said}"
+    return None
+
+
+def hosts(source, text, tests):
+    """How a package's tests notice with slow copies that a file of Go holds text."""
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        folder = pathlib.Path(folder)
+        (folder / source.name).write_text(text)
+        (folder / "overlay.json").write_text(json.dumps({"Replace": {str(source): str(folder / source.name)}}))
+        subprocess.run([os.environ.get("GO", "go"), "test", "-tags", "cuda", "-overlay", folder / "overlay.json", "-c", "-o", folder / "host.test", "."], cwd=source.parent, check=True)
+        return run(source.parent, folder / "host.test", tests, LD_LIBRARY_PATH=str(BUILD / "sim-plain"), KINDRED_SIM_SLOW="1")
 
 
 def main():
-    sources = sorted(p for p in (CUDA / "kernels").glob("*.cu*") if p.suffix == ".cu" or p.name in RUN)
-    todo = [(source, line, why, text) for source in sources if source.name in sys.argv[1:] or not sys.argv[1:] for line, why, text in mutations(source.read_text())]
+    names = [a for a in sys.argv[1:] if not a.startswith("-")]
+    alone = "--alone" in sys.argv[1:]
+    todo = []  # name, line, why, how it is noticed
+    for source in sorted((CUDA / "kernels").glob("*.cu*")):
+        if source.suffix == ".cuh" and source.name not in RUN:
+            continue
+        text = source.read_text()
+        if not alone:
+            todo += [(source, line, why, lambda s=source, t=t: computes(s, t)) for line, why, t in mutations(text, RULES)]
+        for line, why, t in mutations(text, RACES):
+            todo.append((source, line, why, lambda s=source, t=t: races(s, t)))
+            if alone:
+                todo.append((source, line, "without the race detector: " + why, lambda s=source, t=t: computes(s, t)))
+    if not alone:
+        source = CUDA / "kernels" / "ptx.cuh"
+        twins, device = source.read_text().split("\n#else\n")
+        todo += [(source, line, why, lambda s=source, t=t: wraps(s, t + "\n#else\n" + device)) for line, why, t in mutations(twins, WRAPPERS)]
+        for name, there, instead, why, tests in HOST:
+            source = CUDA / name
+            text = source.read_text()
+            if text.count(there) != 1:
+                sys.exit(f"{name} has not once {there}: the rules no longer fit it")
+            line = text[: text.index(there)].count("\n") + 1
+            todo.append((source, line, why, lambda s=source, t=text.replace(there, instead), tests=tests: hosts(s, t, tests)))
+    todo = [job for job in todo if not names or job[0].name in names]
+    every = "".join(p.read_text() for p in (CUDA / "kernels").glob("*.cu*"))
+    for pattern, _, why in RULES + RACES + WRAPPERS:
+        if not re.search(pattern, every):
+            sys.exit(f"no kernel has a line for the rule {pattern} ({why}): the rules no longer fit them")
     missed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (source, line, why, _), (ok, how) in zip(todo, pool.map(lambda m: caught(m[0], m[3]), todo)):
-            print(f"{source.name}:{line}: {why}: {'caught: ' + how if ok else 'NOT CAUGHT'}", flush=True)
-            missed += not ok
-    if len(todo) < 10 and not sys.argv[1:]:
-        sys.exit(f"{len(todo)} mutations only: the rules no longer fit the kernels")
+        for (source, line, why, _), how in zip(todo, pool.map(lambda job: job[3](), todo)):
+            print(f"{source.name}:{line}: {why}: {'caught: ' + how[:200] if how else 'NOT CAUGHT'}", flush=True)
+            missed += not how
+    if alone:
+        return
     if missed:
-        sys.exit(f"{missed} of {len(todo)} broken kernels pass the tests")
-    print(f"all {len(todo)} broken kernels were caught")
+        sys.exit(f"{missed} of {len(todo)} broken programs pass the tests")
+    print(f"all {len(todo)} broken programs were caught")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,16 @@
 #include <cstring>
 #include <type_traits>
 
+#include "race.h"
+
 #define __global__
 #define __device__
 #define __host__
+#ifdef KINDRED_RACE // what is said of a line goes on to the kernel's
+#define __forceinline__ inline __attribute__((always_inline))
+#else
 #define __forceinline__ inline
+#endif
 #define __restrict__ __restrict
 
 struct alignas(16) int4 { int x, y, z, w; };
@@ -123,13 +129,20 @@ inline unsigned ballot(Place at, unsigned mask, bool p) {
 
 // The threads of a kernel take turns at the places above alone, so that plain
 // operations are atomic.
-template <class T> T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
-template <class T> T atomicMax(T *p, T v) { T old = *p; *p = std::max(old, v); return old; }
-template <class T> T atomicMin(T *p, T v) { T old = *p; *p = std::min(old, v); return old; }
-template <class T> T atomicOr(T *p, T v) { T old = *p; *p = old | v; return old; }
-template <class T> T atomicAnd(T *p, T v) { T old = *p; *p = old & v; return old; }
-template <class T> T atomicExch(T *p, T v) { T old = *p; *p = v; return old; }
-template <class T> T atomicCAS(T *p, T expected, T v) { T old = *p; if (old == expected) *p = v; return old; }
+#ifdef KINDRED_RACE
+#define KINDRED_ATOMIC template <class T> __attribute__((noinline, no_sanitize("thread")))
+#define KINDRED_TOUCH_ATOMIC(p) kindred::race::touch(kindred::race::Kind::atomic, p, sizeof *p, __builtin_return_address(0))
+#else
+#define KINDRED_ATOMIC template <class T>
+#define KINDRED_TOUCH_ATOMIC(p) ((void)0)
+#endif
+KINDRED_ATOMIC T atomicAdd(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = old + v; return old; }
+KINDRED_ATOMIC T atomicMax(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = std::max(old, v); return old; }
+KINDRED_ATOMIC T atomicMin(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = std::min(old, v); return old; }
+KINDRED_ATOMIC T atomicOr(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = old | v; return old; }
+KINDRED_ATOMIC T atomicAnd(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = old & v; return old; }
+KINDRED_ATOMIC T atomicExch(T *p, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; *p = v; return old; }
+KINDRED_ATOMIC T atomicCAS(T *p, T expected, T v) { KINDRED_TOUCH_ATOMIC(p); T old = *p; if (old == expected) *p = v; return old; }
 inline void __threadfence() {}
 
 template <class T> T __ldg(const T *p) { return *p; }
