@@ -65,7 +65,7 @@ func (a *app) reembedCommand() *cobra.Command {
 			"whether everyone is there, how many of the nearest stay, and how well held-out seeds of the stored audiences rank. With --switch the\n" +
 			"collection moves over if that is passed. What was broken off goes on when asked again, and does only what was written since.\n" +
 			"The vectors of before are kept, for --rollback, until --confirm drops them. Audiences, segments and tags are learned again after a switch.",
-		Example: "  kindred reembed shop --model multilingual-e5-small\n  kindred reembed shop --switch\n  kindred reembed shop --confirm",
+		Example: "  kindred reembed shop --model bge-small-zh-v1.5\n  kindred reembed shop --switch\n  kindred reembed shop --confirm",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req, err := f.request(cmd)
