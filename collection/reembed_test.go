@@ -92,21 +92,6 @@ func shelved() (shelf, *vocabulary) {
 	return shelf{"words": &words{}, "next": next, "deaf": &vocabulary{name: "deaf", dim: 8, deaf: true}}, next
 }
 
-func serveShelf(t *testing.T, opt Options, sh shelf) *Service {
-	t.Helper()
-	opt.OpenModel = sh.open
-	s, err := New(t.Context(), opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
 func to(model string) ReembedRequest { return ReembedRequest{Model: &model} }
 
 func (r ReembedRequest) switched() ReembedRequest {
@@ -192,7 +177,7 @@ func heldNames(t *testing.T, s *Service) []string {
 func TestReembed(t *testing.T) {
 	store := memory.Open()
 	sh, next := shelved()
-	s := serveShelf(t, Options{Store: store, KV: store.KV()}, sh)
+	s := newService(t, Options{Store: store, KV: store.KV(), OpenModel: sh.open})
 	mustPut(t, s)
 	lovers := seedPopulation(t, s, 1200)
 	mustAudience(t, s, springRequest(lovers, 200))
@@ -305,7 +290,7 @@ func second[T any](_ T, err error) error { return err }
 func TestReembedGate(t *testing.T) {
 	store := memory.Open()
 	sh, _ := shelved()
-	s := serveShelf(t, Options{Store: store, KV: store.KV()}, sh)
+	s := newService(t, Options{Store: store, KV: store.KV(), OpenModel: sh.open})
 	mustPut(t, s)
 	lovers := seedPopulation(t, s, 600)
 	req := springRequest(lovers, 100)
@@ -348,7 +333,7 @@ func TestReembedGate(t *testing.T) {
 func TestReembedRefusals(t *testing.T) {
 	store := memory.Open()
 	sh, _ := shelved()
-	s := serveShelf(t, Options{Store: store, KV: store.KV()}, sh)
+	s := newService(t, Options{Store: store, KV: store.KV(), OpenModel: sh.open})
 	mustPut(t, s)
 	seedPopulation(t, s, 100)
 	nan, deep, bad := math.NaN(), index.Precision("int3"), "{{nothing}"
@@ -389,7 +374,7 @@ func TestReembedRefusals(t *testing.T) {
 func TestReembedWhileWritten(t *testing.T) {
 	store := memory.Open()
 	sh, next := shelved()
-	s := serveShelf(t, Options{Store: store, KV: store.KV()}, sh)
+	s := newService(t, Options{Store: store, KV: store.KV(), OpenModel: sh.open})
 	mustPut(t, s)
 	seedPopulation(t, s, 1500)
 	step := 0
@@ -468,7 +453,7 @@ func TestReembedSurvivesAKillAtAnyWrite(t *testing.T) {
 		store := memory.Open()
 		kv := &mortal{KV: store.KV(), left: -1}
 		sh, next := shelved()
-		s := serveShelf(t, Options{Store: store, KV: kv}, sh)
+		s := newService(t, Options{Store: store, KV: kv, OpenModel: sh.open})
 		mustPut(t, s)
 		lovers := seedPopulation(t, s, 300)
 		mustAudience(t, s, springRequest(lovers, 100))
@@ -487,7 +472,7 @@ func TestReembedSurvivesAKillAtAnyWrite(t *testing.T) {
 		survived := kv.left > 0
 		kv.left = -1
 		kv.mu.Unlock()
-		s = serveShelf(t, Options{Store: store, KV: kv}, sh)
+		s = newService(t, Options{Store: store, KV: kv, OpenModel: sh.open})
 		settled(t, s)
 		checkEmbedded(t, s, next, 300)
 		if info := mustInfo(t, s, "spring"); info.Result.Manifest.Stamp != mustConfig(t, s).Stamp {
@@ -508,7 +493,7 @@ func TestJobsTakeTurns(t *testing.T) {
 	store := memory.Open()
 	sh, next := shelved()
 	now := &clock{at: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	s := serveShelf(t, Options{Store: store, KV: store.KV(), Clock: now.now}, sh)
+	s := newService(t, Options{Store: store, KV: store.KV(), Clock: now.now, OpenModel: sh.open})
 	mustPut(t, s)
 	lovers := seedPopulation(t, s, 1300)
 	var audience Job

@@ -259,11 +259,7 @@ func (c *carrier) catchUp(ctx context.Context) error {
 // drops those that are gone. Unless the caller holds the collection's lock, who is written
 // meanwhile is left out: they are touched, and their turn comes.
 func (c *carrier) carry(ctx context.Context, ids []string, locked bool) error {
-	have, err := c.src.Get(ctx, ids)
-	if err != nil {
-		return err
-	}
-	there, err := c.dst.Get(ctx, ids)
+	have, there, err := c.both(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -304,6 +300,14 @@ func (c *carrier) carry(ctx context.Context, ids []string, locked bool) error {
 		gone = slices.DeleteFunc(gone, c.t.has)
 	}
 	return c.store(ctx, rows, gone)
+}
+
+// both reads customers as the two generations have them, nil where one has not.
+func (c *carrier) both(ctx context.Context, ids []string) (have, there []*index.Row, err error) {
+	if have, err = c.src.Get(ctx, ids); err == nil {
+		there, err = c.dst.Get(ctx, ids)
+	}
+	return have, there, err
 }
 
 // store writes rows to the other generation but those that it refuses, which the job names.
@@ -529,11 +533,7 @@ func (c *carrier) carryLater(ctx context.Context, ids []string) error {
 		return nil
 	}
 	return c.s.locked(c.next.Name, func(Config) error {
-		have, err := c.src.Get(ctx, ids)
-		if err != nil {
-			return err
-		}
-		there, err := c.dst.Get(ctx, ids)
+		have, there, err := c.both(ctx, ids)
 		if err != nil {
 			return err
 		}

@@ -71,12 +71,8 @@ func newService(t *testing.T, opt Options) *Service {
 		store := memory.Open()
 		opt.Store, opt.KV = store, store.KV()
 	}
-	enc := &words{}
-	opt.OpenModel = func(_ context.Context, name string) (Encoder, error) {
-		if name != "words" {
-			return nil, fmt.Errorf("model %q: %w", name, index.ErrNotFound)
-		}
-		return enc, nil
+	if opt.OpenModel == nil {
+		opt.OpenModel = shelf{"words": &words{}}.open
 	}
 	s, err := New(t.Context(), opt)
 	if err != nil {

@@ -43,21 +43,8 @@ func TestRealMilvusReembed(t *testing.T) {
 	addr := milvustest.Address(t)
 	prefix := fmt.Sprintf("kindredtest_%x", time.Now().UnixNano())
 	open := func() *collection.Service {
-		a := settings(addr, prefix, scanMirror)
-		store, err := a.openData(t.Context(), a.cfg.Data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		svc, err := collection.New(t.Context(), collection.Options{Store: store, KV: store.KV(), Shared: true, Outside: a.outside, OpenModel: dialects})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := errors.Join(svc.Close(context.Background()), store.Close()); err != nil {
-				t.Error(err)
-			}
-		})
-		return svc
+		t.Helper()
+		return serviceOf(t, settings(addr, prefix, scanMirror), dialects)
 	}
 	t.Cleanup(func() {
 		store, err := settings(addr, prefix, scanMirror).openMilvus(context.Background(), nil)

@@ -90,11 +90,16 @@ func fill(t *testing.T, svc *collection.Service, cfg collection.Config, list []c
 // service is what commands have of a store in Milvus under one setting of --milvus-scan.
 func service(t *testing.T, a *app, dim int) *collection.Service {
 	t.Helper()
+	return serviceOf(t, a, clusters(dim).open)
+}
+
+func serviceOf(t *testing.T, a *app, models func(context.Context, string) (collection.Encoder, error)) *collection.Service {
+	t.Helper()
 	store, err := a.openData(t.Context(), a.cfg.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	svc, err := collection.New(t.Context(), collection.Options{Store: store, KV: store.KV(), Shared: true, Outside: a.outside, OpenModel: clusters(dim).open})
+	svc, err := collection.New(t.Context(), collection.Options{Store: store, KV: store.KV(), Shared: true, Outside: a.outside, OpenModel: models})
 	if err != nil {
 		t.Fatal(err)
 	}
