@@ -65,6 +65,7 @@ func TestRealMilvusReembed(t *testing.T) {
 	written, deleted := map[string]string{}, map[string]bool{}
 	writing.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
+			time.Sleep(10 * time.Millisecond) // each is looked for afterwards, one by one
 			id, text := fmt.Sprintf("w%05d", i), fmt.Sprintf("late %d of %d", i, i%6)
 			in := []collection.Input{{Line: 1, Record: profile.Record{ID: id, Texts: []profile.Text{{Field: "note", Body: text}}}}}
 			if i%3 == 1 { // one of those that are there
