@@ -187,10 +187,10 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 }
 
 // setsAtOnce is how many sets' scores of n rows, and histograms, take at most half of what is free on
-// the device, at least one.
+// the device beside the lists that are made of them, at least one.
 func (p *Population) setsAtOnce(n int) (int, error) {
 	free, _, err := p.d.Memory()
-	return int(max(1, min(manyHeads, free/2/(4*int64(n)+4*bins)))), err
+	return int(max(1, min(manyHeads, (free-8*int64(n)-int64(p.tileBytes))/2/(4*int64(n)+4*bins)))), err
 }
 
 func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass) error) (err error) {
