@@ -32,6 +32,7 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 	f.do("GET", "/readyz?writes=perhaps", nil).want(422)
+	f.do("GET", "/readyz?writes=", nil).want(422)
 	for _, status := range []string{"200", "422", "503"} {
 		op := f.srv.Document().Paths["/readyz"].Get
 		if op.Responses[status] == nil || op.Description == "" {

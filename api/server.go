@@ -167,6 +167,7 @@ func (s *Server) routes() {
 	cfg.Transformers = []huma.Transformer{s.setInstance}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
 	s.api = humagin.New(s.engine, cfg)
+	s.api.UseMiddleware(s.fullQuery)
 	s.collectionRoutes()
 	s.questionRoutes()
 	s.audienceRoutes()
