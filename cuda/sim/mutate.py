@@ -82,7 +82,7 @@ RACES = [
     (r"__syncthreads\(\);([^\n]*\n\s+(?:if \([^\n]*\) )?(?:load|fetch)\([^\n]*\);)", r"\1 __syncthreads();", "a slice is asked for over what is still read"),
     (r"atomicAdd\(&(\w+\[.*\]), (.*)\);", r"\1 += \2;", "a sum without an atomic"),
     (r"atomicAdd\(moved, 1u\)", "*moved += 1u", "a sum without an atomic"),
-    (r"at = atomicAdd\(found, (.*)\);", r"at = *found, *found += \1;", "places without an atomic"),
+    (r"at = atomicAdd\(&found\[head\], (.*)\);", r"at = found[head], found[head] += \1;", "places without an atomic"),
     (r"atomicMin\(bad, (.*)\);", r"*bad = *bad < \1 ? *bad : \1;", "a minimum without an atomic"),
     (r"best \+ threadIdx\.x;", "best + threadIdx.x / 2;", "two threads share a place"),
     (r"shared \+ warp \* dim", "shared", "warps share a place"),
