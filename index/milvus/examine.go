@@ -204,7 +204,7 @@ func (x *examination) collections(ctx context.Context) {
 		x.ok("milvus collections", "none of %s_...: the first import or serve makes what is needed", x.opt.Prefix)
 		return
 	}
-	var specs map[string]index.Spec // nil where it cannot be known
+	var specs map[string]index.Spec // by name in Milvus; nil where they cannot be known
 	switch {
 	case !slices.Contains(all, kvName):
 		x.wrong("milvus collections", "%s is not there, which says what the others are: someone dropped it; restore it, or choose another --milvus-prefix", kvName)
@@ -217,23 +217,22 @@ func (x *examination) collections(ctx context.Context) {
 		x.ok("milvus collections", "what the others hold is not known: the key-value space says that, and cannot be read until it is loaded and well")
 	}
 	for _, n := range all {
-		name := strings.ReplaceAll(strings.TrimPrefix(n, begin), "D", "-")
-		spec, there := specs[name]
+		spec, there := specs[n]
 		switch {
 		case n == kvName:
 		case !strings.HasPrefix(n, begin) || specs == nil || !there:
 			x.other(ctx, n, specs != nil && strings.HasPrefix(n, begin))
 		default:
-			delete(specs, name)
-			x.one(ctx, schemaOf(x.opt.Prefix, spec, x.opt.Shards), name, &spec)
+			delete(specs, n)
+			x.one(ctx, schemaOf(x.opt.Prefix, spec, x.opt.Shards), spec.Name, &spec)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		x.wrong("milvus collection", "%s is described and is not there: someone dropped it; delete it in Kindred too, or bring it back from a copy (kindred engine copy)", name)
+	for _, n := range slices.Sorted(maps.Keys(specs)) {
+		x.wrong("milvus collection", "%s is described and is not there: someone dropped it; delete it in Kindred too, or bring it back from a copy (kindred engine copy)", specs[n].Name)
 	}
 }
 
-// specs reads what the key-value space says of the collections.
+// specs reads what the key-value space says of the collections, by their names in Milvus.
 func (x *examination) specs() (map[string]index.Spec, error) {
 	s := &Store{kv: &kv{c: x.c, coll: kvSchema(x.opt.Prefix).Name, last: newKnown()}}
 	list, err := s.specs("")
@@ -242,7 +241,7 @@ func (x *examination) specs() (map[string]index.Spec, error) {
 	}
 	out := map[string]index.Spec{}
 	for _, spec := range list {
-		out[spec.Name] = spec
+		out[collectionName(x.opt.Prefix, spec.Name)] = spec
 	}
 	return out, nil
 }
