@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/milvus-io/milvus-proto/go-api/v2/commonpb"
 	"github.com/milvus-io/milvus-proto/go-api/v2/milvuspb"
@@ -48,32 +47,18 @@ func (c *Client) Serving(ctx context.Context, coll string, flat bool) (indexed, 
 // MemoryUsed is how many bytes the query nodes say that they use, for all that is in them:
 // other collections too, and where one process is all of Milvus, all of it.
 func (c *Client) MemoryUsed(ctx context.Context) (int64, error) {
-	o := op{name: "metrics", timeout: c.cfg.ReadTimeout, repeat: true}
-	ans, err := ask(ctx, c, o, c.api.GetMetrics, &milvuspb.GetMetricsRequest{Request: `{"metric_type":"system_info"}`}, nil)
+	nodes, err := c.Nodes(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var info struct {
-		Nodes []struct {
-			Infos struct {
-				Type     string `json:"type"`
-				Hardware struct {
-					Used int64 `json:"memory_usage"`
-				} `json:"hardware_infos"`
-			} `json:"infos"`
-		} `json:"nodes_info"`
-	}
-	if err := json.Unmarshal([]byte(ans.GetResponse()), &info); err != nil {
-		return 0, c.finish(o, &Error{Kind: ErrInvalidAnswer, Detail: err.Error()})
-	}
 	sum := int64(0)
-	for _, n := range info.Nodes {
-		if n.Infos.Type == "querynode" {
-			sum += max(n.Infos.Hardware.Used, 0)
+	for _, n := range nodes {
+		if n.Kind == "querynode" {
+			sum += n.MemoryUsed
 		}
 	}
 	if sum == 0 {
-		return 0, c.finish(o, &Error{Kind: ErrInvalidAnswer, Detail: "no query node says what memory it uses"})
+		return 0, c.finish(op{name: "nodes"}, &Error{Kind: ErrInvalidAnswer, Detail: "no query node says what memory it uses"})
 	}
 	return sum, nil
 }
