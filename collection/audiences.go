@@ -250,7 +250,7 @@ func (s *Service) Reach(ctx context.Context, coll, name string, sizes []int) ([]
 	if err := s.whole(coll, &info); err != nil {
 		return nil, err
 	}
-	if m := &info.Result.Manifest; m.Text && m.Stamp != pop.Spec.Stamp {
+	if otherVectors(&info.Result.Manifest, pop.Spec.Stamp) {
 		return nil, fmt.Errorf("audience %q: the list's model %w: refresh the audience", name, ErrOtherModel)
 	}
 	return audience.Reach(ctx, pop, info.Request, info.Result, sizes)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/kindred-search/kindred/audience"
 	"github.com/kindred-search/kindred/index"
 )
 
@@ -25,6 +26,13 @@ var errMoved = errors.New("the collection was embedded anew meanwhile")
 
 // held is the name of the collection's customers in the store.
 func (c *Config) held() string { return heldAs(c.Name, c.Generation) }
+
+// Held is the name in a store of the customers that answer for a collection, for who reads
+// them without a Service.
+func Held(kv index.KV, name string) (string, error) {
+	cfg, err := readConfig(kv, name)
+	return cfg.held(), err
+}
 
 func heldAs(name string, generation int) string {
 	if generation == 0 {
@@ -76,6 +84,9 @@ func (s *Service) write(ctx context.Context, cfg Config, in []Input) (Outcome, e
 		}
 	}
 }
+
+// otherVectors says whether a list's model scores vectors of another stamp.
+func otherVectors(m *audience.Manifest, stamp string) bool { return m.Text && m.Stamp != stamp }
 
 // locked runs f while nobody else writes customers of the collection or switches it.
 func (s *Service) locked(coll string, f func(Config) error) error {

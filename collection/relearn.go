@@ -61,7 +61,7 @@ func (s *Service) outdated(ctx context.Context, coll string) ([]string, error) {
 		return nil, err
 	}
 	for _, info := range all {
-		if info.State == JobDone && info.Result != nil && info.Combine == nil && info.Result.Manifest.Text && info.Result.Manifest.Stamp != cfg.Stamp {
+		if info.State == JobDone && info.Result != nil && info.Combine == nil && otherVectors(&info.Result.Manifest, cfg.Stamp) {
 			out = append(out, "3 audience/"+info.Name)
 		}
 	}

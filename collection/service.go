@@ -376,8 +376,10 @@ func (s *Service) dropAll(ctx context.Context, name string) error {
 	return s.opt.Store.Drop(ctx, cfg.held())
 }
 
-func (s *Service) config(name string) (Config, error) {
-	raw, err := s.opt.KV.Get(configPrefix + name)
+func (s *Service) config(name string) (Config, error) { return readConfig(s.opt.KV, name) }
+
+func readConfig(kv index.KV, name string) (Config, error) {
+	raw, err := kv.Get(configPrefix + name)
 	if errors.Is(err, index.ErrNotFound) {
 		return Config{}, fmt.Errorf("collection %q: %w", name, index.ErrNotFound)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kindred-search/kindred/collection"
 	"github.com/kindred-search/kindred/index"
 	"github.com/kindred-search/kindred/index/milvus"
 	"github.com/kindred-search/kindred/index/milvus/trial"
@@ -173,7 +174,11 @@ func (a *app) vectorsOf(ctx context.Context, coll string, f benchFlags) (vectors
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	e, err := store.Open(ctx, coll)
+	held, err := collection.Held(store.KV(), coll)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := store.Open(ctx, held)
 	if err != nil {
 		return nil, nil, err
 	}
