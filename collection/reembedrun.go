@@ -564,12 +564,7 @@ func idsOf(ctx context.Context, eng index.Engine) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]string, 0, snap.Live().GetCardinality())
-	for it := snap.Live().Iterator(); it.HasNext(); {
-		out = append(out, snap.ID(it.Next()))
-	}
-	slices.Sort(out)
-	return out, snap.Close()
+	return index.LiveIDs(snap), snap.Close()
 }
 
 // sameRow says whether two generations have the same record and columns of a customer. The

@@ -15,6 +15,7 @@ package index
 
 import (
 	"context"
+	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
 )
@@ -79,6 +80,16 @@ type Rows interface {
 	Vectors(rows []uint32, dst []float32) error
 	// Column returns a copy of one column, indexed by row number.
 	Column(name string) (ColumnData, error)
+}
+
+// LiveIDs are the ids of the live rows, ascending.
+func LiveIDs(r Rows) []string {
+	out := make([]string, 0, r.Live().GetCardinality())
+	for it := r.Live().Iterator(); it.HasNext(); {
+		out = append(out, r.ID(it.Next()))
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Scanner scores a snapshot.

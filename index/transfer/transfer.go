@@ -65,7 +65,7 @@ func Collection(ctx context.Context, from, to Store, name string, opt Options) e
 		return fmt.Errorf("source: %w", err)
 	}
 	defer func() { _ = snap.Close() }()
-	ids := idsOf(snap)
+	ids := index.LiveIDs(snap)
 	now := mark{Rows: len(ids), Sum: sumOf(ids)}
 	dst, at, err := begin(ctx, to, src.Spec(), now)
 	if err != nil {
@@ -169,15 +169,6 @@ func sameSpec(a, b index.Spec) error {
 	return nil
 }
 
-func idsOf(s index.Snapshot) []string {
-	out := make([]string, 0, s.Live().GetCardinality())
-	for it := s.Live().Iterator(); it.HasNext(); {
-		out = append(out, s.ID(it.Next()))
-	}
-	slices.Sort(out)
-	return out
-}
-
 func sumOf(ids []string) uint64 {
 	h := fnv.New64a()
 	for _, id := range ids {
@@ -216,8 +207,8 @@ func Verify(ctx context.Context, from, to Store, name string) (Report, error) {
 	if err := sameSpec(a.Spec(), b.Spec()); err != nil {
 		return out, err
 	}
-	ids := idsOf(sa)
-	if others := idsOf(sb); !slices.Equal(ids, others) {
+	ids := index.LiveIDs(sa)
+	if others := index.LiveIDs(sb); !slices.Equal(ids, others) {
 		return out, fmt.Errorf("%w: collection %q has %d rows in the source and %d in the target, or others", index.ErrCorrupt, name, len(ids), len(others))
 	}
 	for batch := range slices.Chunk(ids, 1000) {
