@@ -22,23 +22,10 @@
 // weights and 2 · 384 · tokens of its text, all on tensor cores; 10 reads and 6 writes of
 // activations of dim or inner.
 
+#include "halves.cuh"
 #include "ptx.cuh"
 
-static constexpr int warp = 32;
-
-static __device__ __forceinline__ float wide(__half x) { return __half2float(x); }
-static __device__ __forceinline__ float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
-static __device__ __forceinline__ void narrow(__half &to, float x) { to = __float2half_rn(x); }
-static __device__ __forceinline__ void narrow(__nv_bfloat16 &to, float x) { to = __float2bfloat16_rn(x); }
-// The last argument says of which type the fragments are.
-static __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const __half *) { mma_m16n8k16(d, a, b); }
-static __device__ __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const __nv_bfloat16 *) { mma_m16n8k16_bf16(d, a, b); }
 static constexpr int dim_most = 1024; // of a layer norm: 32 values a lane
-
-static __device__ float warp_sum(float x) {
-    for (int step = warp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-}
 
 // normalise writes the layer norm of the values that a warp holds, value i of lane l
 // being element 32 i + l.
@@ -106,16 +93,6 @@ KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, floa
 }
 KERNEL(layer_norm_bf16)(const __nv_bfloat16 *in, const float *gamma, const float *beta, float eps, __nv_bfloat16 *out, int tokens, int dim) {
     layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
-}
-
-// pair is two numbers as a fragment has them.
-template <class T> static __device__ __forceinline__ unsigned pair(float low, float high) {
-    T both[2];
-    narrow(both[0], low);
-    narrow(both[1], high);
-    unsigned bits;
-    memcpy(&bits, both, 4);
-    return bits;
 }
 
 // The slices of K that are in shared memory, and how long one is.
