@@ -13,8 +13,6 @@ import (
 
 // What encoder.cu names alike, and the threads of its blocks.
 const (
-	tile         = 64  // rows and columns of a block of gemm
-	tileLarge    = 128 // of gemm_large
 	queries      = 64
 	blockThreads = 128
 	warpsABlock  = blockThreads / 32
@@ -34,7 +32,7 @@ type Model struct {
 	cfg    Config
 	at     *places
 	budget int
-	large  int // from how many large tiles on gemm_large is used
+	shapes []shape // of the kernels of products
 
 	mu             sync.Mutex
 	halves, floats *cuda.Buffer
@@ -61,8 +59,7 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	if err != nil {
 		return nil, err
 	}
-	// Two large tiles a processor, or small ones share the work better.
-	m := &Model{d: d, cfg: cfg, at: at, budget: budget, large: 2 * d.Info().Processors}
+	m := &Model{d: d, cfg: cfg, at: at, budget: budget, shapes: shapesFor(d.Info(), cfg.Portable)}
 	if m.halves, err = d.Alloc("weights", int64(len(p.halves))*2); err != nil {
 		return nil, err
 	}
@@ -220,11 +217,9 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	half := func(at int64) cuda.Arg { return cuda.At(m.halves, at) }
 	float := func(at int64) cuda.Arg { return cuda.At(m.floats, at) }
 	gemm := func(x, out *cuda.Buffer, p tensorPlace, residual cuda.Arg, n, k, act int) {
-		kernel, size, threads := "gemm", tile, blockThreads
-		if ((n+tileLarge-1)/tileLarge)*((tokens+tileLarge-1)/tileLarge) >= m.large {
-			kernel, size, threads = "gemm_large", tileLarge, 2*blockThreads
-		}
-		launch(kernel, cuda.Launch{Grid: [3]int{(n + size - 1) / size, (tokens + size - 1) / size}, Block: [3]int{threads}},
+		s := best(m.shapes, tokens, n, m.d.Info().Processors)
+		blocksM, blocksN := s.grid(tokens, n)
+		launch(s.kernel, cuda.Launch{Grid: [3]int{blocksN, blocksM}, Block: [3]int{s.threads}, Shared: s.shared},
 			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
 	}
 	norm := func(in, out *cuda.Buffer, p tensorPlace) {

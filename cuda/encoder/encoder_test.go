@@ -223,7 +223,21 @@ func TestEncode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			general := c.cfg
+			general.Portable = true
+			other, err := New(t.Context(), d, general, oracle.get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			everywhere, err := other.Encode(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for i, ids := range in {
+				if cos := cosine(oracle.encode(ids), everywhere[i*c.cfg.Dim:(i+1)*c.cfg.Dim]); !(cos >= least) {
+					t.Errorf("text %d of %d tokens: cosine %.6f to the oracle with the kernels of every device", i, len(ids), cos)
+				}
 				row := got[i*c.cfg.Dim : (i+1)*c.cfg.Dim]
 				if cos := cosine(oracle.encode(ids), row); !(cos >= least) {
 					t.Errorf("text %d of %d tokens: cosine %.6f to the oracle", i, len(ids), cos)
@@ -236,18 +250,20 @@ func TestEncode(t *testing.T) {
 					t.Errorf("text %d: the vector's length is %g", i, math.Sqrt(length))
 				}
 			}
-			// With tiles of another size, alone, in another order, or in small batches: the
+			// With tiles of each size, alone, in another order, or in small batches: the
 			// same bits.
-			was := m.large
-			m.large = 1
-			tiled, err := m.Encode(t.Context(), in)
-			if err != nil {
-				t.Fatal(err)
+			all := m.shapes
+			for _, s := range all {
+				m.shapes = []shape{s}
+				tiled, err := m.Encode(t.Context(), in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(tiled, got) {
+					t.Errorf("tiles of %s give other vectors", s.kernel)
+				}
 			}
-			if !slices.Equal(tiled, got) {
-				t.Error("large tiles give other vectors")
-			}
-			m.large = was
+			m.shapes = all
 			alone, err := m.Encode(t.Context(), in[:1])
 			if err != nil {
 				t.Fatal(err)

@@ -4,9 +4,7 @@
 // The ladder, from the batch to the token:
 //
 //   embed_norm   word + position vectors, layer norm: a warp a token
-//   gemm         x · wᵀ + bias on tensor cores, then nothing, GELU, or the residual:
-//                a block 64 tokens x 64 columns, its operands three slices of K ahead
-//   gemm_large   the same, 128 x 128, for batches that fill the device with such
+//   gemm...      the layers' products with what follows each: gemm.cu
 //   attention_32 softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time on tensor
 //                cores, for heads of up to 32, 64 and 128: a block 64 queries, keys and values
 //                pass through shared memory 64 at a time, the softmax is kept up on the way
@@ -93,131 +91,6 @@ KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, floa
 }
 KERNEL(layer_norm_bf16)(const __nv_bfloat16 *in, const float *gamma, const float *beta, float eps, __nv_bfloat16 *out, int tokens, int dim) {
     layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
-}
-
-// The slices of K that are in shared memory, and how long one is.
-static constexpr int tile_k = 32, stages = 3;
-
-// place_of is where 16 bytes, eight halves, of a tile's row lie: chunks are exchanged
-// so that eight rows of one column of chunks are in different banks.
-static __device__ int place_of(int row, int chunk) { return row * tile_k + ((chunk ^ (row >> 1 & 3)) * 8); }
-
-static __device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
-
-// gemm: x [m, k], w [n, k], bias [n], residual and out [m, n]; out may be residual, and
-// residual none. k and n are multiples of 8. act 1 is GELU, before the
-// residual is added. A block has tile_m x tile_n of out, warps_m x warps_n warps an even
-// share each; grid (n / tile_n, m / tile_m), rounded up. The tile has no say in a bit of
-// out: an element's sum goes along K in the same steps in any.
-template <class T, int tile_m, int tile_n, int warps_m, int warps_n>
-static __device__ void gemm_of(const T *x, const T *w, const float *bias, const T *residual, T *out, int m, int n, int k, int act) {
-    constexpr int rows = tile_m / warps_m / 16, cols = tile_n / warps_n / 8; // of a warp, in products
-    SHARED(T, shared, stages * (tile_m + tile_n) * tile_k);
-    const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
-    const int first_m = blockIdx.y * tile_m, first_n = blockIdx.x * tile_n;
-    const int warp_m = wid / warps_n * rows * 16, warp_n = wid % warps_n * cols * 8;
-    const int slices = (k + tile_k - 1) / tile_k;
-
-    // load asks for a slice of both operands: rows of four chunks each.
-    auto load = [&](int slice) {
-        T *to = shared + slice % stages * (tile_m + tile_n) * tile_k;
-        for (int i = threadIdx.x; i < (tile_m + tile_n) * 4; i += blockDim.x) {
-            const int chunk = i % 4, at = slice * tile_k + chunk * 8;
-            if (i < tile_m * 4) {
-                const int row = i / 4;
-                const bool wanted = first_m + row < m && at < k;
-                cp_async16(to + place_of(row, chunk), wanted ? x + static_cast<long long>(first_m + row) * k + at : x, wanted);
-            } else {
-                const int row = i / 4 - tile_m;
-                const bool wanted = first_n + row < n && at < k;
-                cp_async16(to + tile_m * tile_k + place_of(row, chunk), wanted ? w + static_cast<long long>(first_n + row) * k + at : w, wanted);
-            }
-        }
-    };
-    float sum[rows][cols][4] = {};
-    for (int s = 0; s < stages - 1; s++) {
-        if (s < slices) load(s);
-        cp_async_commit();
-    }
-    for (int s = 0; s < slices; s++) {
-        cp_async_wait<stages - 2>();
-        __syncthreads(); // slice s is here, and nobody reads the slice before any more
-        if (s + stages - 1 < slices) load(s + stages - 1);
-        cp_async_commit();
-        const T *left = shared + s % stages * (tile_m + tile_n) * tile_k;
-        const T *right = left + tile_m * tile_k;
-#pragma unroll
-        for (int kk = 0; kk < tile_k; kk += 16) {
-            unsigned a[rows][4], b[cols][2];
-#pragma unroll
-            for (int i = 0; i < rows; i++)
-                ldmatrix_x4(a[i], left + place_of(warp_m + 16 * i + lane % 16, kk / 8 + lane / 16));
-#pragma unroll
-            for (int j = 0; j < cols / 2; j++) {
-                unsigned both[4];
-                ldmatrix_x4(both, right + place_of(warp_n + 16 * j + lane / 16 * 8 + lane % 8, kk / 8 + lane / 8 % 2));
-                b[2 * j][0] = both[0];
-                b[2 * j][1] = both[1];
-                b[2 * j + 1][0] = both[2];
-                b[2 * j + 1][1] = both[3];
-            }
-#pragma unroll
-            for (int i = 0; i < rows; i++)
-#pragma unroll
-                for (int j = 0; j < cols; j++) multiply(sum[i][j], a[i], b[j], x);
-        }
-    }
-    // What is read comes before what is written: out may be residual, so the compiler
-    // may not exchange them, and each load would be waited for by itself.
-    float add[cols][2];
-#pragma unroll
-    for (int j = 0; j < cols; j++) {
-        const int col = first_n + warp_n + 8 * j + lane % 4 * 2;
-        add[j][0] = col < n ? bias[col] : 0;
-        add[j][1] = col < n ? bias[col + 1] : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < rows; i++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = first_m + warp_m + 16 * i + 8 * half + lane / 4;
-            if (row >= m) continue;
-            const long long at = static_cast<long long>(row) * n + first_n + warp_n + lane % 4 * 2;
-            unsigned old[cols];
-#pragma unroll
-            for (int j = 0; j < cols; j++) {
-                old[j] = 0; // of two zeros
-                if (residual && first_n + warp_n + 8 * j < n) old[j] = *reinterpret_cast<const unsigned *>(residual + at + 8 * j);
-            }
-#pragma unroll
-            for (int j = 0; j < cols; j++) {
-                if (first_n + warp_n + 8 * j >= n) continue;
-                T both[2];
-                memcpy(both, &old[j], 4);
-                float v[2];
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    v[c] = sum[i][j][2 * half + c] + add[j][c];
-                    if (act == 1) v[c] = gelu(v[c]);
-                    if (residual) v[c] += wide(both[c]);
-                }
-                *reinterpret_cast<unsigned *>(out + at + 8 * j) = pair<T>(v[0], v[1]);
-            }
-        }
-}
-// gemm has tiles of 64 x 64 and blocks of 128 threads; gemm_large of 128 x 128 and 256, which
-// read half as much.
-KERNEL(gemm)(const __half *x, const __half *w, const float *bias, const __half *residual, __half *out, int m, int n, int k, int act) {
-    gemm_of<__half, 64, 64, 2, 2>(x, w, bias, residual, out, m, n, k, act);
-}
-KERNEL(gemm_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const float *bias, const __nv_bfloat16 *residual, __nv_bfloat16 *out, int m, int n, int k, int act) {
-    gemm_of<__nv_bfloat16, 64, 64, 2, 2>(x, w, bias, residual, out, m, n, k, act);
-}
-KERNEL(gemm_large)(const __half *x, const __half *w, const float *bias, const __half *residual, __half *out, int m, int n, int k, int act) {
-    gemm_of<__half, 128, 128, 2, 4>(x, w, bias, residual, out, m, n, k, act);
-}
-KERNEL(gemm_large_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const float *bias, const __nv_bfloat16 *residual, __nv_bfloat16 *out, int m, int n, int k, int act) {
-    gemm_of<__nv_bfloat16, 128, 128, 2, 4>(x, w, bias, residual, out, m, n, k, act);
 }
 
 // Queries of a block, 16 a warp, and keys that are in shared memory at a time.

@@ -1,6 +1,7 @@
 // What every kernel includes: CUDA under nvcc, the simulator under g++. KERNEL
-// declares a kernel, SHARED a static array of shared memory that begins at a multiple
-// of 16 bytes, DYNAMIC_SHARED what the launch gave.
+// declares a kernel, KERNEL_BOUNDS one of so many threads a block of which a processor is to hold
+// so many blocks, SHARED a static array of shared memory that begins at a multiple
+// of 16 bytes, DYNAMIC_SHARED what the launch gave, which begins at a multiple of 1024.
 #pragma once
 
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include "../sim/sim.h"
 
 #define KERNEL(name) extern "C" void name
+#define KERNEL_BOUNDS(name, threads, blocks) extern "C" void name
 #define SHARED(type, name, count) \
     type(&name)[count] = *reinterpret_cast<type(*)[count]>(kindred::shared([] { static char key; return &key; }(), sizeof(type) * (count)))
 #define DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(kindred::dynamic_shared())
@@ -20,10 +22,11 @@
 #include <cuda_fp16.h>
 
 #define KERNEL(name) extern "C" __global__ void name
+#define KERNEL_BOUNDS(name, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 // Every kernel's dynamic memory is the same symbol, so it is declared with one type.
 #define DYNAMIC_SHARED(type, name)                                               \
-    extern __shared__ __align__(128) unsigned char kindred_dynamic_shared[]; \
+    extern __shared__ __align__(1024) unsigned char kindred_dynamic_shared[]; \
     type *const name = reinterpret_cast<type *>(kindred_dynamic_shared)
 
 #endif

@@ -1,5 +1,6 @@
 #include "core.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -90,6 +91,7 @@ namespace {
 
 constexpr size_t stack_bytes = 256 << 10;
 constexpr unsigned char poison = 0xff; // a NaN, and no index
+constexpr size_t dynamic_alignment = 1024; // of the dynamic shared memory, as kernel.cuh has it
 
 enum class State { ready, barrier, meeting, ended };
 
@@ -98,6 +100,18 @@ struct Copy {
     const void *from;
     size_t wanted;
     const void *pc; // who asked for it
+};
+
+// Sum is what products under way add to: what it will be, and how many they are.
+struct Sum {
+    float *at;
+    std::vector<float> value;
+    size_t products;
+};
+
+struct Product {
+    float *sum;
+    std::function<void(float *)> make;
 };
 
 struct Fiber : Thread {
@@ -109,6 +123,10 @@ struct Fiber : Thread {
     int counted = 0;
     uint64_t inbox[32];
     std::vector<std::vector<Copy>> copies{1}; // groups; the last is not committed
+    std::vector<std::vector<Product>> products{1};
+    std::vector<Sum> sums;
+    bool products_fenced = false; // and nothing was done with a sum since
+    bool copied = false;          // and no fence put it before what products read
 #if KINDRED_ASAN
     void *fake = nullptr;
 #endif
@@ -128,7 +146,7 @@ struct Block {
     std::vector<unsigned> ready;
     std::vector<std::vector<Meeting>> warps;
     std::map<const void *, std::vector<unsigned char>> shared;
-    std::vector<unsigned char> dynamic;
+    std::unique_ptr<void, decltype(&free)> dynamic{nullptr, free};
     unsigned at_barrier = 0, ended = 0;
     std::string fault;
     std::mt19937_64 random;
@@ -177,11 +195,14 @@ void wake(unsigned number) {
     block->ready.push_back(number);
 }
 
+void fail(const Fiber &f, const std::string &why);
+
 extern "C" void kindred_fiber_main() {
 #if KINDRED_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &block->scheduler_bottom, &block->scheduler_size);
 #endif
     block->kernel->call(block->params);
+    if (!self->sums.empty()) fail(*self, "ends while its products are under way");
     self->state = State::ended;
     block->ended++;
     give_way();
@@ -313,6 +334,45 @@ void wait_copies(size_t most) {
             if (race::on) race::copy_ends(c.to, c.pc);
             std::memset(c.to, 0, 16);
             std::memcpy(c.to, c.from, c.wanted);
+            self->copied = true;
+        }
+        all.erase(all.begin());
+    }
+}
+
+void fence_async() { self->copied = false; }
+
+void product_later(Place at, float *sum, size_t n, std::function<void(float *)> product) {
+    meet(at, 0xffffffffu, 0);
+    for (const Fiber &f : block->fibers)
+        if (f.copied) stop(at, ("reads shared memory after copies of " + name_of(f) + " that no fence_async put before it").c_str());
+    auto &sums = self->sums;
+    auto of = std::find_if(sums.begin(), sums.end(), [&](const Sum &s) { return s.at == sum; });
+    if (of == sums.end()) {
+        if (!self->products_fenced) stop(at, "adds to registers that were used since wgmma_fence");
+        sums.push_back({sum, {sum, sum + n}, 0});
+        of = sums.end() - 1;
+        std::memset(sum, poison, n * sizeof *sum);
+    }
+    of->products++;
+    self->products.back().push_back({sum, std::move(product)});
+}
+
+void fence_products() { self->products_fenced = true; }
+
+void commit_products() { self->products.emplace_back(); }
+
+void wait_products(Place at, size_t most) {
+    meet(at, 0xffffffffu, 0);
+    auto &all = self->products;
+    while (all.size() - 1 > most) {
+        for (const Product &p : all.front()) {
+            auto of = std::find_if(self->sums.begin(), self->sums.end(), [&](const Sum &s) { return s.at == p.sum; });
+            p.make(of->value.data());
+            if (--of->products) continue;
+            std::memcpy(of->at, of->value.data(), of->value.size() * sizeof(float));
+            self->sums.erase(of);
+            self->products_fenced = false;
         }
         all.erase(all.begin());
     }
@@ -328,11 +388,7 @@ void *shared(const void *key, size_t bytes) {
     return p;
 }
 
-void *dynamic_shared() {
-    void *p = block->dynamic.data();
-    size_t space = block->dynamic.size();
-    return std::align(16, space - 16, p, space);
-}
+void *dynamic_shared() { return block->dynamic.get(); }
 
 std::vector<Kernel> &kernels() {
     static std::vector<Kernel> all;
@@ -359,7 +415,9 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
     if (race::on) race::begin();
     for (unsigned at : order) {
         b.shared.clear();
-        b.dynamic.assign(shape.shared + 16, poison);
+        void *dynamic = nullptr; // of this size to the byte, so that AddressSanitizer knows its end
+        if (posix_memalign(&dynamic, dynamic_alignment, std::max<size_t>(shape.shared, 1))) throw Fault("no memory for the dynamic shared memory of kernel " + std::string(k.name));
+        b.dynamic.reset(std::memset(dynamic, poison, shape.shared));
         b.at_barrier = b.ended = 0;
         b.fibers.assign(threads, Fiber{});
         b.warps.assign((threads + 31) / 32, {});

@@ -197,6 +197,11 @@ CUresult CUDAAPI cuDeviceGet(CUdevice *d, int ordinal) {
     return CUDA_SUCCESS;
 }
 
+static int capability() { return int(setting("KINDRED_SIM_CAPABILITY", 90)); }
+// shared_most is how much shared memory a block can have: the programming guide's table of
+// capabilities.
+static unsigned shared_most() { return (capability() >= 90 ? 227u : capability() == 80 ? 163u : 99u) << 10; }
+
 CUresult CUDAAPI cuDeviceGetName(char *name, int n, CUdevice) {
     snprintf(name, size_t(n), "Kindred simulator (not a GPU)");
     return CUDA_SUCCESS;
@@ -208,12 +213,11 @@ CUresult CUDAAPI cuDeviceTotalMem(size_t *n, CUdevice) {
 }
 
 CUresult CUDAAPI cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice) {
-    const int capability = int(setting("KINDRED_SIM_CAPABILITY", 90));
     switch (a) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability / 10; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability % 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability() / 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability() % 10; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = 4; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *v = 99 << 10; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *v = int(shared_most()); break;
     default: return CUDA_ERROR_INVALID_VALUE;
     }
     return CUDA_SUCCESS;
@@ -411,7 +415,7 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
     auto *k = reinterpret_cast<kindred::Kernel *>(f);
     const uint64_t threads = uint64_t(bx) * by * bz;
     if (!gx || !gy || !gz || !threads || threads > 1024 || bz > 64 || gy > 65535 || gz > 65535 || gx > 0x7fffffff) return CUDA_ERROR_INVALID_VALUE;
-    if (shared > (99u << 10)) return CUDA_ERROR_INVALID_VALUE;
+    if (shared > shared_most()) return CUDA_ERROR_INVALID_VALUE;
     Context *c = context;
     if (c->until_launch > 0 && --c->until_launch == 0) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     std::vector<uint64_t> copy(size_t(k->parameters));

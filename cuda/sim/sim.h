@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 
 #include "race.h"
@@ -57,6 +58,14 @@ unsigned lane();
 void copy_later(void *to, const void *from, size_t wanted);
 void commit_copies();
 void wait_copies(size_t most);
+// Products that go on by themselves, by groups: each is made where its group is waited for and not
+// before, so its operands are what is there then; meanwhile sum, n floats, is rubbish. They want
+// fence_products after what the thread did with sum, and fence_async after each thread's copies.
+void product_later(Place at, float *sum, size_t n, std::function<void(float *)> product);
+void fence_products();
+void commit_products();
+void wait_products(Place at, size_t most);
+void fence_async();
 [[noreturn]] void stop(Place at, const char *why);
 
 template <class T> uint64_t pack(T x) {
@@ -185,6 +194,8 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
     if (f != f) return {0x7fff};
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
+inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; } // of NaN, 0
+inline int min(int a, int b) { return b < a ? b : a; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 // Two shorts of a by the lower, or upper, two bytes of b.
