@@ -31,19 +31,43 @@ template <class T> static __forceinline__ Operand operand_at(const T *first) {
     return {reinterpret_cast<const char *>(first)};
 }
 
-// operand_half is half k of row r: the address without exchange, of which bits 7 and 8
-// are then added to bits 4 and 5 without carry.
-template <class T> static __forceinline__ T operand_half(Operand o, unsigned r, unsigned k) {
-    uintptr_t at = reinterpret_cast<uintptr_t>(o.at) + r / 8 * 512 + r % 8 * 64 + 2 * k;
-    at ^= (at >> 7 & 3) << 4;
-    T x;
-    std::memcpy(&x, reinterpret_cast<const T *>(at), 2);
-    return x;
+// operand_row is the 16 halves of row r: of each 16 bytes' address, bits 7 and 8 are added to bits
+// 4 and 5 without carry.
+template <class T> KINDRED_ASYNC void operand_row(Operand o, unsigned r, float (&x)[16]) {
+    for (unsigned chunk = 0; chunk < 2; chunk++) {
+        uintptr_t at = reinterpret_cast<uintptr_t>(o.at) + r / 8 * 512 + r % 8 * 64 + 16 * chunk;
+        at ^= (at >> 7 & 3) << 4;
+        kindred::product_reads(reinterpret_cast<const void *>(at), 16);
+        T halves[8];
+        std::memcpy(halves, reinterpret_cast<const void *>(at), 16);
+        for (unsigned i = 0; i < 8; i++) {
+            if constexpr (std::is_same_v<T, __half>) x[8 * chunk + i] = __half2float(halves[i]);
+            else x[8 * chunk + i] = __bfloat162float(halves[i]);
+        }
+    }
 }
 
-template <class T> static __forceinline__ float operand_wide(T x) {
-    if constexpr (std::is_same_v<T, __half>) return __half2float(x);
-    else return __bfloat162float(x);
+struct GroupProduct {
+    Operand a, b;
+    unsigned thread; // of the group
+    bool adds;
+};
+
+// group_product is a thread's part of wgmma, n / 2 sums.
+template <int n, class T> KINDRED_ASYNC void group_product(const void *what, float *sum) {
+    const GroupProduct &p = *static_cast<const GroupProduct *>(what);
+    const unsigned first = p.thread / 32 * 16 + p.thread % 32 / 4, t = p.thread % 4;
+    float left[2][16], right[16];
+    for (unsigned i = 0; i < 2; i++) operand_row<T>(p.a, first + 8 * i, left[i]);
+    for (unsigned j = 0; j < n / 8; j++)
+        for (unsigned c = 0; c < 2; c++) {
+            operand_row<T>(p.b, 8 * j + 2 * t + c, right);
+            for (unsigned i = 0; i < 2; i++) {
+                float x = p.adds ? sum[4 * j + 2 * i + c] : 0;
+                for (unsigned k = 0; k < 16; k++) x += left[i][k] * right[k];
+                sum[4 * j + 2 * i + c] = x;
+            }
+        }
 }
 
 // wgmma sets D (64 x n) to A (64 x 16) times B (16 x n), and to the sum of that and D if it adds;
@@ -52,15 +76,8 @@ template <class T> static __forceinline__ float operand_wide(T x) {
 template <int n, class T> static __forceinline__ void wgmma(float (&d)[n / 8][4], Operand a, Operand b, bool adds, const T *) {
     static_assert(n % 8 == 0 && n <= 256);
     const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-    const unsigned first = thread % 128 / 32 * 16 + thread % 32 / 4, t = thread % 4;
-    kindred::product_later(KINDRED_PLACE("wgmma"), &d[0][0], n / 2, [=](float *sum) {
-        for (unsigned i = 0; i < n / 2; i++) {
-            const unsigned row = first + i % 4 / 2 * 8, col = i / 4 * 8 + 2 * t + i % 2;
-            float x = adds ? sum[i] : 0;
-            for (unsigned k = 0; k < 16; k++) x += operand_wide(operand_half<T>(a, row, k)) * operand_wide(operand_half<T>(b, col, k));
-            sum[i] = x;
-        }
-    });
+    const GroupProduct what{a, b, thread % 128, adds};
+    kindred::product_later(KINDRED_PLACE("wgmma"), group_product<n, T>, &what, sizeof what, &d[0][0], n / 2);
 }
 static __forceinline__ void wgmma_fence() { kindred::fence_products(); }
 static __forceinline__ void wgmma_commit() { kindred::commit_products(); }

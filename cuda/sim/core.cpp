@@ -111,7 +111,9 @@ struct Sum {
 
 struct Product {
     float *sum;
-    std::function<void(float *)> make;
+    MakeProduct make;
+    std::vector<unsigned char> what;
+    const void *pc; // who asked for it
 };
 
 struct Fiber : Thread {
@@ -125,6 +127,7 @@ struct Fiber : Thread {
     std::vector<std::vector<Copy>> copies{1}; // groups; the last is not committed
     std::vector<std::vector<Product>> products{1};
     std::vector<Sum> sums;
+    const void *product_pc = nullptr; // of the product that is being made
     bool products_fenced = false; // and nothing was done with a sum since
     bool copied = false;          // and no fence put it before what products read
 #if KINDRED_ASAN
@@ -342,7 +345,8 @@ void wait_copies(size_t most) {
 
 void fence_async() { self->copied = false; }
 
-void product_later(Place at, float *sum, size_t n, std::function<void(float *)> product) {
+void product_later(Place at, MakeProduct make, const void *what, size_t size, float *sum, size_t n) {
+    const void *pc = __builtin_return_address(0);
     meet(at, 0xffffffffu, 0);
     for (const Fiber &f : block->fibers)
         if (f.copied) stop(at, ("reads shared memory after copies of " + name_of(f) + " that no fence_async put before it").c_str());
@@ -355,7 +359,12 @@ void product_later(Place at, float *sum, size_t n, std::function<void(float *)> 
         std::memset(sum, poison, n * sizeof *sum);
     }
     of->products++;
-    self->products.back().push_back({sum, std::move(product)});
+    const auto *bytes = static_cast<const unsigned char *>(what);
+    self->products.back().push_back({sum, make, {bytes, bytes + size}, pc});
+}
+
+void product_reads(const void *p, size_t n) {
+    if (race::on) race::touch(race::Kind::read, p, n, self->product_pc);
 }
 
 void fence_products() { self->products_fenced = true; }
@@ -368,7 +377,8 @@ void wait_products(Place at, size_t most) {
     while (all.size() - 1 > most) {
         for (const Product &p : all.front()) {
             auto of = std::find_if(self->sums.begin(), self->sums.end(), [&](const Sum &s) { return s.at == p.sum; });
-            p.make(of->value.data());
+            self->product_pc = p.pc;
+            p.make(p.what.data(), of->value.data());
             if (--of->products) continue;
             std::memcpy(of->at, of->value.data(), of->value.size() * sizeof(float));
             self->sums.erase(of);

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "core.h"
 #include "fragments.cu"
@@ -12,6 +13,10 @@ KINDRED_REGISTER(fragment_bytes)
 KINDRED_REGISTER(fragment_bf16)
 KINDRED_REGISTER(fragment_turned)
 KINDRED_REGISTER(copies)
+KINDRED_REGISTER(group_product_64)
+KINDRED_REGISTER(group_product_128)
+KINDRED_REGISTER(group_product_192)
+KINDRED_REGISTER(group_product_bf16)
 
 // Kernels that do what a kernel must not.
 KERNEL(half_a_barrier)(int *out) {
@@ -78,6 +83,42 @@ KERNEL(odd_copy)(int *out) {
     SHARED(int, shared, 256);
     cp_async16(shared + 4 * threadIdx.x + (threadIdx.x == 5), out, false);
 }
+// Products of a warp group that something is missing of.
+template <class Without> static void group(int *out, Without without) {
+    DYNAMIC_SHARED(__half, shared);
+    cp_async16(shared + 8 * threadIdx.x, out, false);
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (without != 1) fence_async();
+    __syncthreads();
+    float sum[8][4];
+    if (without != 2) wgmma_fence();
+    wgmma<64>(sum, operand_at(shared), operand_at(shared), false, shared);
+    wgmma_commit();
+    if (without == 3) return;
+    out[0] = __float_as_int(sum[0][0]);
+    wgmma_wait<0>();
+    out[1] = __float_as_int(sum[0][0]);
+    if (without == 4) wgmma<64>(sum, operand_at(shared), operand_at(shared), true, shared);
+}
+KERNEL(no_fence_async)(int *out) { group(out, 1); }
+KERNEL(no_wgmma_fence)(int *out) { group(out, 2); }
+KERNEL(no_wgmma_wait)(int *out) { group(out, 3); }
+KERNEL(no_second_fence)(int *out) { group(out, 4); }
+KERNEL(sums_too_early)(int *out) { group(out, 0); }
+KERNEL(half_a_group)(int *out) { // of a warp
+    DYNAMIC_SHARED(__half, shared);
+    float sum[8][4];
+    wgmma_fence();
+    if (threadIdx.x < 16) wgmma<64>(sum, operand_at(shared), operand_at(shared), false, shared);
+    out[0] = 1;
+}
+KINDRED_REGISTER(no_fence_async)
+KINDRED_REGISTER(no_wgmma_fence)
+KINDRED_REGISTER(no_wgmma_wait)
+KINDRED_REGISTER(no_second_fence)
+KINDRED_REGISTER(sums_too_early)
+KINDRED_REGISTER(half_a_group)
 KINDRED_REGISTER(odd_row)
 KINDRED_REGISTER(odd_row_turned)
 KINDRED_REGISTER(odd_copy)
@@ -103,7 +144,7 @@ static std::string launch(const char *name, unsigned threads, void **params, uin
     for (auto &k : kindred::kernels())
         if (!strcmp(k.name, name)) {
             try {
-                kindred::run(k, {{1, 1, 1}, {threads, 1, 1}, 0}, params, seed);
+                kindred::run(k, {{1, 1, 1}, {threads, 1, 1}, 64 << 10}, params, seed);
                 return "";
             } catch (const kindred::Fault &e) { return e.what(); }
         }
@@ -246,6 +287,38 @@ static void bfloat16(uint64_t seed) {
     WANT(nan != nan, "NaN is %g", static_cast<double>(nan));
 }
 
+// groups pins wgmma for n columns: operands of codes, laid out by the manual's swizzle of 64 bytes
+// (of an address in bytes, bits 7 and 8 are added without carry to bits 4 and 5), and the sums by
+// the manual's figure of D.
+template <class T, class Code> static void groups(const char *kernel, int n, Code code, uint64_t seed) {
+    std::vector<T> left(64 * 32), right(static_cast<size_t>(n) * 32);
+    const auto A = [](int row, int k) { return (row * 7 + k * 3) % 11 - 5; };
+    const auto B = [](int k, int col) { return (k * 5 + col * 2) % 13 - 6; };
+    for (int row = 0; row < (n > 64 ? n : 64); row++)
+        for (int k = 0; k < 32; k++) {
+            const int byte = row * 64 + k * 2, bit7 = byte / 128 % 2, bit8 = byte / 256 % 2;
+            const size_t at = static_cast<size_t>(byte ^ bit7 * 16 ^ bit8 * 32) / 2;
+            if (row < 64) left[at] = code(A(row, k));
+            if (row < n) right[at] = code(B(k, row));
+        }
+    for (int adds = 0; adds < 2; adds++) {
+        std::vector<float> out(static_cast<size_t>(128 * n / 2));
+        const T *a = left.data(), *b = right.data();
+        float *d = out.data();
+        void *params[] = {&a, &b, &d, &adds};
+        const std::string fault = launch(kernel, 128, params, seed);
+        WANT(fault.empty(), "%s", fault.c_str());
+        for (int thread = 0; thread < 128; thread++)
+            for (int i = 0; i < n / 2; i++) { // d_i
+                const int row = 16 * (thread / 32) + thread % 32 / 4 + 8 * (i / 2 % 2), col = 8 * (i / 4) + 2 * (thread % 4) + i % 2;
+                int want = 0;
+                for (int k = adds ? 0 : 16; k < 32; k++) want += A(row, k) * B(k, col);
+                const float got = out[static_cast<size_t>(thread * n / 2 + i)];
+                WANT(got == static_cast<float>(want), "%s: thread %d, d%d is %g, want %d", kernel, thread, i, static_cast<double>(got), want);
+            }
+    }
+}
+
 static void bytes(uint64_t seed) {
     signed char A[16][32], B[32][8], left[32][16], right[32][8];
     for (int r = 0; r < 16; r++)
@@ -293,7 +366,7 @@ static void caught(const char *kernel, const char *says, uint64_t seed) {
     void *params[] = {&p};
     const std::string fault = launch(kernel, 32, params, seed);
     WANT(fault.find(says) != std::string::npos, "%s: \"%s\", want \"%s\"", kernel, fault.c_str(), says);
-    WANT(fault.find("block (0, 0, 0), thread (") != std::string::npos && (fault.find("fragments.cpp:") != std::string::npos || fault.find("ptx.cuh:") != std::string::npos), "%s", fault.c_str());
+    WANT(fault.find("block (0, 0, 0), thread (") != std::string::npos && (fault.find("fragments.cpp:") != std::string::npos || fault.find("ptx.cuh:") != std::string::npos || fault.find("wgmma.cuh:") != std::string::npos || fault.find("under way") != std::string::npos), "%s", fault.c_str());
 }
 
 int main() {
@@ -303,6 +376,15 @@ int main() {
         bfloat16(seed);
         turned(seed);
         copied(seed);
+        groups<__half>("group_product_64", 64, code, seed);
+        groups<__half>("group_product_128", 128, code, seed);
+        groups<__half>("group_product_192", 192, code, seed);
+        groups<__nv_bfloat16>("group_product_bf16", 64, [](int i) { return __float2bfloat16_rn(static_cast<float>(i)); }, seed);
+        caught("no_fence_async", "that no fence_async put before it", seed);
+        caught("no_wgmma_fence", "used since wgmma_fence", seed);
+        caught("no_second_fence", "used since wgmma_fence", seed);
+        caught("no_wgmma_wait", "ends while its products are under way", seed);
+        caught("half_a_group", "waits for ever at wgmma", seed);
         caught("odd_row", "ldmatrix_x4 at", seed);
         caught("odd_row_turned", "ldmatrix_x4_trans at", seed);
         caught("odd_copy", "cp_async16 at", seed);
@@ -318,6 +400,8 @@ int main() {
         int bad = 0;
         for (int i = 0; i < 48; i++) bad += out[i];
         WANT(fault.empty() && bad == 0, "collectives: %d, %s", bad, fault.c_str());
+        launch("sums_too_early", 32, params, seed);
+        WANT(out[0] == -1 && out[1] == 0, "sums are %x before they are waited for and %x then", static_cast<unsigned>(out[0]), static_cast<unsigned>(out[1]));
         launch("unwritten", 32, params, seed);
         WANT(out[0] == -1 && out[31] == -1, "shared memory that nobody wrote is %d", out[0]);
         int in[128];

@@ -1,9 +1,9 @@
 // Pins the fragments of ptx.cuh: operands are filled with codes of their place, and what
 // each lane gets is compared with the formulas of the PTX manual ("Matrix Fragments for
-// mma.m16n8k16 with floating point type", "for mma.m16n8k32", "ldmatrix"), which are written here in the
+// mma.m16n8k16 with floating point type", "for mma.m16n8k32", "ldmatrix", "wgmma.mma_async.m64nNk16"), which are written here in the
 // manual's own form, element by element, and not as the twins or the kernels have them.
 // fragments.cpp runs it; it is no part of the product.
-#include "../kernels/ptx.cuh"
+#include "../kernels/wgmma.cuh"
 
 // fragment: loads [16, 16] halves by ldmatrix as the left operand is loaded, writes each
 // lane's registers [32, 4] to loaded; multiplies a lane's halves left [32, 8] and right
@@ -77,3 +77,27 @@ KERNEL(copies)(const int4 *in, int4 *out) {
     cp_async_wait<0>();
     for (int i = 0; i < 4; i++) out[128 + 32 * i + lane] = shared[32 * i + lane];
 }
+
+// group_product: a group of 128 threads copies operands left [64, 32] and right [n, 32], which lie as
+// they have to in shared memory, there, multiplies both halves of K, the second onto the first if
+// adds, and writes each thread's sums to out [128, n / 2].
+template <int n, class T> static __device__ void group_product_of(const T *left, const T *right, float *out, bool adds) {
+    DYNAMIC_SHARED(T, shared);
+    for (int i = threadIdx.x; i < (64 + n) * 4; i += 128) cp_async16(shared + 8 * i, i < 256 ? left + 8 * i : right + 8 * (i - 256), true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_async();
+    __syncthreads();
+    float sum[n / 8][4];
+    wgmma_fence();
+    wgmma<n>(sum, operand_at(shared), operand_at(shared + 64 * 32), false, left);
+    wgmma<n>(sum, operand_at(shared + 16), operand_at(shared + 64 * 32 + 16), adds, left);
+    wgmma_commit();
+    wgmma_wait<0>();
+    for (int j = 0; j < n / 8; j++)
+        for (int i = 0; i < 4; i++) out[threadIdx.x * (n / 2) + 4 * j + i] = sum[j][i];
+}
+KERNEL(group_product_64)(const __half *left, const __half *right, float *out, int adds) { group_product_of<64>(left, right, out, adds != 0); }
+KERNEL(group_product_128)(const __half *left, const __half *right, float *out, int adds) { group_product_of<128>(left, right, out, adds != 0); }
+KERNEL(group_product_192)(const __half *left, const __half *right, float *out, int adds) { group_product_of<192>(left, right, out, adds != 0); }
+KERNEL(group_product_bf16)(const __nv_bfloat16 *left, const __nv_bfloat16 *right, float *out, int adds) { group_product_of<64>(left, right, out, adds != 0); }

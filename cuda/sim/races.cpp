@@ -5,7 +5,7 @@
 #include <cstring>
 #include <string>
 
-#include "../kernels/ptx.cuh"
+#include "../kernels/wgmma.cuh"
 #include "core.h"
 
 // Each kernel takes in [256] and out [256] ints. The lines of a race are marked.
@@ -192,6 +192,51 @@ KERNEL(fragment_without_barrier)(const int *in, int *out) {
     ldmatrix_x4(r, shared + threadIdx.x % 32 * 8); // race
     out[threadIdx.x] = static_cast<int>(r[0] + r[3]);
 }
+// Of two warps of a group, which the simulator does not ask to be four.
+KERNEL(product_without_barrier)(const int *in, int *out) {
+    DYNAMIC_SHARED(__half, shared);
+    float sum[8][4];
+    for (int i = threadIdx.x; i < 256; i += 64) cp_async16(shared + 8 * i, in, true); // race
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_async();
+    wgmma_fence();
+    wgmma<64>(sum, operand_at(shared), operand_at(shared), false, shared); // race
+    wgmma_commit();
+    wgmma_wait<0>();
+    out[threadIdx.x] = __float_as_int(sum[0][0]);
+}
+KERNEL(copy_over_what_is_multiplied)(const int *in, int *out) { // this thread's product has ended, others' not
+    DYNAMIC_SHARED(__half, shared);
+    float sum[8][4];
+    for (int i = threadIdx.x; i < 256; i += 64) cp_async16(shared + 8 * i, in, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_async();
+    __syncthreads();
+    wgmma_fence();
+    wgmma<64>(sum, operand_at(shared), operand_at(shared), false, shared); // race
+    wgmma_commit();
+    wgmma_wait<0>();
+    cp_async16(shared + 8 * threadIdx.x, in, true); // race
+    out[threadIdx.x] = __float_as_int(sum[0][0]);
+}
+KERNEL(product_behind_the_barrier)(const int *in, int *out) { // is waited for
+    DYNAMIC_SHARED(__half, shared);
+    float sum[8][4];
+    for (int i = threadIdx.x; i < 256; i += 64) cp_async16(shared + 8 * i, in, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_async();
+    __syncthreads();
+    wgmma_fence();
+    wgmma<64>(sum, operand_at(shared), operand_at(shared), false, shared); // race
+    wgmma_commit();
+    __syncthreads();
+    shared[threadIdx.x] = __float2half_rn(1.0f); // race
+    wgmma_wait<0>();
+    out[threadIdx.x] = __float_as_int(sum[0][0]);
+}
 KERNEL(blocks_write_one)(const int *in, int *out) { out[threadIdx.x] = in[blockIdx.x]; } // race
 KERNEL(threads_write_one)(const int *in, int *out) { out[(threadIdx.x / 2 + 37 * blockIdx.x) & 255] = in[0]; } // race
 KERNEL(blocks_read_one)(const int *in, int *out) { // what another block adds to
@@ -233,6 +278,26 @@ KERNEL(well_done)(const int *in, int *out) {
     sum += out[64 * blockIdx.x + (threadIdx.x ^ 1)];
     __syncthreads();
     out[64 * blockIdx.x + threadIdx.x] = sum;
+}
+
+KERNEL(well_done_products)(const int *in, int *out) { // one may be under way while the next is asked for
+    DYNAMIC_SHARED(__half, shared);
+    float sum[8][4];
+    for (int s = 0; s < 4; s++) {
+        for (int i = threadIdx.x; i < 256; i += 64) cp_async16(shared + 2048 * (s % 3) + 8 * i, in, true);
+        cp_async_commit();
+        cp_async_wait<0>();
+        fence_async();
+        wgmma_wait<1>();
+        __syncthreads();
+        wgmma_fence();
+        wgmma<64>(sum, operand_at(shared + 2048 * (s % 3)), operand_at(shared + 2048 * (s % 3)), s > 0, shared);
+        wgmma_commit();
+    }
+    wgmma_wait<0>();
+    __syncthreads();
+    shared[threadIdx.x] = __float2half_rn(sum[0][0]);
+    out[64 * blockIdx.x + threadIdx.x] = __float_as_int(sum[0][0]);
 }
 
 KERNEL(well_done_at_two_times)(const int *in, int *out) {
@@ -279,12 +344,16 @@ KERNEL(well_done_at_two_times)(const int *in, int *out) {
     X(two_copies, 1, "of 1024 of a shared array")                                               \
     X(read_after_atomics, 1, "by an atomic at")                                                 \
     X(fragment_without_barrier, 1, "of 1024 of a shared array")                                 \
+    X(product_without_barrier, 1, "the dynamic shared memory")                                  \
+    X(copy_over_what_is_multiplied, 1, "the dynamic shared memory")                             \
+    X(product_behind_the_barrier, 1, "the dynamic shared memory")                               \
     X(blocks_write_one, 3, "is written at races.cpp")                                           \
     X(threads_write_one, 1, "the device's memory")                                              \
     X(blocks_read_one, 3, "block (")
 #define REGISTER(name, blocks, says) KINDRED_REGISTER(name)
 KERNELS(REGISTER)
 KINDRED_REGISTER(well_done)
+KINDRED_REGISTER(well_done_products)
 KINDRED_REGISTER(well_done_at_two_times)
 
 static int failures;
@@ -302,7 +371,7 @@ static std::string launch(const char *name, unsigned blocks, uint64_t seed) {
     for (auto &k : kindred::kernels())
         if (!strcmp(k.name, name)) {
             try {
-                kindred::run(k, {{blocks, 1, 1}, {64, 1, 1}, 0}, params, seed);
+                kindred::run(k, {{blocks, 1, 1}, {64, 1, 1}, 16 << 10}, params, seed);
                 return "";
             } catch (const kindred::Fault &e) { return e.what(); }
         }
@@ -346,7 +415,7 @@ static void caught(const char *kernel, unsigned blocks, const char *says) {
 int main() {
 #define CAUGHT(name, blocks, says) caught(#name, blocks, says);
     KERNELS(CAUGHT)
-    for (const char *kernel : {"well_done", "well_done_at_two_times"})
+    for (const char *kernel : {"well_done", "well_done_products", "well_done_at_two_times"})
         for (uint64_t seed = 1; seed <= 20; seed++) {
             const std::string fault = launch(kernel, kernel[9] ? 1 : 3, seed);
             if (!fault.empty()) fail(kernel, seed, "has no race", fault);

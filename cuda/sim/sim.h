@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <type_traits>
 
 #include "race.h"
@@ -16,7 +15,10 @@
 #define __host__
 #ifdef KINDRED_RACE // what is said of a line goes on to the kernel's
 #define __forceinline__ inline __attribute__((always_inline))
+// What is made later says itself what it reads, as of the line where it was asked for.
+#define KINDRED_ASYNC static __attribute__((noinline, no_sanitize("thread")))
 #else
+#define KINDRED_ASYNC static
 #define __forceinline__ inline
 #endif
 #define __restrict__ __restrict
@@ -58,10 +60,13 @@ unsigned lane();
 void copy_later(void *to, const void *from, size_t wanted);
 void commit_copies();
 void wait_copies(size_t most);
-// Products that go on by themselves, by groups: each is made where its group is waited for and not
-// before, so its operands are what is there then; meanwhile sum, n floats, is rubbish. They want
-// fence_products after what the thread did with sum, and fence_async after each thread's copies.
-void product_later(Place at, float *sum, size_t n, std::function<void(float *)> product);
+// Products that go on by themselves, by groups: make(what, sum) is called where the group is waited
+// for and not before, so its operands are what is there then; it says what it reads by
+// product_reads. Meanwhile sum, n floats, is rubbish. They want fence_products after what the thread
+// did with sum, and fence_async after the copies of each thread.
+using MakeProduct = void (*)(const void *what, float *sum);
+void product_later(Place at, MakeProduct make, const void *what, size_t size, float *sum, size_t n);
+void product_reads(const void *p, size_t n);
 void fence_products();
 void commit_products();
 void wait_products(Place at, size_t most);
