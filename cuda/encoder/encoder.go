@@ -21,7 +21,7 @@ const (
 const (
 	// budget is how many tokens a batch has, or one text more: enough for every
 	// processor of a large device.
-	budget = 16384
+	budget = 32768
 	// textsMost is the third dimension of a grid.
 	textsMost = 65535
 )

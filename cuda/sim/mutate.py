@@ -42,14 +42,21 @@ RULES = [
     (r"u >= floor", "u > floor", "ties are lost"),
     (r"__dp2a_hi\(low\.y", "__dp2a_lo(low.y", "the wrong half of a word"),
     (r"__dadd_rn\(x, bias\)", "x", "no bias"),
-    (r"row >= m\)", "row > m)", "a row too many"),
-    (r"at < k\b", "at <= k", "an element of K too many"),
+    (r"row \+ r < p\.m", "row + r <= p.m", "a row too many"),
+    (r"\b(at|8 \* chunk) < p\.k\b", r"\1 <= p.k", "an element of K too many"),
+    (r"p\.([mn]) - 1\)", r"p.\1)", "a row too many is read"),
+    (r"group \* 64", "0 * 64", "the rows of the first warp group for all"),
+    (r"s > 0 \|\| kk > 0", "kk > 0", "the last slice for the sum of all"),
+    (r"fence_async\(\);", "", "products of what was not put before them"),
+    (r"wgmma_fence\(\);", "", "sums that are not there yet"),
+    (r"wgmma_wait<0>", "wgmma_wait<1>", "sums that are not there yet"),
     (r"lane % 4 \* 2", "lane % 4", "another column of the fragment"),
     (r"8 \* half \+ lane / 4", "8 * half + lane % 4", "another row of the fragment"),
     (r"lane / 16 \* 8 \+ lane % 8", "lane / 8 % 2 * 8 + lane % 8", "fragments exchanged"),
     (r"kk / 8 \+ lane / 16\)", "kk / 8)", "half of the fragment twice"),
     (r"token >= tokens\)", "token > tokens)", "a token too many"),
-    (r"8 \* j >= n\)", "8 * j > n)", "columns too many"),
+    (r"col \+ 8 \* c < p\.n", "col + 8 * c <= p.n", "columns too many"),
+    (r"at < p\.n \?", "at <= p.n ?", "a bias too many"),
     (r"i % 2 < tokens \?", "i % 2 <= tokens ?", "a key too many"),
     (r"from < tokens; from", "from + keys < tokens; from", "the last keys are forgotten"),
     (r"load\(value, from, 2\)", "load(value, from, 1)", "keys for values"),
@@ -79,6 +86,8 @@ RACES = [
     (r"__syncthreads\(\);", "", "a barrier is missing"),
     (r"__syncwarp\(\);", "", "lanes that do not wait for each other"),
     (r"stages - 2>", "stages - 1>", "a copy is not waited for"),
+    (r"ahead - 1>", "ahead>", "a copy is not waited for"),
+    (r"wgmma_wait<1>", "wgmma_wait<2>", "a slice is asked for over what is still multiplied"),
     (r"__syncthreads\(\);([^\n]*\n\s+(?:if \([^\n]*\) )?(?:load|fetch)\([^\n]*\);)", r"\1 __syncthreads();", "a slice is asked for over what is still read"),
     (r"atomicAdd\(&(\w+\[.*\]), (.*)\);", r"\1 += \2;", "a sum without an atomic"),
     (r"atomicAdd\(moved, 1u\)", "*moved += 1u", "a sum without an atomic"),
@@ -90,7 +99,7 @@ RACES = [
     (r"if \(part == 0 && row < n\) scores", "if (row < n) scores", "lanes of a row write one place"),
 ]
 
-# Of ptx.cuh's twins, which the simulator runs.
+# Of the twins in ptx.cuh and wgmma.cuh, which the simulator runs.
 WRAPPERS = [
     (r"rows\[8 \* i \+ kindred::lane\(\) / 4\]", "rows[8 * i + kindred::lane() % 8]", "another row of a matrix"),
     (r"rows\[8 \* i \+ kindred::lane\(\) / 4\]", "rows[8 * (i ^ 3) + kindred::lane() / 4]", "matrices exchanged"),
@@ -118,6 +127,17 @@ WRAPPERS = [
     (r"\{ kindred::commit_copies\(\); \}", "{}", "a group that does not end"),
     (r"kindred::wait_copies\(n\)", "kindred::wait_copies(n + 1)", "a group too many under way"),
     (r"kindred::wait_copies\(n\)", "kindred::wait_copies(0)", "a wait for all groups"),
+    (r"r / 8 \* 512", "r / 8 * 256", "eight rows over others"),
+    (r"at >> 7 & 3", "at >> 6 & 3", "other chunks of an operand exchanged"),
+    (r"at >> 7 & 3\) << 4", "at >> 7 & 3) << 5", "chunks exchanged with those of other rows"),
+    (r"p\.thread / 32 \* 16", "p.thread / 64 * 16", "the rows of another warp"),
+    (r"first \+ 8 \* i\b", "first + i", "another row of the left operand"),
+    (r"8 \* j \+ 2 \* t \+ c", "8 * j + t + 4 * c", "another column of a result"),
+    (r"p\.adds \?", "!p.adds ?", "what was there is not added to"),
+    (r"\{ kindred::fence_products\(\); \}", "{}", "no fence of registers"),
+    (r"\{ kindred::commit_products\(\); \}", "{}", "a group of products that does not end"),
+    (r"\{ kindred::fence_async\(\); \}", "{}", "no fence of shared memory"),
+    (r'"wgmma_wait"\), most\)', '"wgmma_wait"), most + 1)', "a group of products too many under way"),
 ]
 
 # Of the host's code: the file, what is looked for, what stands there instead, why, and the tests
@@ -144,6 +164,7 @@ EQUIVALENT = {
 # long; else the package of its name, and all.
 RUN = {
     "encoder.cu": ("encoder", "^TestEncode$"),
+    "gemm.cu": ("encoder", "^TestProducts$"),
     "score.cu": ("scan", "^TestPlan$"),
     "many.cu": ("scan", "^(TestManyCodes|TestPlan)$"),
     "rows.cuh": ("scan", "^Test(Best|Plan|Extremes)$"),
@@ -256,9 +277,10 @@ def main():
             if alone:
                 todo.append((source, line, "without the race detector: " + why, lambda s=source, t=t: computes(s, t)))
     if not alone:
-        source = CUDA / "kernels" / "ptx.cuh"
-        twins, device = source.read_text().split("\n#else\n")
-        todo += [(source, line, why, lambda s=source, t=t: wraps(s, t + "\n#else\n" + device)) for line, why, t in mutations(twins, WRAPPERS)]
+        for name in ("ptx.cuh", "wgmma.cuh"):
+            source = CUDA / "kernels" / name
+            twins, *device = re.split(r"(\n#el(?:se|if .*)\n)", source.read_text(), maxsplit=1)
+            todo += [(source, line, why, lambda s=source, t=t + "".join(device): wraps(s, t)) for line, why, t in mutations(twins, WRAPPERS)]
         for name, there, instead, why, tests in HOST:
             source = CUDA / name
             text = source.read_text()
