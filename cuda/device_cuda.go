@@ -139,7 +139,8 @@ type driver struct {
 	events  [events]cu.Event
 	modules []cu.Module
 	kernels map[string]cu.Function
-	most    int // bytes of dynamic shared memory
+	most    int            // bytes of dynamic shared memory
+	granted map[string]int // of them, to each kernel that asked for many
 }
 
 func open(ordinal int) (backend, Info, error) {
@@ -158,7 +159,7 @@ func open(ordinal int) (backend, Info, error) {
 	if err != nil {
 		return nil, info, callError(ordinal, "cuDeviceGet", err)
 	}
-	d := &driver{ordinal: ordinal, kernels: map[string]cu.Function{}, most: info.SharedPerBlock}
+	d := &driver{ordinal: ordinal, kernels: map[string]cu.Function{}, most: info.SharedPerBlock, granted: map[string]int{}}
 	// A blocking wait leaves the processor to others.
 	if d.ctx, err = dev.MakeContext(cu.SchedBlockingSync); err != nil {
 		return nil, info, callError(ordinal, "cuCtxCreate", err)
@@ -319,13 +320,14 @@ func (d *driver) launch(kernel string, l Launch, args []uint64) error {
 	if err != nil {
 		return err
 	}
-	if l.Shared > 48<<10 {
+	if l.Shared > max(48<<10, d.granted[kernel]) {
 		if l.Shared > d.most {
 			return fmt.Errorf("%w: %s wants %d bytes of shared memory a block, and the device has %d", ErrLaunch, kernel, l.Shared, d.most)
 		}
 		if err := d.code("cuFuncSetAttribute", C.cuFuncSetAttribute(handle(f), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(l.Shared))); err != nil {
 			return err
 		}
+		d.granted[kernel] = l.Shared
 	}
 	params := make([]unsafe.Pointer, len(args))
 	for i := range args {
