@@ -73,7 +73,7 @@ bench-render: ## render docs/performance.md and docs/img from bench/results
 	$(GO) run ./bench/render
 
 # What the targets below run in.
-CUDA_ENV := eval "$$(cuda/toolchain/setup.sh)"
+CUDA_ENV := set=$$(cuda/toolchain/setup.sh) && eval "$$set"
 
 kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME
 	$(CUDA_ENV) && $(PYTHON) cuda/toolchain/kernels.py --home "$$KINDRED_CUDA_HOME"

@@ -6,9 +6,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 GO=${GO:-go}
-eval "$(cuda/toolchain/setup.sh)"
+set=$(cuda/toolchain/setup.sh)
+eval "$set"
 build=$PWD/cuda/build
 step() { printf '\n--- %s\n' "$*"; }
+
+step "the toolchain: what is no CUDA of 12 or 13 is refused, with one reason and nothing after it"
+strange=$(mktemp -d)
+mkdir "$strange/include"
+for version in none 11080; do
+  [ $version = none ] || echo "#define CUDA_VERSION $version" >"$strange/include/cuda.h"
+  if said=$(CUDA_HOME=$strange make -s kernels 2>&1); then echo "a CUDA of version $version is taken"; exit 1; fi
+  [ "$(grep -vc '^make' <<<"$said")" = 1 ] || { echo "more than one reason: $said"; exit 1; }
+  grep "CUDA_HOME=$strange" <<<"$said"
+done
+rm -r "$strange"
 
 step "vet"
 $GO vet -tags cuda ./cuda/... ./cmd/... ./bench/cuda
