@@ -75,8 +75,9 @@ bench-render: ## render docs/performance.md and docs/img from bench/results
 # What the targets below run in.
 CUDA_ENV := set=$$(cuda/toolchain/setup.sh) && eval "$$set"
 
-kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME
+kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME, and write what it says of them
 	$(CUDA_ENV) && $(PYTHON) cuda/toolchain/kernels.py --home "$$KINDRED_CUDA_HOME"
+	$(GO) run ./bench/kernels
 
 build-cuda: kernels ## build bin/kindred-cuda, which uses a CUDA device where there is one
 	$(CUDA_ENV) && $(GO) build -tags cuda -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred-cuda ./cmd/kindred
