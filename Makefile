@@ -73,10 +73,11 @@ bench-render: ## render docs/performance.md and docs/img from bench/results
 	$(GO) run ./bench/render
 
 # What the targets below run in.
-CUDA_ENV := eval "$$(cuda/toolchain/setup.sh)"
+CUDA_ENV := set=$$(cuda/toolchain/setup.sh) && eval "$$set"
 
-kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME
+kernels: ## compile the CUDA kernels, with NVIDIA's compiler installed by package or CUDA_HOME, and write what it says of them
 	$(CUDA_ENV) && $(PYTHON) cuda/toolchain/kernels.py --home "$$KINDRED_CUDA_HOME"
+	$(GO) run ./bench/kernels
 
 build-cuda: kernels ## build bin/kindred-cuda, which uses a CUDA device where there is one
 	$(CUDA_ENV) && $(GO) build -tags cuda -trimpath -ldflags '$(LDFLAGS)' -o bin/kindred-cuda ./cmd/kindred

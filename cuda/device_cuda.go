@@ -8,8 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -60,6 +61,9 @@ func callError(device int, call string, err error) error {
 	return &CallError{Device: device, Call: call, Code: code, Name: name(code), kind: kindOf(code)}
 }
 
+// version writes the driver's number of a version.
+func version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
+
 func probe() Status {
 	s := Status{Built: true}
 	if C.kindred_cuda_opened() == 0 {
@@ -67,10 +71,15 @@ func probe() Status {
 		return s
 	}
 	if v := cu.Version(); v > 0 {
-		s.Driver = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+		s.Driver = version(v)
 	}
 	if code := int(C.kindred_cuda_init_code()); code != 0 {
 		s.Problem = fmt.Sprintf("the driver does not start: %s (%d)", name(code), code)
+		return s
+	}
+	if v := cu.Version(); v > 0 && v/1000 < C.CUDA_VERSION/1000 {
+		s.Problem = fmt.Sprintf("the driver is too old: it is of CUDA %s, and this program, built with CUDA %s, needs one of %d.0 or later: update the driver, or build with CUDA_HOME=folder of a CUDA that the driver knows",
+			s.Driver, version(C.CUDA_VERSION), C.CUDA_VERSION/1000)
 		return s
 	}
 	n, err := cu.NumDevices()
@@ -145,13 +154,14 @@ type driver struct {
 
 func open(ordinal int) (backend, Info, error) {
 	s := probe()
-	if ordinal < 0 || ordinal >= len(s.Devices) {
+	at := slices.IndexFunc(s.Devices, func(i Info) bool { return i.Ordinal == ordinal })
+	if at < 0 {
 		if s.Problem == "" {
 			s.Problem = fmt.Sprintf("there are %d", len(s.Devices))
 		}
 		return nil, Info{}, fmt.Errorf("%w %d: %s", ErrNoDevice, ordinal, s.Problem)
 	}
-	info := s.Devices[ordinal]
+	info := s.Devices[at]
 	if info.Major < 8 {
 		return nil, info, fmt.Errorf("CUDA device %d (%s) has compute capability %d.%d, and the kernels need 8.0: %w", ordinal, info.Name, info.Major, info.Minor, ErrNoDevice)
 	}
@@ -190,16 +200,16 @@ func built() []byte {
 
 // loadAll loads every image.
 func loadAll(b backend) error {
-	files, err := fs.Glob(images, "build/kernels/*.fatbin")
+	folder, err := fs.Sub(images, "build/kernels")
 	if err != nil {
 		return err
 	}
-	for _, file := range files {
-		raw, err := images.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if err := b.load(strings.TrimSuffix(path.Base(file), ".fatbin"), raw); err != nil {
+	all, err := readImages(folder, manifest)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if err := b.load(name, all[name]); err != nil {
 			return err
 		}
 	}
@@ -290,7 +300,11 @@ func (d *driver) load(name string, image []byte) error {
 	}
 	m, err := cu.LoadData(string(image))
 	if err != nil {
-		return fmt.Errorf("kernels of %s: %w", name, d.err("cuModuleLoadData", err))
+		err = fmt.Errorf("kernels of %s: %w", name, d.err("cuModuleLoadData", err))
+		if v := cu.Version(); v < C.CUDA_VERSION {
+			err = fmt.Errorf("%w (the driver is of CUDA %s, this program of %s: a later driver may load them)", err, version(v), version(C.CUDA_VERSION))
+		}
+		return err
 	}
 	d.modules = append(d.modules, m)
 	return nil

@@ -7,9 +7,38 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
+
+// TestLadder: each source opens with a comment that names all of its kernels; those of a
+// family, whose names differ by what stands at their end, may share a line.
+func TestLadder(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("kernels", "*.cu"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v: %v", files, err)
+	}
+	kernel, variant := regexp.MustCompile(`(?m)^KERNEL(?:_BOUNDS)?\((\w+)`), regexp.MustCompile(`(_\d+)?(_bf16)?$`)
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, _, _ := strings.Cut(string(raw), "\n\n")
+		found := kernel.FindAllStringSubmatch(string(raw), -1)
+		if len(found) == 0 || !strings.HasPrefix(head, "//") || !strings.Contains(head, "// The ladder") {
+			t.Errorf("%s has no kernel, or no ladder at its head", file)
+		}
+		for _, m := range found {
+			family := variant.ReplaceAllString(m[1], "")
+			if !regexp.MustCompile(`(?i)\b` + family + `(_\d+)*\b`).MatchString(head) {
+				t.Errorf("%s: the ladder at its head does not name %s", file, m[1])
+			}
+		}
+	}
+}
 
 // TestManifest: the committed manifest is of the committed sources, and what the
 // compiler said of them is bearable.

@@ -49,7 +49,7 @@ type onDevice struct {
 // newOnDevice puts a model on its device.
 func newOnDevice(d Device, cfg config, pool pooling, p Precision, t *weights.Tensors) (*onDevice, error) {
 	if d == nil {
-		return nil, fmt.Errorf("%w: precision %s is of CUDA devices: give --device cuda to a binary that `make build-cuda` built, or choose fp32, int16 or int8", ErrUnsupported, p)
+		return nil, fmt.Errorf("%w: precision %s is of CUDA devices, and none is in use here (`kindred doctor` says why): choose fp32, int16 or int8, or give --device cuda to a binary that `make build-cuda` built", ErrUnsupported, p)
 	}
 	o := &onDevice{device: d, tensors: t, cfg: encoder.Config{
 		Dim: cfg.Dim, Inner: cfg.Inner, Layers: cfg.Layers, Heads: cfg.Heads,

@@ -81,7 +81,7 @@ func (c *Config) settings() []setting {
 		{name: "milvus-index", help: "vector index of new collections in --milvus: FLAT (default), IVF_FLAT, IVF_SQ8, HNSW, DISKANN, GPU_..., with parameters as in hnsw:M=16,efConstruction=200,ef=96", text: &c.MilvusIndex},
 		{name: "milvus-search", def: "auto", help: "where search and similar run: mirror (in memory, exact), index (in Milvus), auto (in Milvus where --milvus-index names an index that may miss some)", text: &c.MilvusSearch},
 		{name: "milvus-shards", help: "shards of new collections in --milvus, over which writes spread (default 1)", text: &c.MilvusShards},
-		{name: "device", def: "auto", help: "where populations are scored: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
+		{name: "device", def: "auto", help: "where populations are scored, and models with --precision fp16 or bf16 computed: auto (the CUDA devices where this binary and machine have some), cpu, cuda, or cuda:0,1 for some of them", text: &c.Device},
 		{name: "threads", help: "cores to use (default all)", text: &c.Threads},
 		{name: "memory", help: "memory that the process may take, such as 512MB or 2GiB (default any)", text: &c.Memory},
 		{name: "precision", help: "arithmetic of models: fp32, int16, int8, or fp16 or bf16 on a CUDA device (default int16)", text: &c.Precision},

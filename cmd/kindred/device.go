@@ -81,8 +81,11 @@ func (a *app) findDevice() (*device, error) {
 		return nil, nil // doctor says why
 	}
 	if numbers == nil {
-		for i := range max(1, len(status.Devices)) { // without any, the first says why
-			numbers = append(numbers, i)
+		for _, d := range status.Devices {
+			numbers = append(numbers, d.Ordinal)
+		}
+		if len(numbers) == 0 {
+			numbers = []int{0} // its error says why
 		}
 	}
 	d := &device{say: a.say, populations: map[*sharded]struct{}{}}
@@ -249,11 +252,33 @@ func (d *device) Close() error {
 	return errors.Join(all...)
 }
 
-// examineDevice says which devices there are, or why there are none.
+// foundCUDA is what doctor found of CUDA, in JSON.
+type foundCUDA struct {
+	Built         bool          `json:"built"`
+	Driver        string        `json:"driver,omitempty"` // version of CUDA
+	Architectures []string      `json:"architectures,omitempty"`
+	Problem       string        `json:"problem,omitempty"` // why there are no devices
+	Devices       []foundDevice `json:"devices"`
+}
+
+type foundDevice struct {
+	Ordinal    int    `json:"ordinal"`
+	Name       string `json:"name"`
+	Capability string `json:"capability"`
+	Processors int    `json:"processors"`
+	Memory     int64  `json:"memory"` // bytes
+	Simulated  bool   `json:"simulated,omitempty"`
+	Problem    string `json:"problem,omitempty"` // why it cannot be used
+}
+
+// examineDevice says which devices there are, or why there are none. Each is opened, its
+// kernels loaded, and closed again: nothing else says whether it can be used.
 func (a *app) examineDevice() []finding {
 	status := cuda.Probe()
-	f := finding{What: "CUDA", Found: "not built in: `make build-cuda` builds with it"}
+	found := &foundCUDA{Built: status.Built, Driver: status.Driver, Problem: status.Problem, Devices: []foundDevice{}}
+	f := finding{What: "CUDA", Found: "not built in: `make build-cuda` builds with it", CUDA: found}
 	if status.Built {
+		found.Architectures = cuda.Architectures()
 		f.Found = "built in; "
 		if status.Driver != "" {
 			f.Found += "driver of CUDA " + status.Driver + "; "
@@ -261,21 +286,39 @@ func (a *app) examineDevice() []finding {
 		if len(status.Devices) == 0 {
 			f.Found += status.Problem
 		} else {
-			f.Found += fmt.Sprintf("%d devices; kernels for %s", len(status.Devices), strings.Join(cuda.Architectures(), ", "))
+			f.Found += fmt.Sprintf("devices: %d", len(status.Devices))
 		}
+		f.Found += "; kernels for " + strings.Join(found.Architectures, ", ")
 	}
 	numbers, asked, _ := deviceNumbers(a.cfg.Device)
 	f.Wrong = asked && len(status.Devices) == 0
 	for _, n := range numbers {
-		if n >= len(status.Devices) {
+		if !slices.ContainsFunc(status.Devices, func(d cuda.Info) bool { return d.Ordinal == n }) {
 			f.Wrong = true
 			f.Found += fmt.Sprintf("; --device %s names device %d, which there is not", a.cfg.Device, n)
 		}
 	}
 	list := []finding{f}
 	for _, d := range status.Devices {
-		list = append(list, finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),
-			Found: fmt.Sprintf("%s, compute capability %d.%d, %d processors, %s", d.Name, d.Major, d.Minor, d.Processors, gigabytes(uint64(d.Memory)))})
+		about := foundDevice{Ordinal: d.Ordinal, Name: d.Name, Capability: fmt.Sprintf("%d.%d", d.Major, d.Minor), Processors: d.Processors, Memory: d.Memory, Simulated: d.Simulated}
+		f := finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),
+			Found: fmt.Sprintf("%s, compute capability %s, %d processors, %s", d.Name, about.Capability, d.Processors, gigabytes(uint64(d.Memory)))}
+		open, err := cuda.Open(d.Ordinal)
+		if err == nil {
+			err = open.Close()
+		}
+		switch {
+		case err != nil:
+			about.Problem = err.Error()
+			f.Found += "; it cannot be used: " + about.Problem
+			f.Wrong = asked && (numbers == nil || slices.Contains(numbers, d.Ordinal))
+		case d.Simulated:
+			f.Found += "; kernels loaded; used with --device cuda alone"
+		default:
+			f.Found += "; kernels loaded"
+		}
+		found.Devices = append(found.Devices, about)
+		list = append(list, f)
 	}
 	return list
 }

@@ -23,6 +23,8 @@ type finding struct {
 	Wrong bool   `json:"wrong,omitempty"`
 	// Collection is the collection in a Milvus that was looked at.
 	Collection *milvus.Examined `json:"collection,omitempty"`
+	// CUDA is what there is of it.
+	CUDA *foundCUDA `json:"cuda,omitempty"`
 }
 
 func (a *app) doctorCommand() *cobra.Command {

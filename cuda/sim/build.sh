@@ -23,7 +23,8 @@ case $kind in
   race) extra=(-DKINDRED_RACE) seen=(-fsanitize=thread) more=(-Wl,-z,defs) ;;
   *) echo "build.sh: $kind is none of plain, asan, ubsan, race" >&2; exit 2 ;;
 esac
-eval "$(toolchain/setup.sh)"
+set=$(toolchain/setup.sh)
+eval "$set"
 built=build/sim-$kind
 out=$built
 sources=(kernels/*.cu)

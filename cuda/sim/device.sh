@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 GO=${GO:-go}
-eval "$(cuda/toolchain/setup.sh)"
+set=$(cuda/toolchain/setup.sh)
+eval "$set"
 found=$($GO run -tags cuda ./cmd/kindred doctor)
 echo "$found" | grep CUDA || true
 if ! echo "$found" | grep -q "CUDA device 0"; then

@@ -6,9 +6,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 GO=${GO:-go}
-eval "$(cuda/toolchain/setup.sh)"
+set=$(cuda/toolchain/setup.sh)
+eval "$set"
 build=$PWD/cuda/build
 step() { printf '\n--- %s\n' "$*"; }
+
+step "the toolchain: what is no CUDA of 12 or 13 is refused, with one reason and nothing after it"
+strange=$(mktemp -d)
+mkdir "$strange/include"
+for version in none 11080; do
+  [ $version = none ] || echo "#define CUDA_VERSION $version" >"$strange/include/cuda.h"
+  if said=$(CUDA_HOME=$strange make -s kernels 2>&1); then echo "a CUDA of version $version is taken"; exit 1; fi
+  [ "$(grep -vc '^make' <<<"$said")" = 1 ] || { echo "more than one reason: $said"; exit 1; }
+  grep "CUDA_HOME=$strange" <<<"$said"
+done
+rm -r "$strange"
 
 step "vet"
 $GO vet -tags cuda ./cuda/... ./cmd/... ./bench/cuda
@@ -52,9 +64,24 @@ if ldd "$build/kindred" | grep -i cuda; then echo "the binary is linked with a d
 "$build/kindred" doctor | grep "CUDA  .*no driver"
 LD_LIBRARY_PATH="$build/sim-plain" "$build/kindred" doctor | grep "Kindred simulator (not a GPU)"
 if "$build/kindred" doctor --device cuda >/dev/null 2>&1; then echo "--device cuda without a device is no error"; exit 1; fi
-for fault in KINDRED_SIM_INIT=803 KINDRED_SIM_DEVICES=0; do
-  LD_LIBRARY_PATH="$build/sim-plain" env $fault "$build/kindred" doctor | grep "CUDA  .*built in"
-done
+# What doctor says of each fault; with --device cuda it is one.
+while IFS='|' read -r fault says; do
+  faulty() { LD_LIBRARY_PATH="$build/sim-plain" env "$fault" "$build/kindred" doctor "$@"; }
+  faulty | grep "CUDA.*$says"
+  faulty --json | python3 -c 'import json, sys
+found, says = next(f["cuda"] for f in json.load(sys.stdin) if f["what"] == "CUDA"), sys.argv[1]
+assert found["built"] and found["driver"] and found["architectures"] and says in found.get("problem", "") + "".join(d.get("problem", "") for d in found["devices"]), found' "$says"
+  if faulty --device cuda >/dev/null 2>&1; then echo "doctor --device cuda passes with $fault"; exit 1; fi
+done <<'FAULTS'
+KINDRED_SIM_INIT=803|the driver does not start
+KINDRED_SIM_DEVICES=0|the driver has no device
+KINDRED_SIM_DRIVER=11080|the driver is too old
+KINDRED_SIM_CAPABILITY=75|capability 7.5, and the kernels need 8.0
+KINDRED_SIM_CREATE=46|in use by another process
+KINDRED_SIM_CREATE=2|out of device memory
+KINDRED_SIM_LOAD=222|kernels cannot be loaded
+FAULTS
+LD_LIBRARY_PATH="$build/sim-plain" KINDRED_SIM_DEVICES=2 "$build/kindred" doctor --device cuda:1 >/dev/null
 step "the pack: without a device, with the simulator, and with it allowed"
 GO=$GO cuda/toolchain/pack.sh
 packed=$(mktemp -d)

@@ -2,7 +2,7 @@
 """Compiles cuda/kernels/*.cu, each to one fatbin for every architecture.
 
 The fatbins are written to cuda/build/kernels, where the build tag cuda embeds
-them, with a manifest: the hash of the sources and what ptxas says of each kernel,
+them, with a manifest: the hashes of the sources and images and what ptxas says of each kernel,
 registers, spills, shared memory. That of the compiler which requirements.txt names is
 committed as kernels/manifest.json; others may be older, and know fewer architectures.
 Warnings are errors, and so are spills of kernels that a source does not allow by a
@@ -94,7 +94,9 @@ def main():
         manifest["kernels"][source.name] = compiled(str(nvcc), source, out / (source.stem + ".fatbin"), architectures, env)
         print(f"{source.name}: {len(manifest['kernels'][source.name])} kernels for {len(architectures)} architectures and PTX")
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-    (out / "manifest.json").write_text(text)
+    # What is embedded names its images too, which are not the same in every folder: they hold its name.
+    images = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.fatbin")}
+    (out / "manifest.json").write_text(json.dumps({**manifest, "images": images}, indent=1, sort_keys=True) + "\n")
     path = KERNELS / "manifest.json"
     if not ours:
         print(f"nvcc {version[1]} is not the one of requirements.txt: kernels/manifest.json stays as it is")

@@ -11,7 +11,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 GO=${GO:-go}
-eval "$(cuda/toolchain/setup.sh)"
+set=$(cuda/toolchain/setup.sh)
+eval "$set"
 model=${KINDRED_MODELS:-$HOME/.cache/kindred/models}/all-MiniLM-L6-v2
 [ -f "$model/model.safetensors" ] || { echo "pack: $model is missing: kindred models pull all-MiniLM-L6-v2" >&2; exit 1; }
 build=$PWD/cuda/build

@@ -8,14 +8,20 @@
 # requirements.txt pins, installed into cuda/build/env. What it does is said on
 # standard error.
 set -euo pipefail
+CUDA_HOME=${CUDA_HOME:+$(realpath -m "$CUDA_HOME")} # before the folder changes
 cd "$(dirname "$0")/.."
 CUDA=$PWD
 say() { echo "cuda: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
-if [ -n "${CUDA_HOME:-}" ]; then
+if [ -n "$CUDA_HOME" ]; then
   home=$CUDA_HOME
   [ -f "$home/include/cuda.h" ] || fail "CUDA_HOME=$home holds no include/cuda.h: give the folder of a CUDA 12 or 13, or unset it to install one by package"
+  version=$(sed -n 's/^#define CUDA_VERSION *\([0-9]*\).*/\1/p' "$home/include/cuda.h")
+  case $version in
+    12??? | 13???) ;;
+    *) fail "CUDA_HOME=$home is CUDA $((version / 1000)).$((version % 1000 / 10)), and 12 or 13 is wanted: give another, or unset it to install one by package" ;;
+  esac
   include=("$home/include")
 else
   stamp=build/env/installed
@@ -42,8 +48,8 @@ if ! [ "$out/libcuda.a" -nt toolchain/trampoline.py ] || ! grep -qxF "$home" "$o
   echo "$home" >"$out/made-for"
 fi
 
-# -u keeps the table, to which nothing but the trampolines refers.
+# -u keeps the table, to which nothing but the trampolines refers. go reads quotes in these.
 printf 'export CGO_ENABLED=1\n'
-printf 'export CGO_CFLAGS=%q\n' "-O2 -g -I$CUDA/shim ${include[*]/#/-I}"
-printf 'export CGO_LDFLAGS=%q\n' "-L$CUDA/$out -Wl,-u,kindred_cuda_table -ldl"
+printf 'export CGO_CFLAGS=%q\n' "-O2 -g '-I$CUDA/shim'$(printf " '-I%s'" "${include[@]}")"
+printf 'export CGO_LDFLAGS=%q\n' "'-L$CUDA/$out' -Wl,-u,kindred_cuda_table -ldl"
 printf 'export KINDRED_CUDA_HOME=%q\n' "$home"

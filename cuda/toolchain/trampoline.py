@@ -8,7 +8,7 @@ script reads the functions that a preprocessed cuda.h declares and writes
   table.c        the table's names; a constructor that opens libcuda.so.1 and
                  fills the table; what is missing answers "no device"
 
-which env.sh compiles to a static libcuda.a. A program linked with that starts
+which setup.sh compiles to a static libcuda.a. A program linked with that starts
 with and without a driver.
 
 usage: trampoline.py --include DIR... --out DIR

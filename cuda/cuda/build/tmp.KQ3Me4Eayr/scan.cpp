@@ -1,2 +1,0 @@
-#include "core.h"
-#include "/tmp/w/cudashards/cuda/cuda/build/tmp.KQ3Me4Eayr/scan.cu"
