@@ -2,8 +2,8 @@ package rows
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -138,29 +138,30 @@ func TestDeviceWaitsInTurn(t *testing.T) {
 	s := &scorer{}
 	with, _ := deviceTables(t, s, 12, false)
 	v := with.Snapshot()
-	_, end, lists := inPass(t, s, v, true)
-	order := make(chan string, 10)
+	order, end := make(chan int, 10), make(chan struct{})
 	s.during = func(ctx context.Context) {
-		if i, ok := ctx.Value(caller{}).(int); ok { // not the first list
-			order <- fmt.Sprint(i)
+		i, _ := ctx.Value(caller{}).(int)
+		if order <- i; i == 0 {
+			<-end
 		}
 	}
-	for i := range 5 {
-		go func() {
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
 			req := deviceRequest(v.n, 12)
 			req.Sets, req.Size, req.Allowed = req.Sets[:1], req.Size[:1], nil
 			_, err := v.Best(context.WithValue(t.Context(), caller{}, i), req)
 			if err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 		time.Sleep(10 * time.Millisecond) // it waits now
 	}
 	close(end)
-	<-lists
-	for i := range 5 {
-		if got := <-order; got != fmt.Sprint(i) {
-			t.Fatalf("list %s was made as number %d", got, i)
+	wg.Wait()
+	for i := range 6 {
+		if got := <-order; got != i {
+			t.Fatalf("list %d was made as number %d", got, i)
 		}
 	}
 }
