@@ -226,10 +226,10 @@ func TestTurnGivenUp(t *testing.T) {
 	free := make(chan error, 1)
 	go func() { free <- second(x.Best(t.Context(), 1000, mask, heads, []int{5})) }()
 	for what, f := range map[string]func(ctx context.Context) error{
-		"a list":   func(ctx context.Context) error { return second(x.Best(ctx, 1000, mask, heads, []int{5})) },
-		"a plan":   func(ctx context.Context) error { return second(x.BestOf(ctx, 1000, mask, x.plan, []int{5, 5})) },
-		"scores":   func(ctx context.Context) error { return x.Scores(ctx, 1000, mask, x.plan, make([][]float32, 2)) },
-		"rows":     func(ctx context.Context) error { return x.Append(ctx, make([]int8, 20), make([]float32, 1)) },
+		"a list": func(ctx context.Context) error { return second(x.Best(ctx, 1000, mask, heads, []int{5})) },
+		"a plan": func(ctx context.Context) error { return second(x.BestOf(ctx, 1000, mask, x.plan, []int{5, 5})) },
+		"scores": func(ctx context.Context) error { return x.Scores(ctx, 1000, mask, x.plan, make([][]float32, 2)) },
+		"rows":   func(ctx context.Context) error { return x.Append(ctx, make([]int8, 20), make([]float32, 1)) },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		done := make(chan error, 1)
