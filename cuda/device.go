@@ -77,6 +77,7 @@ type Device struct {
 	// Of each kernel, while they are traced.
 	traced map[string]Traced
 
+	budget *budget
 	metrics
 }
 
@@ -114,14 +115,28 @@ func (d *Device) Trace() map[string]Traced {
 
 // Open opens the device of that number, counted from 0, and loads the kernels.
 func Open(ordinal int) (*Device, error) {
+	d, err := start(func() (backend, Info, error) { return open(ordinal) })
+	if err != nil {
+		return nil, err
+	}
+	if err := d.on(func() error { return loadAll(d.b) }); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// start is a device over the backend that open makes on the device's thread.
+func start(open func() (backend, Info, error)) (*Device, error) {
 	d := &Device{work: make(chan func()), ended: make(chan struct{}), held: map[*Buffer]struct{}{}}
+	d.budget = newBudget(d)
 	opened := make(chan error)
 	go func() {
 		defer close(d.ended)
 		// A context of the driver's belongs to a thread. The thread is not given
 		// back: what the driver keeps in it dies with it.
 		runtime.LockOSThread()
-		b, info, err := open(ordinal)
+		b, info, err := open()
 		d.b, d.info = b, info
 		opened <- err
 		if err != nil {
@@ -132,10 +147,6 @@ func Open(ordinal int) (*Device, error) {
 		}
 	}()
 	if err := <-opened; err != nil {
-		return nil, err
-	}
-	if err := d.on(func() error { return loadAll(d.b) }); err != nil {
-		_ = d.Close()
 		return nil, err
 	}
 	return d, nil
@@ -244,22 +255,29 @@ type Buffer struct {
 }
 
 // Alloc allocates size bytes, above 0, of undefined contents. The purpose names
-// them in metrics and errors.
+// them in metrics and errors. Where memory lacks, holders give way: see [Device.Hold].
 func (d *Device) Alloc(purpose string, size int64) (*Buffer, error) {
 	if size < 1 {
 		return nil, fmt.Errorf("CUDA device %d: %d bytes for %s: want at least one", d.info.Ordinal, size, purpose)
 	}
 	b := &Buffer{d: d, purpose: purpose, size: size}
-	err := d.on(func() (err error) {
-		b.at, err = d.b.alloc(size)
-		if isOutOfMemory(err) {
-			free, total, _ := d.b.memory()
-			err = &OutOfMemoryError{Device: d.info.Ordinal, Purpose: purpose, Asked: size, Free: free, Total: total}
+	for {
+		var free, total int64
+		err := d.on(func() (err error) {
+			if b.at, err = d.b.alloc(size); isOutOfMemory(err) {
+				free, total, _ = d.b.memory()
+			}
+			return err
+		})
+		if err == nil {
+			break
 		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+		if !isOutOfMemory(err) {
+			return nil, err
+		}
+		if !d.budget.reclaim(size) {
+			return nil, d.full(purpose, size, free, total)
+		}
 	}
 	d.mu.Lock()
 	d.held[b] = struct{}{}

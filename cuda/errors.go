@@ -3,6 +3,8 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Kinds of errors, to be asked for with [errors.Is].
@@ -49,11 +51,20 @@ type OutOfMemoryError struct {
 	Purpose     string
 	Asked       int64 // bytes, as the following
 	Free, Total int64 // of the whole device; 0: it did not say
+	// Held is how many bytes this process has for each purpose.
+	Held map[string]int64
 }
 
 func (e *OutOfMemoryError) Error() string {
-	return fmt.Sprintf("CUDA device %d: %d bytes for %s: %d of %d bytes are free: free some, or use --device cpu",
-		e.Device, e.Asked, e.Purpose, e.Free, e.Total)
+	held := ""
+	for i, purpose := range slices.Sorted(maps.Keys(e.Held)) {
+		held += fmt.Sprintf("%s%d for %s", []string{" (held here: ", ", "}[min(i, 1)], e.Held[purpose], purpose)
+	}
+	if held != "" {
+		held += ")"
+	}
+	return fmt.Sprintf("CUDA device %d: %d bytes for %s: %d of %d bytes are free%s: free some, or use --device cpu",
+		e.Device, e.Asked, e.Purpose, e.Free, e.Total, held)
 }
 
 func (e *OutOfMemoryError) Unwrap() error { return ErrOutOfMemory }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/kindred-search/kindred/cuda"
@@ -40,8 +39,8 @@ type onDevice struct {
 	cfg     encoder.Config
 	tensors *weights.Tensors
 
-	mu     sync.Mutex
-	model  DeviceModel // nil: not there, or no longer
+	turn   chan struct{} // full while a batch goes on, or the model is closed: what follows is its
+	model  DeviceModel   // nil: not there, or no longer
 	closed bool
 	retry  time.Time
 }
@@ -51,7 +50,7 @@ func newOnDevice(d Device, cfg config, pool pooling, p Precision, t *weights.Ten
 	if d == nil {
 		return nil, fmt.Errorf("%w: precision %s is of CUDA devices, and none is in use here (`kindred doctor` says why): choose fp32, int16 or int8, or give --device cuda to a binary that `make build-cuda` built", ErrUnsupported, p)
 	}
-	o := &onDevice{device: d, tensors: t, cfg: encoder.Config{
+	o := &onDevice{device: d, tensors: t, turn: make(chan struct{}, 1), cfg: encoder.Config{
 		Dim: cfg.Dim, Inner: cfg.Inner, Layers: cfg.Layers, Heads: cfg.Heads,
 		Vocab: cfg.Vocab, Positions: cfg.Positions, TokenTypes: cfg.TokenTypes, Eps: cfg.Eps, Pooling: string(pool), Bfloat16: p == BF16,
 	}}
@@ -67,8 +66,8 @@ func (o *onDevice) close() error {
 	if o == nil {
 		return nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.turn <- struct{}{}
+	defer func() { <-o.turn }()
 	o.closed = true
 	return o.drop()
 }
@@ -88,8 +87,12 @@ func (o *onDevice) encode(ctx context.Context, texts [][]int32, dst []float32, p
 	if o == nil {
 		return false, nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	select {
+	case o.turn <- struct{}{}:
+		defer func() { <-o.turn }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 	if o.closed || time.Now().Before(o.retry) {
 		return false, nil
 	}

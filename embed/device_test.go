@@ -20,6 +20,7 @@ type fakeDevice struct {
 	notes          []error
 	opened, closed int
 	texts          int
+	during         func() // called while a batch is encoded; nil for nothing
 	cfg            encoder.Config
 }
 
@@ -44,6 +45,9 @@ func (m *fakeModel) Encode(ctx context.Context, texts [][]int32) ([]float32, err
 		return nil, m.fail
 	}
 	m.texts += len(texts)
+	if m.during != nil {
+		m.during()
+	}
 	res, err := m.cpu.EncodeTokens(ctx, texts, EncodeOptions{})
 	if err != nil {
 		return nil, err
@@ -148,5 +152,27 @@ func TestDeviceRefused(t *testing.T) {
 	cancel()
 	if _, err := m.Encode(ctx, []string{"a"}, EncodeOptions{}); !errors.Is(err, context.Canceled) || len(f.notes) != 0 {
 		t.Errorf("cancelled: %v, notes %v", err, f.notes)
+	}
+}
+
+// TestDeviceGivenUpWaiting: who waits for another's batch and is given up does not wait on.
+func TestDeviceGivenUpWaiting(t *testing.T) {
+	m, f := onFake(t)
+	begun, end := make(chan struct{}), make(chan struct{})
+	f.during = func() { close(begun); <-end }
+	first := make(chan error)
+	go func() {
+		_, err := m.Encode(t.Context(), []string{"a"}, EncodeOptions{})
+		first <- err
+	}()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := m.Encode(ctx, []string{"b"}, EncodeOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("given up: %v", err)
+	}
+	close(end) // not before: the other waited for nothing
+	if err := <-first; err != nil || len(f.notes) != 1 {
+		t.Errorf("%v, notes %v", err, f.notes)
 	}
 }

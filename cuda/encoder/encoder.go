@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 
 	"github.com/kindred-search/kindred/cuda"
 )
@@ -26,7 +25,8 @@ const (
 	textsMost = 65535
 )
 
-// Model is a model on a device. It is safe for concurrent use; calls take turns.
+// Model is a model on a device. It is safe for concurrent use; calls take turns, and one that
+// is given up meanwhile does not wait on.
 type Model struct {
 	d      *cuda.Device
 	cfg    Config
@@ -34,7 +34,7 @@ type Model struct {
 	budget int
 	shapes []shape // of the kernels of products
 
-	mu             sync.Mutex
+	turn           chan struct{} // full while a call goes on: what follows is its
 	halves, floats *cuda.Buffer
 	work           *work // nil until the first batch
 	closed         bool
@@ -59,12 +59,11 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{d: d, cfg: cfg, at: at, budget: budget, shapes: shapesFor(d.Info(), cfg.Portable)}
-	if m.halves, err = d.Alloc("weights", int64(len(p.halves))*2); err != nil {
+	m := &Model{d: d, cfg: cfg, at: at, budget: budget, shapes: shapesFor(d.Info(), cfg.Portable), turn: make(chan struct{}, 1)}
+	err = m.take(ctx, "the weights of a model", cuda.Want{To: &m.halves, Purpose: "weights", Size: int64(len(p.halves)) * 2},
+		cuda.Want{To: &m.floats, Purpose: "weights", Size: int64(len(p.floats)) * 4})
+	if err != nil {
 		return nil, err
-	}
-	if m.floats, err = d.Alloc("weights", int64(len(p.floats))*4); err != nil {
-		return nil, errors.Join(err, m.Close())
 	}
 	err = d.Do(ctx, func(q *cuda.Queue) error {
 		return errors.Join(cuda.Upload(q, m.halves, 0, p.halves), cuda.Upload(q, m.floats, 0, p.floats))
@@ -75,10 +74,25 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	return m, nil
 }
 
-// Close frees what the model holds on the device. It may be called again.
+// take allocates what the model keeps. Rows of populations give way for it.
+func (m *Model) take(ctx context.Context, what string, wants ...cuda.Want) error {
+	sum := int64(0)
+	for _, w := range wants {
+		sum += w.Size
+	}
+	lease, err := m.d.Lease(ctx, cuda.Ask{What: what, Least: sum})
+	if err != nil {
+		return err
+	}
+	defer lease.End()
+	return m.d.AllocAll(wants...)
+}
+
+// Close frees what the model holds on the device, when what goes on has ended. It may be called
+// again.
 func (m *Model) Close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
 	m.closed = true
 	return errors.Join(m.halves.Free(), m.floats.Free(), m.freeWork())
 }
@@ -114,8 +128,12 @@ func (m *Model) Encode(ctx context.Context, texts [][]int32) ([]float32, error) 
 			}
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if m.closed {
 		return nil, cuda.ErrClosed
 	}
@@ -150,7 +168,7 @@ func (m *Model) Encode(ctx context.Context, texts [][]int32) ([]float32, error) 
 }
 
 // room makes sure that a batch of so many tokens and texts has memory.
-func (m *Model) room(tokens, texts int) error {
+func (m *Model) room(ctx context.Context, tokens, texts int) error {
 	if m.work != nil && m.work.tokens >= tokens && m.work.texts >= texts {
 		return nil
 	}
@@ -167,7 +185,7 @@ func (m *Model) room(tokens, texts int) error {
 	for i, b := range m.work.buffers() {
 		wants[i] = cuda.Want{To: b, Purpose: "activations", Size: sizes[i]}
 	}
-	if err := m.d.AllocAll(wants...); err != nil {
+	if err := m.take(ctx, fmt.Sprintf("a batch of %d tokens", tokens), wants...); err != nil {
 		m.work = nil
 		return err
 	}
@@ -175,7 +193,7 @@ func (m *Model) room(tokens, texts int) error {
 }
 
 func (m *Model) batch(ctx context.Context, texts [][]int32, which []int, tokens int) ([]float32, error) {
-	if err := m.room(tokens, len(which)); err != nil {
+	if err := m.room(ctx, tokens, len(which)); err != nil {
 		return nil, err
 	}
 	ids, places := make([]int32, 0, tokens), make([]int32, 0, tokens)

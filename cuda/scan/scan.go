@@ -35,8 +35,10 @@ type Head struct {
 }
 
 // Population is a copy of int8 rows on a device, as far as its memory goes: the rows
-// beyond stay with the host, and every pass streams them past. It is safe for concurrent
-// use.
+// beyond stay with the host, and every pass streams them past. Rows leave the device when
+// others need its memory, and come back at the next pass when there is room: see
+// [cuda.Device.Hold]. It is safe for concurrent use; passes and appends take turns in the
+// order of asking, and who is given up meanwhile does not wait on.
 type Population struct {
 	d           *cuda.Device
 	dim, stride int
@@ -44,21 +46,26 @@ type Population struct {
 	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
 
+	hold *cuda.Holder
+	turn chan struct{} // full while a pass or an append goes on
+
+	// mu is taken by who has the turn, and given back while that waits for memory; and by
+	// [Population.give], which never waits for it.
 	mu       sync.Mutex
 	segments []*segment
-	stage    *stage    // nil while all rows are on the device
+	stage    *stage    // nil while no rows are streamed
 	columns  []*column // the one asked for last at the end
 	rows     int
+	beside   int64 // what the last plan took beside its sets
 	closed   bool
 
-	here, there atomic.Int64 // see Lie
+	count, here, there atomic.Int64 // rows in all, and see Lie
 }
 
-// segment holds rows [first, first + rows), of which it has room for so many. Those of
-// one that is streamed are the caller's.
+// segment holds rows [first, first + rows), of which it has room for so many.
 type segment struct {
 	codes, scales     *cuda.Buffer // nil: streamed
-	hosted            []hosted
+	hosted            []hosted     // the same rows, the caller's
 	first, rows, room int
 }
 
@@ -69,21 +76,39 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
 	}
 	stride := (dim + 15) &^ 15
-	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes}, nil
+	p := &Population{
+		d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes,
+		turn: make(chan struct{}, 1),
+	}
+	p.hold = d.Hold(p.give)
+	return p, nil
+}
+
+// enter waits for the turn, which leave ends.
+func (p *Population) enter(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	return nil
+}
+
+func (p *Population) leave() {
+	p.counted()
+	p.mu.Unlock()
+	<-p.turn
 }
 
 // Dim is how many codes a row has.
 func (p *Population) Dim() int { return p.dim }
 
-// Rows returns how many rows there are.
-func (p *Population) Rows() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.rows
-}
+// Rows returns how many rows there are. It waits for nothing.
+func (p *Population) Rows() int { return int(p.count.Load()) }
 
 // Append puts rows behind those there are: codes [n, dim] and scales [n], which must not
-// change while the population lives, for what does not fit the device stays where it is. Memory is
+// change while the population lives, for what does not fit the device is read where it is. Memory is
 // planned before it is taken: a segment is only made where what passes over the rows
 // need stays free, and where not even these fit the error wraps [cuda.ErrOutOfMemory], with
 // the numbers. After an error none of the rows counts.
@@ -99,12 +124,16 @@ func (p *Population) append(ctx context.Context, codes []int8, scales []float32,
 	if len(codes) != len(scales)*p.dim {
 		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), p.dim)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.enter(ctx); err != nil {
+		return err
+	}
+	defer p.leave()
 	if p.closed {
 		return cuda.ErrClosed
 	}
-	defer p.counted()
+	if err := p.use(ctx, p.rows+len(scales)); err != nil {
+		return err
+	}
 	was := p.rows
 	for len(scales) > 0 {
 		s := p.last()
@@ -113,7 +142,7 @@ func (p *Population) append(ctx context.Context, codes []int8, scales []float32,
 		}
 		if s == nil {
 			var err error
-			if s, err = p.grow(stream); err != nil {
+			if s, err = p.grow(ctx, stream); err != nil {
 				return errors.Join(err, p.cut(was))
 			}
 		}
@@ -138,36 +167,49 @@ func (p *Population) last() *segment {
 // rowBytes is what a row takes.
 func (p *Population) rowBytes() int64 { return int64(p.stride) + 4 }
 
-func (p *Population) grow(stream bool) (*segment, error) {
+// roomFrom is how many rows a segment has room for that begins with row first.
+func (p *Population) roomFrom(first int) int {
 	// A pass launches its kernels for each segment, so a large population has larger ones.
-	s := &segment{first: p.rows, room: min(max(p.perSegment, p.rows&^63), 4*p.perSegment)}
-	free, _, err := p.d.Memory()
-	if err != nil {
-		return nil, err
+	return min(max(p.perSegment, first&^63), 4*p.perSegment)
+}
+
+func (p *Population) grow(ctx context.Context, stream bool) (*segment, error) {
+	s := &segment{first: p.rows, room: p.roomFrom(p.rows)}
+	// Behind rows that are streamed others are too: they come to the device in order.
+	ok := len(p.segments) == 0 || p.segments[len(p.segments)-1].codes != nil
+	if ok {
+		if err := p.use(ctx, p.rows+s.room); err != nil {
+			return nil, err
+		}
+		var err error
+		if ok, err = p.hold.Room(ctx, int64(s.room)*p.rowBytes()); err != nil {
+			return nil, err
+		}
 	}
-	// Once rows are streamed, the device is as full as it may be.
-	if p.stage != nil || free < int64(s.room)*p.rowBytes()+p.passBytes(p.rows+s.room) {
+	if !ok {
 		if !stream {
 			return nil, errNoRoom
 		}
 		s.room = p.perTile
-		if p.stage == nil {
-			if p.stage, err = p.newStage(); err != nil {
-				return nil, err
-			}
+		if err := p.staged(); err != nil {
+			return nil, err
 		}
 		p.segments = append(p.segments, s)
 		return s, nil
 	}
-	err = p.d.AllocAll(
-		cuda.Want{To: &s.codes, Purpose: "rows", Size: int64(s.room) * int64(p.stride)},
-		cuda.Want{To: &s.scales, Purpose: "rows", Size: int64(s.room) * 4},
-	)
-	if err != nil {
+	if err := p.place(s); err != nil {
 		return nil, err
 	}
 	p.segments = append(p.segments, s)
 	return s, nil
+}
+
+// place allocates a segment's memory on the device.
+func (p *Population) place(s *segment) error {
+	return p.d.AllocAll(
+		cuda.Want{To: &s.codes, Purpose: "rows", Size: int64(s.room) * int64(p.stride)},
+		cuda.Want{To: &s.scales, Purpose: "rows", Size: int64(s.room) * 4},
+	)
 }
 
 // passBytes is what has to be free for a pass over so many rows: the scores of two heads and the
@@ -194,11 +236,13 @@ func (p *Population) cut(rows int) error {
 
 func (s *segment) free() error { return errors.Join(s.codes.Free(), s.scales.Free()) }
 
+// write puts rows behind those of a segment, which does not count them yet.
 func (p *Population) write(ctx context.Context, s *segment, codes []int8, scales []float32) error {
 	if s.codes == nil {
-		s.hosted = append(s.hosted, hosted{codes, scales})
+		s.host(codes, scales)
 		return nil
 	}
+	own := codes
 	if p.stride != p.dim {
 		padded := make([]int8, len(scales)*p.stride)
 		for i := range scales {
@@ -206,29 +250,30 @@ func (p *Population) write(ctx context.Context, s *segment, codes []int8, scales
 		}
 		codes = padded
 	}
-	return p.d.Do(ctx, func(q *cuda.Queue) error {
+	err := p.d.Do(ctx, func(q *cuda.Queue) error {
 		if err := cuda.Upload(q, s.codes, int64(s.rows)*int64(p.stride), codes); err != nil {
 			return err
 		}
 		return cuda.Upload(q, s.scales, int64(s.rows)*4, scales)
 	})
+	if err == nil {
+		s.host(own, scales)
+	}
+	return err
 }
 
-// Close frees the device's copy. It may be called again.
+// Close frees the device's copy, when what goes on has ended. It may be called again.
 func (p *Population) Close() error {
+	p.turn <- struct{}{}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	defer p.counted()
 	var all []error
 	for _, s := range p.segments {
 		all = append(all, s.free())
 	}
-	for _, c := range p.columns {
-		all = append(all, c.free())
-	}
-	all = append(all, p.stage.free())
-	p.segments, p.columns, p.stage, p.rows = nil, nil, nil, 0
+	all = append(all, p.forget(), p.unstage())
+	p.segments, p.rows, p.closed = nil, 0, true
+	p.leave()
+	p.hold.Close()
 	return errors.Join(all...)
 }
 
@@ -238,8 +283,10 @@ func (p *Population) Close() error {
 // that count, where they are fewer. An entry is the complement of the score's image
 // (package selection) above the row. Ctx is asked between passes.
 func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Head, size []int) ([][]uint64, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer p.leave()
 	switch {
 	case p.closed:
 		return nil, cuda.ErrClosed
@@ -259,10 +306,11 @@ func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Hea
 	if each < 1 {
 		return nil, fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", p.dim, p.d.Info().SharedPerBlock)
 	}
-	sets, err := p.setsAtOnce(n)
+	lease, sets, err := p.lease(ctx, n, min(len(heads), each), nil)
 	if err != nil {
 		return nil, err
 	}
+	defer lease.End()
 	each = min(each, sets)
 	out := make([][]uint64, 0, len(heads))
 	for first := 0; first < len(heads); first += each {

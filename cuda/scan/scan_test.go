@@ -342,7 +342,7 @@ func small(t *testing.T, bytes int) *cuda.Device {
 func TestStreamed(t *testing.T) {
 	rng := rand.New(rand.NewPCG(21, 22))
 	const n = 1300
-	for dim, memory := range map[int]int{16: 90_000, 23: 90_000, 100: 110_000} {
+	for dim, memory := range map[int]int{16: 72_000, 23: 90_000, 100: 110_000} {
 		d := small(t, memory)
 		b := random(rng, n, dim, 127)
 		p, err := New(d, dim)

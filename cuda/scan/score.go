@@ -96,8 +96,10 @@ func (p *Population) shrink() error {
 // -Inf for rows whose bit is not set in mask. Each out[s] has n places. Ctx is asked
 // between tiles of rows.
 func (p *Population) Scores(ctx context.Context, n int, mask []uint64, plan *Plan, out [][]float32) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.enter(ctx); err != nil {
+		return err
+	}
+	defer p.leave()
 	if len(out) != len(plan.Sets) {
 		return fmt.Errorf("scores of %d sets for %d", len(out), len(plan.Sets))
 	}
@@ -123,8 +125,10 @@ func (p *Population) Scores(ctx context.Context, n int, mask []uint64, plan *Pla
 
 // BestOf is [Population.Best] of sets: for each the candidates of its size[s] best.
 func (p *Population) BestOf(ctx context.Context, n int, mask []uint64, plan *Plan, size []int) ([][]uint64, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer p.leave()
 	if len(size) != len(plan.Sets) {
 		return nil, fmt.Errorf("%d sizes for %d sets", len(size), len(plan.Sets))
 	}
@@ -159,10 +163,11 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 		_, err := plan.pack(p.dim)
 		return err
 	}
-	sets, err := p.setsAtOnce(n)
+	lease, sets, err := p.lease(ctx, n, len(plan.Sets), plan)
 	if err != nil {
 		return err
 	}
+	defer lease.End()
 	for first := 0; first < len(plan.Sets); {
 		part := Plan{Columns: plan.Columns, Sets: plan.Sets[first:]}
 		count := p.beforeSeeds(part.Sets[:min(group(part.Sets, manyHeads), sets)])
@@ -184,13 +189,6 @@ func (p *Population) scored(ctx context.Context, n int, mask []uint64, plan *Pla
 		first += count
 	}
 	return p.oldest(plan.Columns)
-}
-
-// setsAtOnce is how many sets' scores of n rows, and histograms, take at most half of what is free on
-// the device beside the lists that are made of them, at least one.
-func (p *Population) setsAtOnce(n int) (int, error) {
-	free, _, err := p.d.Memory()
-	return int(max(1, min(manyHeads, (free-8*int64(n)-int64(p.tileBytes))/2/(4*int64(n)+4*bins)))), err
 }
 
 func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan, then func(w *pass) error) (err error) {

@@ -22,8 +22,10 @@ type Shards struct {
 	dim, run int
 	parts    []*Population
 
+	growing chan struct{} // full while rows are appended, or all are freed
+
 	mu     sync.Mutex
-	rows   int
+	rows   int     // changed by who is growing
 	pieces []piece // who has which rows; an array that is only appended to, for who reads it
 }
 
@@ -33,7 +35,7 @@ func NewShards(devices []*cuda.Device, dim int) (*Shards, error) {
 	if len(devices) == 0 {
 		return nil, fmt.Errorf("a population on no device: %w", cuda.ErrNoDevice)
 	}
-	s := &Shards{dim: dim, run: runRows}
+	s := &Shards{dim: dim, run: runRows, growing: make(chan struct{}, 1)}
 	for _, d := range devices {
 		p, err := New(d, dim)
 		if err != nil {
@@ -78,41 +80,47 @@ func (s *Shards) Append(ctx context.Context, codes []int8, scales []float32) err
 	if len(codes) != len(scales)*s.dim {
 		return fmt.Errorf("append of %d scales and %d codes, which are %d a row", len(scales), len(codes), s.dim)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was, pieces := s.rows, len(s.pieces)
+	select {
+	case s.growing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.growing }()
+	rows, pieces := s.rows, s.pieces
 	own := make([]int, len(s.parts))
 	for d, p := range s.parts {
 		own[d] = p.Rows()
 	}
 	for len(scales) > 0 {
-		d, n := s.next()
+		d, n := s.next(rows, pieces)
 		n = min(n, len(scales))
 		d, err := s.place(ctx, d, codes[:n*s.dim], scales[:n])
 		if err != nil {
-			s.rows, s.pieces = was, slices.Clip(s.pieces[:pieces])
 			all := []error{err}
 			for d, p := range s.parts {
 				all = append(all, p.truncate(own[d]))
 			}
 			return errors.Join(all...)
 		}
-		if last := len(s.pieces) - 1; last < 0 || s.pieces[last].device != d {
-			s.pieces = append(s.pieces, piece{all: s.rows, own: s.parts[d].Rows() - n, device: d})
+		if last := len(pieces) - 1; last < 0 || pieces[last].device != d {
+			pieces = append(pieces, piece{all: rows, own: s.parts[d].Rows() - n, device: d})
 		}
-		s.rows += n
+		rows += n
 		codes, scales = codes[n*s.dim:], scales[n:]
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows, s.pieces = rows, pieces
 	return nil
 }
 
 // next is the device whose turn it is, and for how many rows.
-func (s *Shards) next() (device, rows int) {
-	if len(s.pieces) == 0 {
+func (s *Shards) next(rows int, pieces []piece) (device, count int) {
+	if len(pieces) == 0 {
 		return 0, s.run
 	}
-	last := s.pieces[len(s.pieces)-1]
-	if used := (s.rows - last.all) % s.run; used > 0 {
+	last := pieces[len(pieces)-1]
+	if used := (rows - last.all) % s.run; used > 0 {
 		return last.device, s.run - used
 	}
 	return (last.device + 1) % len(s.parts), s.run
@@ -137,20 +145,22 @@ func (s *Shards) place(ctx context.Context, from int, codes []int8, scales []flo
 
 // truncate takes back the rows from n on.
 func (p *Population) truncate(n int) error {
+	p.turn <- struct{}{} // whatever became of the context
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.leave()
 	if p.closed || n >= p.rows {
 		return nil
 	}
-	defer p.counted()
 	return p.cut(n)
 }
 
-// Close frees all copies. It may be called again.
+// Close frees all copies, when what goes on has ended. It may be called again.
 func (s *Shards) Close() error {
+	s.growing <- struct{}{}
+	defer func() { <-s.growing }()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.rows, s.pieces = 0, nil
+	s.mu.Unlock()
 	var all []error
 	for _, p := range s.parts {
 		all = append(all, p.Close())

@@ -17,6 +17,23 @@ type hosted struct {
 	scales []float32
 }
 
+// host keeps rows of the caller's behind those that it has.
+func (s *segment) host(codes []int8, scales []float32) {
+	if n := len(s.hosted); n > 0 {
+		// What comes a few rows at a time mostly lies behind what came before.
+		last := &s.hosted[n-1]
+		at, to := len(last.scales), len(last.scales)+len(scales)
+		if to <= cap(last.scales) && len(last.codes)+len(codes) <= cap(last.codes) {
+			c, x := last.codes[:len(last.codes)+len(codes)], last.scales[:to]
+			if &c[len(last.codes)] == &codes[0] && &x[at] == &scales[0] {
+				last.codes, last.scales = c, x
+				return
+			}
+		}
+	}
+	s.hosted = append(s.hosted, hosted{codes, scales})
+}
+
 // cut lets go of the rows from n on.
 func (s *segment) cut(n int) {
 	s.rows = n
@@ -40,7 +57,11 @@ type stage struct {
 	next          int
 }
 
-func (p *Population) newStage() (*stage, error) {
+// staged makes the stage where there is none.
+func (p *Population) staged() error {
+	if p.stage != nil {
+		return nil
+	}
 	g := &stage{}
 	for i := range g.codes {
 		var err error
@@ -50,10 +71,18 @@ func (p *Population) newStage() (*stage, error) {
 			}
 		}
 		if err != nil {
-			return nil, errors.Join(err, g.free())
+			return errors.Join(err, g.free())
 		}
 	}
-	return g, nil
+	p.stage = g
+	return nil
+}
+
+// unstage frees the stage.
+func (p *Population) unstage() error {
+	err := p.stage.free()
+	p.stage = nil
+	return err
 }
 
 // free may be called on nil.
@@ -135,14 +164,17 @@ func (p *Population) Lie() (device, streamed int) {
 	return int(p.here.Load()), int(p.there.Load())
 }
 
-// counted notes where the rows lie.
+// counted notes how many rows there are, where they lie, and what could be given up.
 func (p *Population) counted() {
-	here := 0
+	here, bytes := 0, int64(0)
 	for _, s := range p.segments {
 		if s.codes != nil {
 			here += s.rows
+			bytes += int64(s.room) * p.rowBytes()
 		}
 	}
+	p.count.Store(int64(p.rows))
 	p.here.Store(int64(here))
 	p.there.Store(int64(p.rows - here))
+	p.hold.Holds(bytes)
 }

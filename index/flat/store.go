@@ -453,7 +453,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 	}
 	if e := s.engines[name]; e != nil {
 		e.dropped.Store(true)
-		e.table.Close()
+		e.table.Release()
 		delete(s.engines, name)
 	}
 	return nil

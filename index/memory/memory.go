@@ -107,7 +107,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		return err
 	}
 	e.end(fmt.Errorf("collection %q: %w", name, index.ErrNotFound))
-	e.table.Close()
+	e.table.Release()
 	delete(s.engines, name)
 	return nil
 }

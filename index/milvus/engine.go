@@ -136,6 +136,7 @@ func (e *engine) followTo(have, now *index.Spec, err error) (gone bool) {
 	}
 	e.s.copies.forget(have.Name, e)
 	e.stop()
+	e.m.Close()
 	return true
 }
 
@@ -145,6 +146,7 @@ func (e *engine) end(err error) {
 	e.mu.Unlock()
 	e.stop()
 	e.done.Wait()
+	e.m.Close()
 }
 
 func (e *engine) check(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/kindred-search/kindred/cuda"
@@ -42,19 +43,95 @@ const (
 
 // deviceCopy is a core's rows on a device.
 type deviceCopy struct {
-	turn   chan struct{} // full while a list has the copy: who is given up meanwhile does not wait on
-	pop    Population
+	turn  chan struct{} // full while a list has the copy: who is given up meanwhile does not wait on
+	pop   Population    // of who has the turn, as is retry
+	retry time.Time
+
+	mu     sync.Mutex
 	closed bool
-	retry  time.Time
+	freed  bool                    // after closed
+	cancel context.CancelCauseFunc // ends the pass that has the turn; nil for none
 }
 
-// close frees the copy for good: the core has been replaced. Lists of older views
-// are made without it.
-func (d *deviceCopy) close() error {
-	d.turn <- struct{}{}
-	defer func() { <-d.turn }()
+// errReplaced ends the pass of a copy that is closed under it.
+var errReplaced = errors.New("the rows have been replaced")
+
+// close gives up the pass that goes on and frees the copy for good: the core has been
+// replaced, or its table closed. Lists of older views are made without it. It waits for
+// nothing: where a pass goes on, that frees the copy when it has ended; see [deviceCopy.gone].
+func (d *deviceCopy) close(note Device) {
+	d.mu.Lock()
 	d.closed = true
-	return d.drop()
+	if d.cancel != nil {
+		d.cancel(errReplaced)
+	}
+	d.mu.Unlock()
+	d.clear(note)
+}
+
+// begin makes the context of the pass that has the turn, and reports false once the copy is
+// closed. The pass calls end.
+func (d *deviceCopy) begin(ctx context.Context) (context.Context, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, false
+	}
+	ctx, d.cancel = context.WithCancelCause(ctx)
+	return ctx, true
+}
+
+func (d *deviceCopy) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cancel != nil {
+		d.cancel(nil)
+		d.cancel = nil
+	}
+}
+
+// leave gives the turn to the next, and frees a copy that was closed meanwhile.
+func (d *deviceCopy) leave(note Device) {
+	d.end()
+	<-d.turn
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		d.clear(note)
+	}
+}
+
+// clear frees a closed copy, unless somebody has the turn, who does it on leaving.
+func (d *deviceCopy) clear(note Device) {
+	select {
+	case d.turn <- struct{}{}:
+		d.free(note)
+	default:
+	}
+}
+
+// free ends the turn and the copy.
+func (d *deviceCopy) free(note Device) {
+	if err := d.drop(); err != nil {
+		note.Note(err)
+	}
+	d.mu.Lock()
+	d.freed = true
+	d.mu.Unlock()
+	<-d.turn
+}
+
+func (d *deviceCopy) isFreed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.freed
+}
+
+// gone waits until a closed copy is freed.
+func (d *deviceCopy) gone(note Device) {
+	d.turn <- struct{}{}
+	d.free(note)
 }
 
 func (d *deviceCopy) drop() error {
@@ -72,27 +149,32 @@ func (v *View) forDevice() bool {
 }
 
 // onDevice gives f the view's rows on the table's device, and reports false where there
-// is none or it failed, which is noted. An error is that of ctx.
-func (v *View) onDevice(ctx context.Context, f func(pop Population) error) (bool, error) {
+// is none, it failed, which is noted, or the rows were replaced meanwhile, which ends f's
+// context. An error is that of ctx.
+func (v *View) onDevice(ctx context.Context, f func(ctx context.Context, pop Population) error) (bool, error) {
 	if !v.forDevice() {
 		return false, nil
 	}
-	d := &v.core.device
+	d := v.core.device
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
 		return false, v.deviceGivenUp(ctx)
 	}
-	defer func() { <-d.turn }()
-	if d.closed || time.Now().Before(d.retry) {
+	defer d.leave(v.opt.Device)
+	pass, ok := d.begin(ctx)
+	if !ok || time.Now().Before(d.retry) {
 		return false, nil
 	}
-	err := v.copyRows(ctx, d)
+	err := v.copyRows(pass, d)
 	if err == nil {
-		err = f(d.pop)
+		err = f(pass, d.pop)
 	}
 	if err != nil && ctx.Err() != nil {
 		return false, v.deviceGivenUp(ctx)
+	}
+	if err != nil && pass.Err() != nil { // closed under it
+		return false, nil
 	}
 	v.opt.Device.Note(err)
 	if err != nil {
@@ -141,7 +223,7 @@ func (v *View) deviceScan(ctx context.Context, p *plan, req *index.ScanRequest) 
 	}
 	req.Progress = upwards(req.Progress)
 	plan.Progress = req.Progress
-	return v.onDevice(ctx, func(pop Population) error { return pop.Scores(ctx, int(v.n), p.mask, plan, p.out) })
+	return v.onDevice(ctx, func(ctx context.Context, pop Population) error { return pop.Scores(ctx, int(v.n), p.mask, plan, p.out) })
 }
 
 // upwards is progress that never goes back, where the CPU begins anew what a device
@@ -166,7 +248,7 @@ func (v *View) deviceBest(ctx context.Context, p *plan, req *index.BestRequest, 
 	if !ok {
 		return false, nil
 	}
-	made, err := v.onDevice(ctx, func(pop Population) error {
+	made, err := v.onDevice(ctx, func(ctx context.Context, pop Population) error {
 		// Sets with a mask of their own take a pass each, the others one together.
 		var together []int
 		for s := range req.Sets {

@@ -21,7 +21,7 @@ import (
 // scorer is a device in plain Go that can be told to fail.
 type scorer struct {
 	fail        error
-	during      func() // called while a list is made
+	during      func(ctx context.Context) // called while a list is made
 	notes       []error
 	made, freed int
 }
@@ -54,7 +54,10 @@ func (c *copied) Best(ctx context.Context, n int, mask []uint64, heads []scan.He
 		return nil, c.s.fail
 	}
 	if c.s.during != nil {
-		c.s.during()
+		c.s.during(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	var out [][]uint64
 	for range heads {
@@ -220,7 +223,7 @@ func TestDeviceGivenUpWaiting(t *testing.T) {
 	v := with.Snapshot()
 	begun, end := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	s.during = func() {
+	s.during = func(context.Context) {
 		once.Do(func() { close(begun) })
 		<-end
 	}

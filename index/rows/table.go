@@ -49,7 +49,8 @@ type Table struct {
 	spec    index.Spec // replaced, never changed in place
 	core    *core
 	version uint64
-	view    *View // of this version, made when first asked for
+	view    *View         // of this version, made when first asked for
+	leaving []*deviceCopy // closed, and perhaps not freed yet
 }
 
 // core is the data of a table between two compactions.
@@ -64,7 +65,7 @@ type core struct {
 	used   int
 	dicts  []*dict // nil for numeric columns
 	derive derived
-	device deviceCopy
+	device *deviceCopy
 }
 
 // New returns an empty table of a valid spec.
@@ -85,7 +86,7 @@ func New(spec index.Spec, opt Options) *Table {
 }
 
 func newCore(spec *index.Spec, rows int) *core {
-	c := &core{seed: maphash.MakeSeed(), live: roaring.New(), table: make([]uint32, 64), device: deviceCopy{turn: make(chan struct{}, 1)}}
+	c := &core{seed: maphash.MakeSeed(), live: roaring.New(), table: make([]uint32, 64), device: &deviceCopy{turn: make(chan struct{}, 1)}}
 	for 1<<c.shift < rows {
 		c.shift++
 	}
@@ -218,17 +219,30 @@ func (t *Table) changed(version uint64) {
 	}
 }
 
-// Close gives back what the table holds on a device. It can still be used.
-func (t *Table) Close() {
+// Release gives back what the table holds on a device: at once, or where a list is being made
+// there, which is given up for the CPU, when it has ended. The table can still be used.
+func (t *Table) Release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.close()
+	t.release()
 }
 
-func (t *Table) close() {
-	if err := t.core.device.close(); err != nil {
-		t.opt.Device.Note(err)
+// Close is Release that waits until all is given back. Readers and writers do not wait for it.
+func (t *Table) Close() {
+	t.mu.Lock()
+	t.release()
+	leaving := t.leaving
+	t.leaving = nil
+	t.mu.Unlock()
+	for _, d := range leaving {
+		d.gone(t.opt.Device)
 	}
+}
+
+// release runs under t.mu.
+func (t *Table) release() {
+	t.core.device.close(t.opt.Device)
+	t.leaving = slices.DeleteFunc(append(t.leaving, t.core.device), (*deviceCopy).isFreed)
 }
 
 // collectEvery is how many bytes of vectors compaction copies between two
@@ -244,7 +258,7 @@ func (t *Table) compact() {
 	chunks, names, shift := slices.Clone(old.chunks), dictNames(old.dicts), old.shift
 	it := old.live.Iterator()
 	fresh := newCore(&t.spec, 1<<shift)
-	t.close()
+	t.release()
 	t.core, old = fresh, nil
 	var p Prepared
 	at, copied := 0, 0

@@ -142,6 +142,10 @@ func (m *Mirror) State() State {
 	return s
 }
 
+// Close gives back what the copy holds on a device, once lists that are being made there have
+// been given up for the CPU. The copy can still be read.
+func (m *Mirror) Close() { m.table.Close() }
+
 // Snapshot is the copy as it is now. Before Hydrate has returned nil it holds part of
 // the population: ask State.
 func (m *Mirror) Snapshot() *rows.View { return m.table.Snapshot() }
