@@ -16,7 +16,7 @@ const (
 	tile         = 64  // rows and columns of a block of gemm
 	tileLarge    = 128 // of gemm_large
 	blockThreads = 128
-	warpsABlock  = blockThreads / 32
+	poolThreads  = 512
 )
 
 const (
@@ -207,7 +207,7 @@ func (m *Model) batch(ctx context.Context, texts [][]int32, which []int, tokens 
 // forward orders the kernels of a batch. longest is the most tokens of a text.
 func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	c, w := &m.cfg, m.work
-	perWarp := cuda.Launch{Grid: [3]int{(tokens + warpsABlock - 1) / warpsABlock}, Block: [3]int{blockThreads}}
+	norms := cuda.Launch{Grid: normGrid(tokens, c.Dim), Block: [3]int{blockThreads}}
 	var failed error
 	launch := func(kernel string, l cuda.Launch, args ...cuda.Arg) {
 		if c.Bfloat16 {
@@ -228,7 +228,7 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
 	}
 	norm := func(in, out *cuda.Buffer, p tensorPlace) {
-		launch("layer_norm", perWarp, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
+		launch("layer_norm", norms, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	}
 	size := c.headSize()
 	width := c.Heads * size
@@ -236,7 +236,7 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	// The exponentials are powers of two.
 	scale := float32(math.Log2E / math.Sqrt(float64(c.Dim/c.Heads)))
 	blocks := attentionGrid(size, c.Heads, texts, longest, m.d.Info().Processors)
-	launch("embed_norm", perWarp, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
+	launch("embed_norm", norms, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
 		float(m.at.norm.weight), float(m.at.norm.bias), cuda.F32(c.Eps), cuda.At(w.x, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	for i := range m.at.layers {
 		l := &m.at.layers[i]
@@ -249,9 +249,18 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 		gemm(w.inner, w.y, l.down, cuda.At(w.y, 0), c.Dim, c.Inner, 0)
 		norm(w.y, w.x, l.outNorm)
 	}
-	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{blockThreads}},
+	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{poolThreads}},
 		cuda.At(w.x, 0), cuda.At(w.starts, 0), cuda.At(w.out, 0), cuda.I32(c.Dim), cuda.I32(pools[c.Pooling]))
 	return failed
+}
+
+// normGrid shapes a launch of the norms, a warp of which has two rows or one.
+func normGrid(tokens, dim int) [3]int {
+	rows := blockThreads / 32
+	if dim <= 512 {
+		rows *= 2
+	}
+	return [3]int{(tokens + rows - 1) / rows}
 }
 
 // attentionGrid shapes a launch of attention, whose heads are of so many elements on the

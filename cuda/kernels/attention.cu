@@ -85,6 +85,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
             const bool wanted = first + row < tokens && head < heads_end;
             cp_async16(query_rows + place_of<head_size>(row, lane % chunks), base + (wanted ? (first + row) * 3 * width + head * head_size + lane % chunks * 8 : 0), wanted);
         }
+        cp_async_commit();
     };
 
     ask(first_head + beside);

@@ -25,74 +25,101 @@
 #include "halves.cuh"
 #include "ptx.cuh"
 
-static constexpr int dim_most = 1024; // of a layer norm: 32 values a lane
-
-// normalise writes the layer norm of the values that a warp holds, value i of lane l
-// being element 32 i + l.
-template <class T> static __device__ void normalise(float (&x)[dim_most / warp], int dim, int lane, const float *gamma, const float *beta, float eps, T *out) {
-    float sum = 0;
+// norm_rows: what norm_of says of dims up to 8 * lanes * chunks, or of that alone where it is
+// full. A row lies with so many lanes of a warp, 16 bytes of it with each in turn: chunk i of
+// lane l begins at element 8 (lanes i + l).
+template <bool embed, int lanes, int chunks, bool full, class T>
+static __device__ void norm_rows(const T *in, const T *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                                 float eps, T *out, int tokens, int dim) {
+    const int lane = threadIdx.x % lanes, token = (blockIdx.x * blockDim.x + threadIdx.x) / lanes;
+    if (token / (warp / lanes) * (warp / lanes) >= tokens) return; // a whole warp
+    const int row = min(token, tokens - 1); // which is there
+    const int width = full ? 8 * lanes * chunks : dim;
+    const T *word = in + static_cast<long long>(embed ? ids[row] : row) * width;
+    const T *place = embed ? positions + static_cast<long long>(places[row]) * width : nullptr;
+    uint4 read[chunks], added[chunks];
 #pragma unroll
-    for (int i = 0; i < dim_most / warp; i++)
-        if (i * warp + lane < dim) sum += x[i];
-    const float mean = warp_sum(sum) / static_cast<float>(dim);
-    float square = 0;
+    for (int i = 0; i < chunks; i++) {
+        const int at = 8 * (lanes * i + lane);
+        read[i] = added[i] = {0, 0, 0, 0}; // which are zeros
+        if (full || at < dim) {
+            read[i] = *reinterpret_cast<const uint4 *>(word + at);
+            if (embed) added[i] = *reinterpret_cast<const uint4 *>(place + at);
+        }
+    }
+    float x[chunks][8], sum = 0, square = 0;
 #pragma unroll
-    for (int i = 0; i < dim_most / warp; i++)
-        if (i * warp + lane < dim) square += (x[i] - mean) * (x[i] - mean);
-    const float scale = rsqrtf(warp_sum(square) / static_cast<float>(dim) + eps);
+    for (int i = 0; i < chunks; i++) {
+        float y[8];
+        wide<T>(x[i], read[i]);
+        wide<T>(y, added[i]);
 #pragma unroll
-    for (int i = 0; i < dim_most / warp; i++) {
-        const int at = i * warp + lane;
-        if (at < dim) narrow(out[at], (x[i] - mean) * scale * gamma[at] + beta[at]);
+        for (int d = 0; d < 8; d++) {
+            if (embed) x[i][d] += y[d];
+            sum += x[i][d];
+        }
+    }
+    const float mean = lane_sum<lanes>(sum) * (1.0f / static_cast<float>(width));
+#pragma unroll
+    for (int i = 0; i < chunks; i++)
+#pragma unroll
+        for (int d = 0; d < 8; d++) {
+            x[i][d] -= mean;
+            if (full || 8 * (lanes * i + lane) < dim) square += x[i][d] * x[i][d];
+        }
+    const float scale = rsqrtf(lane_sum<lanes>(square) * (1.0f / static_cast<float>(width)) + eps);
+#pragma unroll
+    for (int i = 0; i < chunks; i++) {
+        const int at = 8 * (lanes * i + lane);
+        if (!full && at >= dim) continue;
+        float g[8], b[8];
+#pragma unroll
+        for (int d = 0; d < 8; d += 4) {
+            *reinterpret_cast<float4 *>(g + d) = *reinterpret_cast<const float4 *>(gamma + at + d);
+            *reinterpret_cast<float4 *>(b + d) = *reinterpret_cast<const float4 *>(beta + at + d);
+        }
+#pragma unroll
+        for (int d = 0; d < 8; d++) x[i][d] = x[i][d] * scale * g[d] + b[d];
+        if (token < tokens) *reinterpret_cast<uint4 *>(out + static_cast<long long>(token) * width + at) = packed<T>(x[i]);
     }
 }
 
-// embed_norm: words [vocabulary, dim], positions [most, dim] with the token type's
-// vector added; ids and places (in their text) [tokens]; out [tokens, dim]. Blocks of a
-// multiple of 32 threads.
-template <class T> static __device__ void embed_norm_of(const T *words, const T *positions, const int *ids, const int *places, const float *gamma, const float *beta,
-                   float eps, T *out, int tokens, int dim) {
-    const int lane = threadIdx.x % warp;
-    const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
-    if (token >= tokens) return; // a whole warp
-    const T *word = words + static_cast<long long>(ids[token]) * dim;
-    const T *place = positions + static_cast<long long>(places[token]) * dim;
-    float x[dim_most / warp];
-#pragma unroll
-    for (int i = 0; i < dim_most / warp; i++) {
-        const int at = i * warp + lane;
-        x[i] = at < dim ? wide(word[at]) + wide(place[at]) : 0;
-    }
-    normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
+// norm_of writes the layer norm of rows of in, or of rows ids of in with rows places of
+// positions added, to out [tokens, dim]. dim is a multiple of 8 of at most 1,024. Blocks of a
+// multiple of 32 threads; a warp has two rows where dim is at most 512, else one.
+template <bool embed, class T>
+static __device__ void norm_of(const T *in, const T *positions, const int *ids, const int *places, const float *gamma, const float *beta,
+                               float eps, T *out, int tokens, int dim) {
+    if (dim == 384) norm_rows<embed, 16, 3, true>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    else if (dim == 512)
+        norm_rows<embed, 16, 4, true>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    else if (dim < 512)
+        norm_rows<embed, 16, 4, false>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    else if (dim == 768)
+        norm_rows<embed, 32, 3, true>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    else if (dim == 1024)
+        norm_rows<embed, 32, 4, true>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    else
+        norm_rows<embed, 32, 4, false>(in, positions, ids, places, gamma, beta, eps, out, tokens, dim);
 }
+
+// embed_norm: words [vocabulary, dim], positions [most, dim] with the token type's vector
+// added; ids and places (in their text) [tokens].
 KERNEL(embed_norm)(const __half *words, const __half *positions, const int *ids, const int *places, const float *gamma, const float *beta,
                    float eps, __half *out, int tokens, int dim) {
-    embed_norm_of(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    norm_of<true>(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
 }
 KERNEL(embed_norm_bf16)(const __nv_bfloat16 *words, const __nv_bfloat16 *positions, const int *ids, const int *places, const float *gamma, const float *beta,
                    float eps, __nv_bfloat16 *out, int tokens, int dim) {
-    embed_norm_of(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
+    norm_of<true>(words, positions, ids, places, gamma, beta, eps, out, tokens, dim);
 }
 
-// layer_norm: in and out [tokens, dim]. Blocks of a multiple of 32 threads.
-template <class T> static __device__ void layer_norm_of(const T *in, const float *gamma, const float *beta, float eps, T *out, int tokens, int dim) {
-    const int lane = threadIdx.x % warp;
-    const int token = blockIdx.x * (blockDim.x / warp) + threadIdx.x / warp;
-    if (token >= tokens) return; // a whole warp
-    const T *row = in + static_cast<long long>(token) * dim;
-    float x[dim_most / warp];
-#pragma unroll
-    for (int i = 0; i < dim_most / warp; i++) {
-        const int at = i * warp + lane;
-        x[i] = at < dim ? wide(row[at]) : 0;
-    }
-    normalise(x, dim, lane, gamma, beta, eps, out + static_cast<long long>(token) * dim);
-}
+// layer_norm: in [tokens, dim].
 KERNEL(layer_norm)(const __half *in, const float *gamma, const float *beta, float eps, __half *out, int tokens, int dim) {
-    layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
+    norm_of<false, __half>(in, nullptr, nullptr, nullptr, gamma, beta, eps, out, tokens, dim);
 }
 KERNEL(layer_norm_bf16)(const __nv_bfloat16 *in, const float *gamma, const float *beta, float eps, __nv_bfloat16 *out, int tokens, int dim) {
-    layer_norm_of(in, gamma, beta, eps, out, tokens, dim);
+    norm_of<false, __nv_bfloat16>(in, nullptr, nullptr, nullptr, gamma, beta, eps, out, tokens, dim);
 }
 
 // The slices of K that are in shared memory, and how long one is.
@@ -221,29 +248,61 @@ KERNEL(gemm_large_bf16)(const __nv_bfloat16 *x, const __nv_bfloat16 *w, const fl
 }
 
 // pool: in [tokens, dim], out [texts, dim]. how: 0 mean, 1 first, 2 last, 3 maximum. A
-// vector that is not finite or has no length becomes NaN. Blocks of 128 threads, a
-// block a text.
+// vector that is not finite or has no length becomes NaN. Blocks of 512 threads, a block a
+// text: as many groups as there is room for take a token in turn, 16 bytes a thread, and what
+// they have is put together in their order.
+static constexpr int pool_threads = 512;
+
 template <class T> static __device__ void pool_of(const T *in, const int *starts, float *out, int dim, int how) {
-    SHARED(float, part, 4);
+    constexpr int ahead = 4; // tokens that are asked for before the first is used
+    SHARED(float, part, pool_threads * 8); // [groups, dim]
+    SHARED(float, squares, pool_threads / warp);
     const int lane = threadIdx.x % warp, wid = threadIdx.x / warp;
-    const int start = starts[blockIdx.x], end = starts[blockIdx.x + 1];
-    float *to = out + static_cast<long long>(blockIdx.x) * dim;
-    float square = 0;
-    for (int d = threadIdx.x; d < dim; d += blockDim.x) {
-        float x = wide(in[static_cast<long long>(how == 2 ? end - 1 : start) * dim + d]);
-        if (how == 0 || how == 3)
-            for (int t = start + 1; t < end; t++) {
-                const float y = wide(in[static_cast<long long>(t) * dim + d]);
-                x = how == 0 ? x + y : fmaxf(x, y);
+    const int chunks = dim / 8, groups = pool_threads / chunks, group = threadIdx.x / chunks, at = threadIdx.x % chunks * 8;
+    const int start = how == 2 ? starts[blockIdx.x + 1] - 1 : starts[blockIdx.x];
+    const int end = how == 1 ? start + 1 : starts[blockIdx.x + 1];
+    const float none = -__int_as_float(0x7f800000);
+    // Of two values: NaN is larger than all others.
+    auto both = [&](float x, float y) { return how != 3 ? x + y : y > x || y != y ? y : x; };
+    if (group < groups) {
+        float x[8];
+#pragma unroll
+        for (int d = 0; d < 8; d++) x[d] = how == 3 ? none : 0;
+        for (int from = start + group; from < end; from += ahead * groups) {
+            uint4 read[ahead];
+#pragma unroll
+            for (int u = 0; u < ahead; u++) {
+                const int t = from + u * groups;
+                read[u] = {0, 0, 0, 0};
+                if (t < end) read[u] = *reinterpret_cast<const uint4 *>(in + static_cast<long long>(t) * dim + at);
             }
-        to[d] = x;
+#pragma unroll
+            for (int u = 0; u < ahead; u++) {
+                float y[8];
+                wide<T>(y, read[u]);
+                if (from + u * groups < end)
+#pragma unroll
+                    for (int d = 0; d < 8; d++) x[d] = both(x[d], y[d]);
+            }
+        }
+#pragma unroll
+        for (int d = 0; d < 8; d++) part[group * dim + at + d] = x[d];
+    }
+    __syncthreads();
+    float square = 0;
+    for (int d = threadIdx.x; d < dim; d += pool_threads) {
+        float x = part[d];
+        for (int g = 1; g < groups; g++) x = both(x, part[g * dim + d]);
+        part[d] = x; // which no other thread reads
         square += x * x;
     }
     square = warp_sum(square);
-    if (lane == 0) part[wid] = square;
+    if (lane == 0) squares[wid] = square;
     __syncthreads();
-    const float length = sqrtf(part[0] + part[1] + part[2] + part[3]);
-    for (int d = threadIdx.x; d < dim; d += blockDim.x) to[d] = to[d] / length;
+    float all = 0;
+    for (int w = 0; w < pool_threads / warp; w++) all += squares[w];
+    const float length = all <= 3.402823466e38f ? sqrtf(all) : none - none; // NaN
+    for (int d = threadIdx.x; d < dim; d += pool_threads) out[static_cast<long long>(blockIdx.x) * dim + d] = part[d] / length;
 }
 KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {
     pool_of(in, starts, out, dim, how);
