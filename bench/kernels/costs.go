@@ -62,14 +62,20 @@ type cost struct {
 const layer = "4*dim*dim+2*dim*inner"
 
 var costs = []cost{
-	// encoder.cu: activations and weights are of two bytes; weights are read once a batch, and
+	// encoder.cu, gemm.cu, attention.cu: activations and weights are of two bytes; weights are read once a batch, and
 	// from the second-level cache by every tile.
 	{names: `embed_norm`, of: "token", threads: "128", read: "4*dim+8", written: "2*dim", operations: map[string]string{"floats": "9*dim"}},
 	{names: `layer_norm`, of: "token; two launches a layer", threads: "128", read: "2*dim", written: "2*dim", operations: map[string]string{"floats": "8*dim"}},
 	{names: `gemm`, of: "token and layer; four launches", threads: "128", read: "2*(5*dim+inner)", written: "2*(5*dim+inner)",
-		cache: "2*(" + layer + ")*(1.0/64+1.0/64)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "20*inner"}, note: "tiles of 64 x 64"},
+		cache: "2*(" + layer + ")*(1.0/64+1.0/64)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "30*inner"}, note: "tiles of 64 x 64"},
 	{names: `gemm_large`, of: "token and layer; four launches", threads: "256", read: "2*(5*dim+inner)", written: "2*(5*dim+inner)",
-		cache: "2*(" + layer + ")*(1.0/128+1.0/128)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "20*inner"}, note: "tiles of 128 x 128"},
+		cache: "2*(" + layer + ")*(1.0/128+1.0/128)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "30*inner"}, note: "tiles of 128 x 128"},
+	{names: `gemm_90`, of: "token and layer; four launches", threads: "128", shared: "5*(64+64)*64", read: "2*(5*dim+inner)", written: "2*(5*dim+inner)",
+		cache: "2*(" + layer + ")*(1.0/64+1.0/64)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "30*inner"}, note: "sm_90a alone; tiles of 64 x 64"},
+	{names: `gemm_90_128`, of: "token and layer; four launches", threads: "256", shared: "6*(128+128)*64", read: "2*(5*dim+inner)", written: "2*(5*dim+inner)",
+		cache: "2*(" + layer + ")*(1.0/128+1.0/128)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "30*inner"}, note: "sm_90a alone; tiles of 128 x 128"},
+	{names: `gemm_90_192`, of: "token and layer; four launches", threads: "256", shared: "5*(128+192)*64", read: "2*(5*dim+inner)", written: "2*(5*dim+inner)",
+		cache: "2*(" + layer + ")*(1.0/128+1.0/192)", operations: map[string]string{"halves": "2*(" + layer + ")", "floats": "30*inner"}, note: "sm_90a alone; tiles of 128 x 192"},
 	{names: `attention_\d+`, of: "token and layer", with: map[string]float64{"size": 0}, threads: "128", read: "6*dim", written: "2*dim",
 		cache: "2*dim+4*dim*tokens/64", operations: map[string]string{"halves": "4*dim*tokens", "floats": "12*tokens*dim/size+4*dim*tokens/64"},
 		note: "an exponential taken for eight operations of floats"},

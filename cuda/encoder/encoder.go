@@ -10,11 +10,10 @@ import (
 	"github.com/kindred-search/kindred/cuda"
 )
 
-// What encoder.cu names alike, and the threads of its blocks.
+// What encoder.cu and attention.cu name alike, and the threads of their blocks.
 const (
-	queries      = 64
 	blockThreads = 128
-	warpsABlock  = blockThreads / 32
+	poolThreads  = 512
 )
 
 const (
@@ -180,7 +179,8 @@ func (m *Model) room(ctx context.Context, tokens, texts int) error {
 	}
 	m.work = &work{tokens: tokens, texts: texts}
 	t, dim := int64(tokens), int64(m.cfg.Dim)
-	sizes := []int64{t * dim * 2, t * dim * 2, t * dim * 6, t * int64(m.cfg.Inner) * 2, t * 4, t * 4, int64(texts+1) * 4, int64(texts) * dim * 4}
+	width := int64(m.cfg.Heads * m.cfg.headSize())
+	sizes := []int64{t * dim * 2, t * max(dim, width) * 2, t * width * 6, t * int64(m.cfg.Inner) * 2, t * 4, t * 4, int64(texts+1) * 4, int64(texts) * dim * 4}
 	wants := make([]cuda.Want, len(sizes))
 	for i, b := range m.work.buffers() {
 		wants[i] = cuda.Want{To: b, Purpose: "activations", Size: sizes[i]}
@@ -222,7 +222,7 @@ func (m *Model) batch(ctx context.Context, texts [][]int32, which []int, tokens 
 // forward orders the kernels of a batch. longest is the most tokens of a text.
 func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	c, w := &m.cfg, m.work
-	perWarp := cuda.Launch{Grid: [3]int{(tokens + warpsABlock - 1) / warpsABlock}, Block: [3]int{blockThreads}}
+	norms := cuda.Launch{Grid: normGrid(tokens, c.Dim), Block: [3]int{blockThreads}}
 	var failed error
 	launch := func(kernel string, l cuda.Launch, args ...cuda.Arg) {
 		if c.Bfloat16 {
@@ -241,29 +241,63 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
 	}
 	norm := func(in, out *cuda.Buffer, p tensorPlace) {
-		launch("layer_norm", perWarp, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
+		launch("layer_norm", norms, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	}
-	size := c.Dim / c.Heads
-	attention := "attention_128"
-	for _, most := range []int{64, 32} {
-		if size <= most {
-			attention = fmt.Sprintf("attention_%d", most)
-		}
-	}
-	launch("embed_norm", perWarp, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
+	size := c.headSize()
+	width := c.Heads * size
+	attention := fmt.Sprintf("attention_%d", size)
+	// The exponentials are powers of two.
+	scale := float32(math.Log2E / math.Sqrt(float64(c.Dim/c.Heads)))
+	blocks := attentionGrid(size, c.Heads, texts, longest, m.d.Info().Processors)
+	launch("embed_norm", norms, half(m.at.words), half(m.at.positions), cuda.At(w.ids, 0), cuda.At(w.places, 0),
 		float(m.at.norm.weight), float(m.at.norm.bias), cuda.F32(c.Eps), cuda.At(w.x, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	for i := range m.at.layers {
 		l := &m.at.layers[i]
-		gemm(w.x, w.qkv, l.qkv, cuda.Null(), 3*c.Dim, c.Dim, 0)
-		launch(attention, cuda.Launch{Grid: [3]int{(longest + queries - 1) / queries, c.Heads, texts}, Block: [3]int{blockThreads}},
-			cuda.At(w.qkv, 0), cuda.At(w.starts, 0), cuda.At(w.y, 0), cuda.I32(c.Heads), cuda.I32(size), cuda.F32(float32(1/math.Sqrt(float64(size)))))
-		gemm(w.y, w.x, l.out, cuda.At(w.x, 0), c.Dim, c.Dim, 0)
+		gemm(w.x, w.qkv, l.qkv, cuda.Null(), 3*width, c.Dim, 0)
+		launch(attention, cuda.Launch{Grid: blocks, Block: [3]int{blockThreads}},
+			cuda.At(w.qkv, 0), cuda.At(w.starts, 0), cuda.At(w.y, 0), cuda.I32(c.Heads), cuda.F32(scale))
+		gemm(w.y, w.x, l.out, cuda.At(w.x, 0), c.Dim, width, 0)
 		norm(w.x, w.y, l.attnNorm)
 		gemm(w.y, w.inner, l.up, cuda.Null(), c.Inner, c.Dim, 1)
 		gemm(w.inner, w.y, l.down, cuda.At(w.y, 0), c.Dim, c.Inner, 0)
 		norm(w.y, w.x, l.outNorm)
 	}
-	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{blockThreads}},
+	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{poolThreads}},
 		cuda.At(w.x, 0), cuda.At(w.starts, 0), cuda.At(w.out, 0), cuda.I32(c.Dim), cuda.I32(pools[c.Pooling]))
 	return failed
+}
+
+// normGrid shapes a launch of the norms, a warp of which has two rows or one.
+func normGrid(tokens, dim int) [3]int {
+	rows := blockThreads / 32
+	if dim <= 512 {
+		rows *= 2
+	}
+	return [3]int{(tokens + rows - 1) / rows}
+}
+
+// attentionGrid shapes a launch of attention, whose heads are of so many elements on the
+// device, over texts of up to longest tokens. A block has four heads one after the other, each
+// copied while the one before is computed, unless more blocks are needed for all processors
+// to have some; but no fewer than it has at once in texts that are short. It has no say in a
+// bit of what is computed.
+func attentionGrid(size, heads, texts, longest, processors int) [3]int {
+	queries, most := 128, 4 // of a block, and the heads of up to 32 queries that it has at once
+	switch size {
+	case 64:
+		most = 2
+	case headMost:
+		queries, most = 64, 1
+	}
+	atOnce := 1
+	for atOnce < most && 2*atOnce*longest <= queries {
+		atOnce *= 2
+	}
+	grid := [3]int{(longest + queries - 1) / queries, 0, texts}
+	for own := 4; ; own /= 2 {
+		grid[1] = (heads + own - 1) / own
+		if own <= atOnce || grid[0]*grid[1]*grid[2] >= 4*processors {
+			return grid
+		}
+	}
 }

@@ -101,6 +101,39 @@ func bfloat16(x float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
+// headSize is how many elements a head has on the device: as many as the kernel of attention
+// that has room for it, zeros behind its own.
+func (c *Config) headSize() int {
+	for _, size := range []int{32, 64} {
+		if c.Dim/c.Heads <= size {
+			return size
+		}
+	}
+	return headMost
+}
+
+// heads gives rows of a projection to heads, [heads * own, dim], as attention has them: padded with
+// rows of zeros, [heads * size, dim].
+func heads(x []float32, n, own, size, dim int) []float32 {
+	out := make([]float32, n*size*dim)
+	for h := range n {
+		copy(out[h*size*dim:], x[h*own*dim:(h+1)*own*dim])
+	}
+	return out
+}
+
+// turned exchanges rows of [rows, dim], of which each 32 are a matrix of 4 x 4 pairs, as its
+// transpose has them: attention then writes 16 bytes of a row at a time.
+func turned(x []float32, rows, dim int) []float32 {
+	out := make([]float32, len(x))
+	for row := range rows {
+		pair := row / 2 % 16
+		from := row - row%32 + 2*(pair%4*4+pair/4) + row%2
+		copy(out[row*dim:(row+1)*dim], x[from*dim:])
+	}
+	return out
+}
+
 func (p *packed) float(x []float32) int64 {
 	at := int64(len(p.floats)) * 4
 	p.floats = append(p.floats, x...)
@@ -152,13 +185,28 @@ func pack(c *Config, get Tensors) (*packed, *places, error) {
 	for l := range c.Layers {
 		name := fmt.Sprintf("encoder.layer.%d.", l)
 		var weight, bias []float32
+		own, size := c.Dim/c.Heads, c.headSize()
 		for _, part := range []string{"query", "key", "value"} {
-			weight = append(weight, want(name+"attention.self."+part+".weight", c.Dim, c.Dim)...)
-			bias = append(bias, want(name+"attention.self."+part+".bias", c.Dim)...)
+			w := want(name+"attention.self."+part+".weight", c.Dim, c.Dim)
+			b := want(name+"attention.self."+part+".bias", c.Dim)
+			if p.err != nil {
+				break
+			}
+			w, b = heads(w, c.Heads, own, size, c.Dim), heads(b, c.Heads, own, size, 1)
+			if part == "value" {
+				w, b = turned(w, c.Heads*size, c.Dim), turned(b, c.Heads*size, 1)
+			}
+			weight, bias = append(weight, w...), append(bias, b...)
+		}
+		// The columns that multiply a head's zeros are zeros too.
+		out := make([]float32, c.Dim*c.Heads*size)
+		for i, x := range want(name+"attention.output.dense.weight", c.Dim, c.Dim) {
+			row, col := i/c.Dim, i%c.Dim
+			out[(row*c.Heads+col/own)*size+col%own] = x
 		}
 		at.layers = append(at.layers, layerPlace{
 			qkv:      tensorPlace{p.half(name+"attention.self", weight), p.float(bias)},
-			out:      linear(name+"attention.output.dense", c.Dim, c.Dim),
+			out:      tensorPlace{p.half(name+"attention.output.dense", out), p.float(want(name+"attention.output.dense.bias", c.Dim))},
 			attnNorm: norm(name + "attention.output.LayerNorm"),
 			up:       linear(name+"intermediate.dense", c.Inner, c.Dim),
 			down:     linear(name+"output.dense", c.Dim, c.Inner),

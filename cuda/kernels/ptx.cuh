@@ -1,6 +1,6 @@
-// The only inline PTX: matrix fragments, tensor cores and copies to shared memory
-// that go on by themselves. Under the simulator each is a twin written from the
-// fragment layouts of the PTX manual (sections on ldmatrix, mma.m16n8k16 and
+// The only inline PTX: matrix fragments, tensor cores, powers of two, and copies to shared
+// memory that go on by themselves. Under the simulator each is a twin written from the
+// fragment layouts of the PTX manual (sections on ldmatrix, mma.m16n8k16, ex2 and
 // cp.async); cuda/sim/fragments.cpp pins them.
 #pragma once
 
@@ -105,6 +105,13 @@ static __forceinline__ void mma_m16n8k32_u8(int (&d)[4], const uint32_t (&a)[4],
     for (int i = 0; i < 4; i++) d[i] = int(uint32_t(d[i]) + (uint32_t(more[i]) << 8));
 }
 
+// exp2_approx is 2^x with a relative error of at most 2^-22; what is below 2^-126 is 0. Of
+// 0 it is 1, of -Inf 0, of NaN NaN.
+static __forceinline__ float exp2_approx(float x) {
+    const float y = std::exp2(x);
+    return y < 0x1p-126f ? 0 : y;
+}
+
 // cp_async16 copies 16 bytes to shared memory, or zeros where they are not wanted.
 // What it copies is there after the thread's cp_async_wait, for others after a barrier
 // behind that.
@@ -158,6 +165,12 @@ static __device__ __forceinline__ void mma_m16n8k32_u8(int (&d)[4], const uint32
     asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 static __device__ __forceinline__ void cp_async16(void *to, const void *from, bool wanted) {
