@@ -64,11 +64,14 @@ func TestRealModels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, bf := range []bool{false, true} {
-				place := &placer{d: d}
+			for _, kind := range []string{"fp16", "bf16", "fp16 with the kernels of every device"} {
+				place := &placer{d: d, portable: kind != "fp16" && kind != "bf16"}
 				precision := embed.FP16
-				if bf { // two texts are enough
-					ids, precision = ids[:2], embed.BF16
+				if kind != "fp16" { // two texts are enough
+					ids = ids[:2]
+				}
+				if kind == "bf16" {
+					precision = embed.BF16
 				}
 				model, err := embed.Open(dir, embed.Options{Precision: precision, Device: place})
 				if err != nil {
@@ -86,10 +89,10 @@ func TestRealModels(t *testing.T) {
 						cos += float64(x) * float64(got[i*dim+j])
 					}
 					if worst = math.Min(worst, cos); !(cos >= least) {
-						t.Errorf("%q, bfloat16 %v: cosine %.6f to fp32 on the CPU", texts[i], bf, cos)
+						t.Errorf("%q, %s: cosine %.6f to fp32 on the CPU", texts[i], kind, cos)
 					}
 				}
-				t.Logf("bfloat16 %v: least cosine to fp32 on the CPU %.7f", bf, worst)
+				t.Logf("%s: least cosine to fp32 on the CPU %.7f", kind, worst)
 			}
 		})
 	}
@@ -97,11 +100,13 @@ func TestRealModels(t *testing.T) {
 
 // placer is a device of models that keeps the one that embed places on it.
 type placer struct {
-	d      *cuda.Device
-	placed *encoder.Model
+	d        *cuda.Device
+	portable bool
+	placed   *encoder.Model
 }
 
 func (p *placer) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
+	cfg.Portable = p.portable
 	m, err := encoder.New(ctx, p.d, cfg, get)
 	p.placed = m
 	return m, err
