@@ -13,6 +13,7 @@ import (
 	"github.com/kindred-search/kindred/cuda"
 	"github.com/kindred-search/kindred/cuda/encoder"
 	"github.com/kindred-search/kindred/cuda/scan"
+	"github.com/kindred-search/kindred/cuda/selftest"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index/rows"
 )
@@ -87,7 +88,7 @@ func (a *app) findDevice() (*device, error) {
 	}
 	d := &device{say: a.say, populations: map[*sharded]struct{}{}}
 	for _, n := range numbers {
-		open, err := cuda.Open(n)
+		open, err := openTested(n)
 		if err != nil && !asked {
 			a.say("CUDA device %d is not used: %v", n, err)
 			continue
@@ -102,6 +103,19 @@ func (a *app) findDevice() (*device, error) {
 	}
 	if len(d.slots) == 0 {
 		return nil, nil
+	}
+	return d, nil
+}
+
+// openTested opens a device and has it answer what is known: one that gives wrong answers, or
+// has no memory for it, is not used.
+func openTested(ordinal int) (*cuda.Device, error) {
+	d, err := cuda.Open(ordinal)
+	if err != nil {
+		return nil, err
+	}
+	if err := selftest.Run(context.Background(), d); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
@@ -141,7 +155,7 @@ func (d *device) current() ([]*cuda.Device, error) {
 			s.open = nil
 		}
 		if s.open == nil {
-			open, err := cuda.Open(s.ordinal)
+			open, err := openTested(s.ordinal)
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -274,8 +288,20 @@ func (a *app) examineDevice() []finding {
 	}
 	list := []finding{f}
 	for _, d := range status.Devices {
-		list = append(list, finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),
-			Found: fmt.Sprintf("%s, compute capability %d.%d, %d processors, %s", d.Name, d.Major, d.Minor, d.Processors, gigabytes(uint64(d.Memory)))})
+		f := finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),
+			Found: fmt.Sprintf("%s, compute capability %d.%d, %d processors, %s; ", d.Name, d.Major, d.Minor, d.Processors, gigabytes(uint64(d.Memory)))}
+		open, err := openTested(d.Ordinal)
+		if err == nil {
+			err = open.Close()
+		}
+		if err == nil {
+			f.Found += "self-test: passed"
+		} else {
+			// Wrong answers are a fault of the machine; that it is in use is none, unless it is wanted.
+			named := asked && (numbers == nil || slices.Contains(numbers, d.Ordinal))
+			f.Found, f.Wrong = f.Found+"cannot be used: "+err.Error(), named || errors.Is(err, cuda.ErrWrong)
+		}
+		list = append(list, f)
 	}
 	return list
 }
