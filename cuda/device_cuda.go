@@ -124,13 +124,6 @@ func describe(ordinal int) (Info, error) {
 	return info, nil
 }
 
-// events are the beginning and end of a call of [Device.Do], the slots of [Queue.Mark], and
-// the beginning and end of a kernel that is traced; arrived is that of an upload.
-const (
-	arrived = 4 + Slots
-	events  = arrived + 1
-)
-
 // driver is a device through gorgonia.org/cu.
 type driver struct {
 	ordinal int
@@ -257,10 +250,10 @@ func (d *driver) upload(dst uint64, src []byte) error {
 	if err := d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)))); err != nil {
 		return err
 	}
-	if err := d.err("cuEventRecord", d.events[arrived].Record(cu.NoStream)); err != nil {
+	if err := d.err("cuEventRecord", d.events[eventArrived].Record(cu.NoStream)); err != nil {
 		return err
 	}
-	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[arrived], 0))
+	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[eventArrived], 0))
 }
 
 // download is made in the default stream, which doesn't wait for ours, and returns when it

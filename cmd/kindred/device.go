@@ -181,7 +181,12 @@ func (s *slot) metrics() cuda.Metrics {
 		return m
 	}
 	now := s.open.Metrics()
+	for kernel, t := range m.Each {
+		all := now.Each[kernel]
+		now.Each[kernel] = cuda.Traced{Launches: t.Launches + all.Launches, Time: t.Time + all.Time}
+	}
 	return cuda.Metrics{
+		Each:      now.Each,
 		Allocated: now.Allocated, Held: now.Held, Peak: max(m.Peak, now.Peak), Uploaded: m.Uploaded + now.Uploaded,
 		Downloaded: m.Downloaded + now.Downloaded, Launches: m.Launches + now.Launches, Kernels: m.Kernels + now.Kernels,
 	}
