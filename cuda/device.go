@@ -52,12 +52,24 @@ type backend interface {
 	copy(dst, src uint64, n int64) error // within the device
 	load(name string, image []byte) error
 	launch(kernel string, l Launch, args []uint64) error
-	mark(i int) error                  // records event i, below 4 + Slots, in the order of the work
+	mark(i int) error                  // records event i, one of those below, in the order of the work
 	reached(i int) error               // waits for event i
 	between(i, j int) (float64, error) // seconds from event i to j, after both
 	wait() error                       // for all work
 	close() error
 }
+
+// Events of a device: of the beginning and end of a call of [Device.Do], of the slots of
+// [Queue.Mark], of a kernel that is traced, of an upload, which is the backend's, and of the kernels
+// of a call that are timed.
+const (
+	eventDo      = 0
+	eventSlot    = 2
+	eventTrace   = eventSlot + Slots
+	eventArrived = eventTrace + 2
+	eventTimed   = eventArrived + 1
+	events       = eventTimed + 2*timedMost
+)
 
 // Device is an open device. It is safe for concurrent use.
 type Device struct {
@@ -78,6 +90,7 @@ type Device struct {
 	traced map[string]Traced
 
 	budget *budget
+	clock  clock // of the device's thread, but for its counts
 	metrics
 }
 
@@ -95,6 +108,9 @@ type Metrics struct {
 	Kernels time.Duration
 	// Held is how many bytes each purpose holds.
 	Held map[string]int64
+	// Each is what each kernel has done: its launches, and how long they took as some of them
+	// that were timed say, about one in 16.
+	Each map[string]Traced
 }
 
 // Traced is what one kernel has done.
@@ -130,6 +146,7 @@ func Open(ordinal int) (*Device, error) {
 func start(open func() (backend, Info, error)) (*Device, error) {
 	d := &Device{work: make(chan func()), ended: make(chan struct{}), held: map[*Buffer]struct{}{}}
 	d.budget = newBudget(d)
+	d.clock = clock{kernels: map[string]*kernel{}}
 	opened := make(chan error)
 	go func() {
 		defer close(d.ended)
@@ -166,6 +183,7 @@ func (d *Device) Metrics() Metrics {
 	for b := range d.held {
 		m.Held[b.purpose] += b.size
 	}
+	m.Each = d.clock.each()
 	return m
 }
 
@@ -329,13 +347,14 @@ func (d *Device) Do(ctx context.Context, work func(q *Queue) error) error {
 			return err
 		}
 		q := &Queue{d: d}
-		if err := d.b.mark(0); err != nil {
+		d.clock.begin()
+		if err := d.b.mark(eventDo); err != nil {
 			return err
 		}
 		err := work(q)
 		if !isLost(err) {
 			// Also after an error: nothing may go on that reads a caller's memory.
-			if e := d.b.mark(1); e != nil && err == nil {
+			if e := d.b.mark(eventDo + 1); e != nil && err == nil {
 				err = e
 			}
 			if e := d.b.wait(); e != nil && (err == nil || isLost(e)) {
@@ -343,9 +362,9 @@ func (d *Device) Do(ctx context.Context, work func(q *Queue) error) error {
 			}
 		}
 		if err == nil {
-			s, e := d.b.between(0, 1)
+			s, e := d.b.between(eventDo, eventDo+1)
 			d.nanos.Add(int64(s * 1e9))
-			err = e
+			err = errors.Join(e, d.clock.end(d.b))
 		}
 		return err
 	})

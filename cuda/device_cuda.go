@@ -133,13 +133,6 @@ func describe(ordinal int) (Info, error) {
 	return info, nil
 }
 
-// events are the beginning and end of a call of [Device.Do], the slots of [Queue.Mark], and
-// the beginning and end of a kernel that is traced; arrived is that of an upload.
-const (
-	arrived = 4 + Slots
-	events  = arrived + 1
-)
-
 // driver is a device through gorgonia.org/cu.
 type driver struct {
 	ordinal int
@@ -164,6 +157,11 @@ func open(ordinal int) (backend, Info, error) {
 	info := s.Devices[at]
 	if info.Major < 8 {
 		return nil, info, fmt.Errorf("CUDA device %d (%s) has compute capability %d.%d, and the kernels need 8.0: %w", ordinal, info.Name, info.Major, info.Minor, ErrNoDevice)
+	}
+	// The kernels' code is of the compiler's major version, which older drivers do not know.
+	if have := cu.Version(); have < C.CUDA_VERSION/1000*1000 {
+		return nil, info, fmt.Errorf("CUDA device %d: the driver is of CUDA %d.%d, and this program needs one of %d.0 or later: update it: %w",
+			ordinal, have/1000, have%1000/10, C.CUDA_VERSION/1000, ErrNoDevice)
 	}
 	dev, err := cu.GetDevice(ordinal)
 	if err != nil {
@@ -263,10 +261,10 @@ func (d *driver) upload(dst uint64, src []byte) error {
 	if err := d.err("cuMemcpyHtoD", cu.MemcpyHtoD(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)))); err != nil {
 		return err
 	}
-	if err := d.err("cuEventRecord", d.events[arrived].Record(cu.NoStream)); err != nil {
+	if err := d.err("cuEventRecord", d.events[eventArrived].Record(cu.NoStream)); err != nil {
 		return err
 	}
-	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[arrived], 0))
+	return d.err("cuStreamWaitEvent", d.stream.Wait(d.events[eventArrived], 0))
 }
 
 // download is made in the default stream, which doesn't wait for ours, and returns when it

@@ -26,6 +26,8 @@ var (
 	// with this [Device]; its results since the last success are worth nothing.
 	// Close it, and open the device again or go on without.
 	ErrLost = errors.New("CUDA device lost")
+	// ErrWrong: the device gave a wrong answer where the right one is known: see package selftest.
+	ErrWrong = errors.New("CUDA device gives wrong answers")
 	// ErrClosed: the device was closed.
 	ErrClosed = errors.New("CUDA device is closed")
 )

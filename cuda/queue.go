@@ -81,12 +81,12 @@ func (q *Queue) UploadPinned(b *Buffer, off int64, p *Pinned, at, n int) error {
 const Slots = 2
 
 // Mark remembers, as number slot below [Slots], what has been ordered so far.
-func (q *Queue) Mark(slot int) error { return q.d.b.mark(2 + slot) }
+func (q *Queue) Mark(slot int) error { return q.d.b.mark(eventSlot + slot) }
 
 // Reached waits until what the slot's last [Queue.Mark] remembered is done: what an
 // [Queue.UploadPinned] before it read may then be changed. A slot that was never marked
 // waits for nothing.
-func (q *Queue) Reached(slot int) error { return q.d.b.reached(2 + slot) }
+func (q *Queue) Reached(slot int) error { return q.d.b.reached(eventSlot + slot) }
 
 // Zero clears n bytes of b from off on.
 func (q *Queue) Zero(b *Buffer, off, n int64) error {
@@ -170,12 +170,19 @@ func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
 	if traced {
 		return q.trace(kernel, l, slots)
 	}
-	return q.d.b.launch(kernel, l, slots)
+	timed, err := q.d.clock.before(q.d.b, kernel)
+	if err != nil {
+		return err
+	}
+	if err := q.d.b.launch(kernel, l, slots); err != nil {
+		return err
+	}
+	return q.d.clock.after(q.d.b, kernel, timed)
 }
 
 // trace launches a kernel, waits for it and notes its time.
 func (q *Queue) trace(kernel string, l Launch, slots []uint64) error {
-	const begin, end = 2 + Slots, 3 + Slots
+	const begin, end = eventTrace, eventTrace + 1
 	b := q.d.b
 	if err := b.mark(begin); err != nil {
 		return err

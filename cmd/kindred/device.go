@@ -13,6 +13,7 @@ import (
 	"github.com/kindred-search/kindred/cuda"
 	"github.com/kindred-search/kindred/cuda/encoder"
 	"github.com/kindred-search/kindred/cuda/scan"
+	"github.com/kindred-search/kindred/cuda/selftest"
 	"github.com/kindred-search/kindred/embed"
 	"github.com/kindred-search/kindred/index/rows"
 )
@@ -90,7 +91,7 @@ func (a *app) findDevice() (*device, error) {
 	}
 	d := &device{say: a.say, populations: map[*sharded]struct{}{}}
 	for _, n := range numbers {
-		open, err := cuda.Open(n)
+		open, err := openTested(n)
 		if err != nil && !asked {
 			a.say("CUDA device %d is not used: %v", n, err)
 			continue
@@ -105,6 +106,19 @@ func (a *app) findDevice() (*device, error) {
 	}
 	if len(d.slots) == 0 {
 		return nil, nil
+	}
+	return d, nil
+}
+
+// openTested opens a device and has it answer what is known: one that gives wrong answers, or
+// has no memory for it, is not used.
+func openTested(ordinal int) (*cuda.Device, error) {
+	d, err := cuda.Open(ordinal)
+	if err != nil {
+		return nil, err
+	}
+	if err := selftest.Run(context.Background(), d); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
@@ -144,7 +158,7 @@ func (d *device) current() ([]*cuda.Device, error) {
 			s.open = nil
 		}
 		if s.open == nil {
-			open, err := cuda.Open(s.ordinal)
+			open, err := openTested(s.ordinal)
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -170,7 +184,12 @@ func (s *slot) metrics() cuda.Metrics {
 		return m
 	}
 	now := s.open.Metrics()
+	for kernel, t := range m.Each {
+		all := now.Each[kernel]
+		now.Each[kernel] = cuda.Traced{Launches: t.Launches + all.Launches, Time: t.Time + all.Time}
+	}
 	return cuda.Metrics{
+		Each:      now.Each,
 		Allocated: now.Allocated, Held: now.Held, Peak: max(m.Peak, now.Peak), Uploaded: m.Uploaded + now.Uploaded,
 		Downloaded: m.Downloaded + now.Downloaded, Launches: m.Launches + now.Launches, Kernels: m.Kernels + now.Kernels,
 	}
@@ -303,7 +322,7 @@ func (a *app) examineDevice() []finding {
 		about := foundDevice{Ordinal: d.Ordinal, Name: d.Name, Capability: fmt.Sprintf("%d.%d", d.Major, d.Minor), Processors: d.Processors, Memory: d.Memory, Simulated: d.Simulated}
 		f := finding{What: fmt.Sprintf("CUDA device %d", d.Ordinal),
 			Found: fmt.Sprintf("%s, compute capability %s, %d processors, %s", d.Name, about.Capability, d.Processors, gigabytes(uint64(d.Memory)))}
-		open, err := cuda.Open(d.Ordinal)
+		open, err := openTested(d.Ordinal)
 		if err == nil {
 			err = open.Close()
 		}
@@ -311,11 +330,13 @@ func (a *app) examineDevice() []finding {
 		case err != nil:
 			about.Problem = err.Error()
 			f.Found += "; it cannot be used: " + about.Problem
-			f.Wrong = asked && (numbers == nil || slices.Contains(numbers, d.Ordinal))
+			// Wrong answers are a fault of the machine; that it is in use is none, unless it is wanted.
+			named := asked && (numbers == nil || slices.Contains(numbers, d.Ordinal))
+			f.Wrong = named || errors.Is(err, cuda.ErrWrong)
 		case d.Simulated:
-			f.Found += "; kernels loaded; used with --device cuda alone"
+			f.Found += "; kernels loaded; self-test: passed; used with --device cuda alone"
 		default:
-			f.Found += "; kernels loaded"
+			f.Found += "; kernels loaded; self-test: passed"
 		}
 		found.Devices = append(found.Devices, about)
 		list = append(list, f)

@@ -31,7 +31,9 @@ func TestDeviceNumbers(t *testing.T) {
 
 // TestDeviceMetrics: what a device that was lost had counted still counts.
 func TestDeviceMetrics(t *testing.T) {
-	d := &device{populations: map[*sharded]struct{}{}, slots: []slot{{ordinal: 3, opened: 2, past: cuda.Metrics{Launches: 7, Peak: 100, Kernels: time.Second}}}}
+	d := &device{populations: map[*sharded]struct{}{}, slots: []slot{{ordinal: 3, opened: 2, past: cuda.Metrics{
+		Launches: 7, Peak: 100, Kernels: time.Second, Each: map[string]cuda.Traced{"refine": {Launches: 5, Time: 2 * time.Second}},
+	}}}}
 	d.Note(nil)
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(d); err != nil {
@@ -53,6 +55,7 @@ func TestDeviceMetrics(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"kindred_cuda_launches_total device=3": 7, "kindred_cuda_peak_bytes device=3": 100, "kindred_cuda_seconds_total device=3": 1,
+		"kindred_cuda_kernel_launches_total device=3 kernel=refine": 5, "kindred_cuda_kernel_seconds_total device=3 kernel=refine": 2,
 		"kindred_cuda_opened_total device=3": 2, "kindred_cuda_lists_total": 1, "kindred_cuda_failed_total": 0,
 		"kindred_cuda_rows where=device": 0, "kindred_cuda_rows where=host": 0,
 	} {

@@ -20,6 +20,11 @@ var (
 	deviceRows    = deviceDesc("rows", "Rows of all populations on the devices, by where they lie: on a device, or streamed from the host by every pass.", "where")
 )
 
+var (
+	kernelLaunches = deviceDesc("kernel_launches_total", "Launches of a kernel.", "device", "kernel")
+	kernelSeconds  = deviceDesc("kernel_seconds_total", "How long a kernel took, by the device's events around about one launch in 16, which stands for those before it.", "device", "kernel")
+)
+
 // deviceCounts are those of one device.
 var deviceCounts = []struct {
 	desc *prometheus.Desc
@@ -36,7 +41,7 @@ var deviceCounts = []struct {
 
 // Describe implements prometheus.Collector.
 func (d *device) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{deviceHeld, deviceMadeBy, deviceBatches, deviceTurns, deviceRows} {
+	for _, desc := range []*prometheus.Desc{deviceHeld, deviceMadeBy, deviceBatches, deviceTurns, deviceRows, kernelLaunches, kernelSeconds} {
 		ch <- desc
 	}
 	for _, c := range deviceCounts {
@@ -66,6 +71,10 @@ func (d *device) Collect(ch chan<- prometheus.Metric) {
 		m, label := s.metrics(), fmt.Sprint(s.ordinal)
 		for purpose, n := range m.Held {
 			ch <- prometheus.MustNewConstMetric(deviceHeld, prometheus.GaugeValue, float64(n), label, purpose)
+		}
+		for kernel, t := range m.Each {
+			counter(kernelLaunches, float64(t.Launches), label, kernel)
+			counter(kernelSeconds, t.Time.Seconds(), label, kernel)
 		}
 		for _, c := range deviceCounts {
 			ch <- prometheus.MustNewConstMetric(c.desc, c.kind, c.of(m, s.opened), label)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/kindred-search/kindred/cuda"
 	"github.com/kindred-search/kindred/cuda/cudatest"
@@ -157,6 +158,33 @@ func TestBest(t *testing.T) {
 				check(t, p, b, n, mask, heads, size)
 			}
 		})
+	}
+}
+
+// TestKernelsAreTimed: the device's counts have the kernels of a list, and no more time than all took.
+func TestKernelsAreTimed(t *testing.T) {
+	d := cudatest.Open(t)
+	rng := rand.New(rand.NewPCG(7, 9))
+	b := random(rng, 1000, 16, 127)
+	p, err := New(d, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+		t.Fatal(err)
+	}
+	check(t, p, b, 1000, randomMask(rng, 1000, 100), randomHeads(rng, 1, 16), []int{10})
+	m := d.Metrics()
+	launches, sum := int64(0), time.Duration(0)
+	for _, k := range m.Each {
+		launches, sum = launches+k.Launches, sum+k.Time
+	}
+	if k := m.Each["scan_int8_1"]; k.Launches != 1 || k.Time <= 0 {
+		t.Errorf("%+v", m.Each)
+	}
+	if launches != m.Launches || sum > 2*m.Kernels {
+		t.Errorf("%d launches of %d, %v of %v", launches, m.Launches, sum, m.Kernels)
 	}
 }
 

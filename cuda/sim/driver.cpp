@@ -16,6 +16,8 @@
 //   KINDRED_SIM_FAIL_ALLOC=n     the n-th allocation from now fails
 //   KINDRED_SIM_FAIL_LAUNCH=n    the n-th launch from now is refused
 //   KINDRED_SIM_LOSE=n           the n-th launch from now loses the device
+//   KINDRED_SIM_SKIP=name        launches of this kernel do nothing
+//   KINDRED_SIM_NAME=name        of the device: --device auto takes none that is called a simulator
 //   KINDRED_SIM_SLOW=1           copies are as slow as a driver may make them: what a stream
 //                                copies from the host must be until then as it was; what
 //                                cuMemcpyHtoD copies arrives when the default stream is
@@ -203,7 +205,8 @@ static int capability() { return int(setting("KINDRED_SIM_CAPABILITY", 90)); }
 static unsigned shared_most() { return (capability() >= 90 ? 227u : capability() == 80 ? 163u : 99u) << 10; }
 
 CUresult CUDAAPI cuDeviceGetName(char *name, int n, CUdevice) {
-    snprintf(name, size_t(n), "Kindred simulator (not a GPU)");
+    const char *other = getenv("KINDRED_SIM_NAME");
+    snprintf(name, size_t(n), "%s", other && *other ? other : "Kindred simulator (not a GPU)");
     return CUDA_SUCCESS;
 }
 
@@ -421,6 +424,8 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned
     std::vector<uint64_t> copy(size_t(k->parameters));
     for (size_t i = 0; i < copy.size(); i++) memcpy(&copy[i], params[i], 8);
     const kindred::Shape shape{{gx, gy, gz}, {bx, by, bz}, shared};
+    const char *skip = getenv("KINDRED_SIM_SKIP");
+    if (skip && !strcmp(skip, k->name)) return CUDA_SUCCESS;
     const uint64_t seed = uint64_t(setting("KINDRED_SIM_SEED", 1)) * 1000003 + c->launches++;
     stream_of(s)->work.push_back([=]() mutable {
         if (c->until_lost > 0 && --c->until_lost == 0) return lose(CUresult(setting("KINDRED_SIM_LOSE_CODE", CUDA_ERROR_LAUNCH_FAILED)), "the device is lost, as was asked for");
