@@ -150,18 +150,9 @@ func F32(x float32) Arg { return Arg{bits: uint64(math.Float32bits(x))} }
 // Launch orders a kernel. Its arguments must be of the types and in the order of
 // its parameters.
 func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
-	slots := make([]uint64, len(args))
-	for i, a := range args {
-		slots[i] = a.bits
-		if a.b != nil {
-			if err := q.within(fmt.Sprintf("argument %d of kernel %s", i, kernel), a.b, a.off, 0); err != nil {
-				return err
-			}
-			slots[i] = a.b.at + uint64(a.off)
-		}
-	}
-	for i := range 3 {
-		l.Grid[i], l.Block[i] = max(l.Grid[i], 1), max(l.Block[i], 1)
+	l, slots, err := q.slots(kernel, l, args)
+	if err != nil {
+		return err
 	}
 	q.d.launches.Add(1)
 	q.d.mu.Lock()
@@ -182,23 +173,61 @@ func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
 
 // trace launches a kernel, waits for it and notes its time.
 func (q *Queue) trace(kernel string, l Launch, slots []uint64) error {
-	const begin, end = eventTrace, eventTrace + 1
-	b := q.d.b
-	if err := b.mark(begin); err != nil {
+	took, err := q.elapsed(func() error { return q.d.b.launch(kernel, l, slots) })
+	if err != nil {
 		return err
 	}
-	if err := b.launch(kernel, l, slots); err != nil {
-		return err
-	}
-	if err := errors.Join(b.mark(end), b.reached(end)); err != nil {
-		return err
-	}
-	s, err := b.between(begin, end)
 	q.d.mu.Lock()
 	defer q.d.mu.Unlock()
 	t := q.d.traced[kernel]
-	q.d.traced[kernel] = Traced{t.Launches + 1, t.Time + time.Duration(s*1e9)}
-	return err
+	q.d.traced[kernel] = Traced{t.Launches + 1, t.Time + took}
+	return nil
+}
+
+// slots are a kernel's arguments as the driver takes them, and its shape in full.
+func (q *Queue) slots(kernel string, l Launch, args []Arg) (Launch, []uint64, error) {
+	slots := make([]uint64, len(args))
+	for i, a := range args {
+		slots[i] = a.bits
+		if a.b != nil {
+			if err := q.within(fmt.Sprintf("argument %d of kernel %s", i, kernel), a.b, a.off, 0); err != nil {
+				return l, nil, err
+			}
+			slots[i] = a.b.at + uint64(a.off)
+		}
+	}
+	for i := range 3 {
+		l.Grid[i], l.Block[i] = max(l.Grid[i], 1), max(l.Block[i], 1)
+	}
+	return l, slots, nil
+}
+
+// elapsed waits for what work orders, and says how long the device took, by its events.
+func (q *Queue) elapsed(work func() error) (time.Duration, error) {
+	const begin, end = eventTrace, eventTrace + 1
+	b := q.d.b
+	if err := b.mark(begin); err != nil {
+		return 0, err
+	}
+	if err := work(); err != nil {
+		return 0, err
+	}
+	if err := errors.Join(b.mark(end), b.reached(end)); err != nil {
+		return 0, err
+	}
+	s, err := b.between(begin, end)
+	return time.Duration(s * 1e9), err
+}
+
+// LaunchTimed is [Queue.Launch] that waits for the kernel, and says how long it took by the
+// device's events.
+func (q *Queue) LaunchTimed(kernel string, l Launch, args ...Arg) (time.Duration, error) {
+	l, slots, err := q.slots(kernel, l, args)
+	if err != nil {
+		return 0, err
+	}
+	q.d.launches.Add(1)
+	return q.elapsed(func() error { return q.d.b.launch(kernel, l, slots) })
 }
 
 // Pinned is memory of the host that the device reads by itself.

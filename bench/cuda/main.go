@@ -53,12 +53,22 @@ type reply struct {
 	Tokens    int           `json:"tokens,omitempty"`
 	Streamed  int           `json:"streamed,omitempty"`
 	Kernels   []timedKernel `json:"kernels,omitempty"` // the longest first
+	Tuned     []tuned       `json:"tuned,omitempty"`   // of the model that was opened
 }
 
 type timedKernel struct {
 	Kernel   string  `json:"kernel"`
 	Launches int64   `json:"launches"`
 	Seconds  float64 `json:"seconds"`
+}
+
+// tuned is a product of a batch of so many tokens: the seconds of each kernel that can make it.
+type tuned struct {
+	Tokens  int                `json:"tokens"`
+	Columns int                `json:"columns"`
+	Depth   int                `json:"depth"`
+	Kernel  string             `json:"kernel"`
+	Seconds map[string]float64 `json:"seconds"`
 }
 
 type bench struct {
@@ -157,7 +167,17 @@ func (b *bench) obey(ctx context.Context, cmd []string, r *reply) error {
 		slices.SortFunc(r.Kernels, func(x, y timedKernel) int { return cmp.Compare(y.Seconds, x.Seconds) })
 		return nil
 	case "model":
-		return b.open(cmd[1], cmd[2])
+		if err := b.open(cmd[1], cmd[2]); err != nil {
+			return err
+		}
+		for _, t := range b.model.Tuned() {
+			x := tuned{t.Tokens, t.Columns, t.Depth, t.Kernel, map[string]float64{}}
+			for kernel, took := range t.Took {
+				x.Seconds[kernel] = took.Seconds()
+			}
+			r.Tuned = append(r.Tuned, x)
+		}
+		return nil
 	case "encode", "vectors":
 		if b.model == nil {
 			return errors.New("there is no model: `model FOLDER PRECISION` first")

@@ -285,7 +285,7 @@ def main():
         ours.ask("encode", g1, 1)
         portable = ours.ask("encode", g1, 5)
         result["G1 with kernels of every device"] = {"ours_wall": spread(portable["wall"]), "ours_events": spread(portable["events"])}
-        ours.ask("model", a.model, "fp16")
+        result["products"] = ours.ask("model", a.model, "fp16").get("tuned", [])
         encode("G2: 4096 texts of 32 tokens", [32] * 4096, 512)
         encode("G2: 256 texts of 512 tokens", [512] * 256, 64)
         rng = np.random.default_rng(1)

@@ -32,6 +32,10 @@ type Model struct {
 	at     *places
 	budget int
 	shapes []shape // of the kernels of products
+	// Of tune: by product and size the fastest, and all that was timed.
+	fastest map[product][]*shape
+	sizes   []int
+	timed   []Tuned
 
 	turn           chan struct{} // full while a call goes on: what follows is its
 	halves, floats *cuda.Buffer
@@ -67,6 +71,9 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	err = d.Do(ctx, func(q *cuda.Queue) error {
 		return errors.Join(cuda.Upload(q, m.halves, 0, p.halves), cuda.Upload(q, m.floats, 0, p.floats))
 	})
+	if err == nil && !d.Info().Simulated { // whose time says nothing
+		err = m.tune(ctx, tunedSizes)
+	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -234,17 +241,17 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 	}
 	half := func(at int64) cuda.Arg { return cuda.At(m.halves, at) }
 	float := func(at int64) cuda.Arg { return cuda.At(m.floats, at) }
-	gemm := func(x, out *cuda.Buffer, p tensorPlace, residual cuda.Arg, n, k, act int) {
-		s := best(m.shapes, tokens, n, m.d.Info().Processors)
-		blocksM, blocksN := s.grid(tokens, n)
-		launch(s.kernel, cuda.Launch{Grid: [3]int{blocksN, blocksM}, Block: [3]int{s.threads}, Shared: s.shared},
-			cuda.At(x, 0), half(p.weight), float(p.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(n), cuda.I32(k), cuda.I32(act))
+	multiply := func(x, out *cuda.Buffer, at tensorPlace, residual cuda.Arg, p product) {
+		l, kernel, args := m.launchOf(m.shapeOf(p, tokens), x, out, at, residual, p, tokens)
+		if failed == nil {
+			failed = q.Launch(kernel, l, args...)
+		}
 	}
 	norm := func(in, out *cuda.Buffer, p tensorPlace) {
 		launch("layer_norm", norms, cuda.At(in, 0), float(p.weight), float(p.bias), cuda.F32(c.Eps), cuda.At(out, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	}
+	qkv, out, up, down := m.products()
 	size := c.headSize()
-	width := c.Heads * size
 	attention := fmt.Sprintf("attention_%d", size)
 	// The exponentials are powers of two.
 	scale := float32(math.Log2E / math.Sqrt(float64(c.Dim/c.Heads)))
@@ -253,18 +260,30 @@ func (m *Model) forward(q *cuda.Queue, tokens, texts, longest int) error {
 		float(m.at.norm.weight), float(m.at.norm.bias), cuda.F32(c.Eps), cuda.At(w.x, 0), cuda.I32(tokens), cuda.I32(c.Dim))
 	for i := range m.at.layers {
 		l := &m.at.layers[i]
-		gemm(w.x, w.qkv, l.qkv, cuda.Null(), 3*width, c.Dim, 0)
+		multiply(w.x, w.qkv, l.qkv, cuda.Null(), qkv)
 		launch(attention, cuda.Launch{Grid: blocks, Block: [3]int{blockThreads}},
 			cuda.At(w.qkv, 0), cuda.At(w.starts, 0), cuda.At(w.y, 0), cuda.I32(c.Heads), cuda.F32(scale))
-		gemm(w.y, w.x, l.out, cuda.At(w.x, 0), c.Dim, width, 0)
+		multiply(w.y, w.x, l.out, cuda.At(w.x, 0), out)
 		norm(w.x, w.y, l.attnNorm)
-		gemm(w.y, w.inner, l.up, cuda.Null(), c.Inner, c.Dim, 1)
-		gemm(w.inner, w.y, l.down, cuda.At(w.y, 0), c.Dim, c.Inner, 0)
+		multiply(w.y, w.inner, l.up, cuda.Null(), up)
+		multiply(w.inner, w.y, l.down, cuda.At(w.y, 0), down)
 		norm(w.y, w.x, l.outNorm)
 	}
 	launch("pool", cuda.Launch{Grid: [3]int{texts}, Block: [3]int{poolThreads}},
 		cuda.At(w.x, 0), cuda.At(w.starts, 0), cuda.At(w.out, 0), cuda.I32(c.Dim), cuda.I32(pools[c.Pooling]))
 	return failed
+}
+
+// launchOf is a launch of a product of x with weights and bias at a place, onto out, by kernels of
+// one shape.
+func (m *Model) launchOf(s *shape, x, out *cuda.Buffer, at tensorPlace, residual cuda.Arg, p product, tokens int) (cuda.Launch, string, []cuda.Arg) {
+	kernel := s.kernel
+	if m.cfg.Bfloat16 {
+		kernel += "_bf16"
+	}
+	blocksM, blocksN := s.grid(tokens, p.n)
+	return cuda.Launch{Grid: [3]int{blocksN, blocksM}, Block: [3]int{s.threads}, Shared: s.shared}, kernel,
+		[]cuda.Arg{cuda.At(x, 0), cuda.At(m.halves, at.weight), cuda.At(m.floats, at.bias), residual, cuda.At(out, 0), cuda.I32(tokens), cuda.I32(p.n), cuda.I32(p.k), cuda.I32(p.act)}
 }
 
 // normGrid shapes a launch of the norms, a warp of which has two rows or one.

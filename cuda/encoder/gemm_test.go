@@ -44,14 +44,14 @@ func TestProducts(t *testing.T) {
 			}
 			t.Run(kernel, func(t *testing.T) {
 				for i, size := range sizes {
-					product(t, d, &s, kernel, bf, size[0], size[1], size[2], i%2, i%3 == 2)
+					holdProduct(t, d, &s, kernel, bf, size[0], size[1], size[2], i%2, i%3 == 2)
 				}
 			})
 		}
 	}
 }
 
-func product(t *testing.T, d *cuda.Device, s *shape, kernel string, bf bool, m, n, k, act int, residual bool) {
+func holdProduct(t *testing.T, d *cuda.Device, s *shape, kernel string, bf bool, m, n, k, act int, residual bool) {
 	rng := rand.New(rand.NewPCG(uint64(m), uint64(k)))
 	random := func(n int, scale float64) ([]uint16, []float32) {
 		bits, x := make([]uint16, n), make([]float32, n)
