@@ -13,6 +13,8 @@ import (
 
 // Device runs models of precision [FP16] and [BF16]: see package cuda/encoder.
 type Device interface {
+	// NewModel puts a model on the device. An error that is [cuda.ErrNoDevice] leaves the texts
+	// to the CPU until the device is tried again; of any other, the model is not opened.
 	NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (DeviceModel, error)
 	// NoteModel is told of every batch that the device encoded (nil), and of what kept
 	// it from encoding one; the texts are then encoded here, in fp32.
@@ -54,7 +56,13 @@ func newOnDevice(d Device, cfg config, pool pooling, p Precision, t *weights.Ten
 		Dim: cfg.Dim, Inner: cfg.Inner, Layers: cfg.Layers, Heads: cfg.Heads,
 		Vocab: cfg.Vocab, Positions: cfg.Positions, TokenTypes: cfg.TokenTypes, Eps: cfg.Eps, Pooling: string(pool), Bfloat16: p == BF16,
 	}}
-	return o, o.open(context.Background())
+	err := o.open(context.Background())
+	if errors.Is(err, cuda.ErrNoDevice) {
+		d.NoteModel(err)
+		o.retry = time.Now().Add(deviceRetry)
+		err = nil
+	}
+	return o, err
 }
 
 func (o *onDevice) open(ctx context.Context) (err error) {

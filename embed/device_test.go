@@ -3,6 +3,7 @@ package embed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -146,6 +147,17 @@ func TestDeviceRefused(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := Open("testdata/tiny", Options{Pooling: "mean", Precision: FP16, Device: &fakeDevice{failOpen: broken}}); !errors.Is(err, broken) {
 		t.Errorf("a device that takes no model: %v", err)
+	}
+	// Without a device for now, the texts are encoded here, which is told once.
+	none := &fakeDevice{failOpen: fmt.Errorf("away: %w", cuda.ErrNoDevice)}
+	away, err := Open("testdata/tiny", Options{Pooling: "mean", Precision: FP16, Device: none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := away.Encode(t.Context(), []string{"a"}, EncodeOptions{}); err != nil || len(none.notes) != 1 || !errors.Is(none.notes[0], cuda.ErrNoDevice) {
+			t.Errorf("a device that is away: %v, notes %v", err, none.notes)
+		}
 	}
 	m, f := onFake(t)
 	ctx, cancel := context.WithCancel(t.Context())

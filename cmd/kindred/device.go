@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,11 @@ const (
 // the first has the models. One that was lost is opened anew when a population or a model is made next.
 type device struct {
 	say func(format string, args ...any)
+	// auto is that none was asked for: whatever a device does not do, the CPU does. none is why
+	// there is none; models of devices are then run by the CPU.
+	auto     bool
+	none     error
+	saidNone sync.Once
 
 	mu    sync.Mutex
 	slots []slot
@@ -78,8 +84,13 @@ func (a *app) findDevice() (*device, error) {
 		return nil, nil
 	}
 	status := cuda.Probe()
+	d := &device{say: a.say, auto: !asked, populations: map[*sharded]struct{}{}}
 	if !asked && (len(status.Devices) == 0 || status.Devices[0].Simulated) {
-		return nil, nil // doctor says why
+		if !status.Built {
+			return nil, nil
+		}
+		d.none = fmt.Errorf("%w: %s", cuda.ErrNoDevice, cmp.Or(status.Problem, "the simulator is for tests"))
+		return d, nil // doctor says why
 	}
 	if numbers == nil {
 		for _, d := range status.Devices {
@@ -89,11 +100,11 @@ func (a *app) findDevice() (*device, error) {
 			numbers = []int{0} // its error says why
 		}
 	}
-	d := &device{say: a.say, populations: map[*sharded]struct{}{}}
 	for _, n := range numbers {
 		open, err := openTested(n)
 		if err != nil && !asked {
 			a.say("CUDA device %d is not used: %v", n, err)
+			d.none = fmt.Errorf("%w: none can be used", cuda.ErrNoDevice)
 			continue
 		}
 		if err != nil {
@@ -104,8 +115,8 @@ func (a *app) findDevice() (*device, error) {
 		}
 		d.slots = append(d.slots, slot{ordinal: n, open: open, opened: 1})
 	}
-	if len(d.slots) == 0 {
-		return nil, nil
+	if len(d.slots) > 0 {
+		d.none = nil
 	}
 	return d, nil
 }
@@ -125,7 +136,7 @@ func openTested(ordinal int) (*cuda.Device, error) {
 
 // tables is d as tables take it, and models as models do; a nil device is none.
 func (d *device) tables() rows.Device {
-	if d == nil {
+	if d == nil || d.none != nil {
 		return nil
 	}
 	return d
@@ -228,11 +239,23 @@ func (d *device) NewPopulation(dim int) (rows.Population, error) {
 
 // NewModel implements embed.Device.
 func (d *device) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
-	open, err := d.current()
-	if err != nil {
-		return nil, err
+	if d.none != nil {
+		return nil, d.none
 	}
-	return encoder.New(ctx, open[0], cfg, get)
+	open, err := d.current()
+	if err == nil {
+		var m *encoder.Model
+		if m, err = encoder.New(ctx, open[0], cfg, get); err == nil {
+			return m, nil
+		}
+		if !errors.Is(err, cuda.ErrOutOfMemory) && open[0].Err() == nil {
+			return nil, err // of the model, not of the device
+		}
+	}
+	if d.auto && !errors.Is(err, cuda.ErrNoDevice) {
+		err = fmt.Errorf("%w for this model: %w", cuda.ErrNoDevice, err)
+	}
+	return nil, err
 }
 
 // NoteModel implements embed.Device.
@@ -242,7 +265,11 @@ func (d *device) NoteModel(err error) {
 		return
 	}
 	d.turns.Add(1)
-	d.say("the CPU encodes texts that the CUDA device did not: %v", err)
+	if d.none == nil {
+		d.say("the CPU encodes texts that the CUDA device did not: %v", err)
+		return
+	}
+	d.saidNone.Do(func() { d.say("texts for a CUDA device are encoded by the CPU, in fp32: %v", err) })
 }
 
 // Note implements rows.Device.
