@@ -33,7 +33,7 @@ static __device__ void norm_rows(const T *in, const T *positions, const int *ids
                                  float eps, T *out, int tokens, int dim) {
     const int lane = threadIdx.x % lanes, token = (blockIdx.x * blockDim.x + threadIdx.x) / lanes;
     if (token / (warp / lanes) * (warp / lanes) >= tokens) return; // a whole warp
-    const int row = min(token, tokens - 1); // which is there
+    const int row = token < tokens ? token : tokens - 1; // which is there
     const int width = full ? 8 * lanes * chunks : dim;
     const T *word = in + static_cast<long long>(embed ? ids[row] : row) * width;
     const T *place = embed ? positions + static_cast<long long>(places[row]) * width : nullptr;

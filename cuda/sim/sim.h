@@ -186,7 +186,6 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 inline float __fdividef(float a, float b) { return a / b; } // the device's may be off by 2 units in the last place
-inline int min(int a, int b) { return b < a ? b : a; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 // Two shorts of a by the lower, or upper, two bytes of b.
