@@ -17,13 +17,13 @@
 // order, whatever the shape of the launch and whatever heads or texts are beside it.
 //
 // Of MiniLM (heads of 32), a token and layer: 2.3 KB read once for texts of up to 128 tokens,
-// 0.8 KB written; a score costs one exponential and some 6 other instructions of a lane.
+// 0.8 KB written; a score costs a lane one exponential and some 6 other instructions.
 
 #include "halves.cuh"
 #include "ptx.cuh"
 
-static constexpr int warps = 4;         // of a block
-static constexpr int tile = 32;         // keys
+static constexpr int warps = 4;           // of a block
+static constexpr int tile = 32;           // keys
 static constexpr int stage_halves = 4096; // of a stage's keys, and of its values
 
 // place_of is where 16 bytes, eight halves, of a row in shared memory lie: chunks are
@@ -44,9 +44,9 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
     constexpr int stage_bits = head_size == 32 ? 7 : head_size == 64 ? 6 : 5;
     static_assert(stage == 1 << stage_bits, "what a row's head is shifted by");
     constexpr int chunks = head_size / 8; // of a row, 16 bytes each
-    constexpr int asked = 2 * 2 * stage_halves; // two stages, of each the keys and then the values; then queries
-    SHARED(T, shared, asked + warps * rows * head_size);
-    const int lane = threadIdx.x % warp, wid = __shfl_sync(0xffffffffu, threadIdx.x / warp, 0); // which is the same for all lanes: the compiler keeps it once
+    constexpr int asked = 2 * 2 * stage_halves;
+    SHARED(T, shared, asked + warps * rows * head_size); // two stages, of each the keys and then the values; then queries
+    const int lane = threadIdx.x % warp, wid = __shfl_sync(0xffffffffu, threadIdx.x / warp, 0); // so that the compiler sees that lanes agree
     const int start = starts[blockIdx.z], tokens = starts[blockIdx.z + 1] - start;
     const int part = (heads + gridDim.y - 1) / gridDim.y;
     const int first_head = blockIdx.y * part, heads_end = first_head + part < heads ? first_head + part : heads;
@@ -57,7 +57,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
     while ((tile << shift) < stage && tokens << (shift + 1) <= warps * rows) shift++;
     const int at_once = 1 << shift, reach = stage >> shift; // keys of a stage and head
     const int first = block_first + wid % (warps >> shift) * rows; // query of the warp
-    const int beside = wid / (warps >> shift);                                   // its head of those at once
+    const int beside = wid / (warps >> shift);                     // its head, of those at once
     const int width = heads * head_size;
     const T *base = qkv + static_cast<long long>(start) * 3 * width;
 
@@ -97,21 +97,15 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
     const unsigned ones[2] = {pair<T>(1, 1), pair<T>(1, 1)};
     for (int head = first_head; head < heads_end; head += at_once) {
         const bool mine = head + beside < heads_end && first < tokens;
-        const float none = -__int_as_float(0x7f800000);
         // Of the queries lane / 4 and 8 more: what their weights are relative to, in powers of
-        // two; the sum of this lane's weights.
-        float top[tiles][2], total[tiles][4], sum[tiles][chunks][4];
+        // two; the sums of their weights, in elements 0 and 2; the sums of values by weight.
+        float top[tiles][2], total[tiles][4] = {}, sum[tiles][chunks][4] = {};
 #pragma unroll
-        for (int m = 0; m < tiles; m++) {
-            top[m][0] = top[m][1] = none;
-            total[m][0] = total[m][1] = total[m][2] = total[m][3] = 0;
-#pragma unroll
-            for (int d = 0; d < chunks; d++) sum[m][d][0] = sum[m][d][1] = sum[m][d][2] = sum[m][d][3] = 0;
-        }
+        for (int m = 0; m < tiles; m++) top[m][0] = top[m][1] = -__int_as_float(0x7f800000);
         for (int from = 0; from < tokens; from += reach, slot ^= 1) {
+            const bool more = from + reach < tokens;
             cp_async_wait<0>();
             __syncthreads(); // the stage is here, and nobody reads the one before any more
-            const bool more = from + reach < tokens;
             if (more || head + at_once < heads_end) load(slot ^ 1, more ? head : head + at_once, more ? from + reach : 0);
             if (!mine) continue;
             int key = slot * 2 * stage_halves + beside * reach * head_size;
@@ -147,7 +141,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                         for (int i = 0; i < 2; i++)
                             if (8 * j + lane % 4 * 2 + i >= left)
 #pragma unroll
-                                for (int m = 0; m < tiles; m++) s[m][j][i] = s[m][j][2 + i] = none;
+                                for (int m = 0; m < tiles; m++) s[m][j][i] = s[m][j][2 + i] = -__int_as_float(0x7f800000);
                 // Weights are relative to the highest score so far, or to one that is lower by no more
                 // than 2^8 of a weight: then what was summed can stay as it is.
                 float higher[tiles][2];
@@ -223,10 +217,10 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                 T *to = out + static_cast<long long>(start + token) * width + (head + beside) * head_size + lane % 4 * 8;
 #pragma unroll
                 for (int k = 0; k < head_size / 32; k++) {
-                    unsigned both[4];
+                    unsigned pairs[4];
 #pragma unroll
-                    for (int d = 0; d < 4; d++) both[d] = pair<T>(sum[m][4 * k + d][2 * q] * total[m][2 * q], sum[m][4 * k + d][2 * q + 1] * total[m][2 * q]);
-                    if (token < tokens) *reinterpret_cast<uint4 *>(to + 32 * k) = {both[0], both[1], both[2], both[3]};
+                    for (int d = 0; d < 4; d++) pairs[d] = pair<T>(sum[m][4 * k + d][2 * q] * total[m][2 * q], sum[m][4 * k + d][2 * q + 1] * total[m][2 * q]);
+                    if (token < tokens) *reinterpret_cast<uint4 *>(to + 32 * k) = {pairs[0], pairs[1], pairs[2], pairs[3]};
                 }
             }
     }

@@ -3,18 +3,16 @@
 //
 // The ladder, from the batch to the token:
 //
-//   embed_norm   word + position vectors, layer norm: a warp a token
+//   embed_norm   word + position vectors, layer norm: half a warp a token, or a warp
 //   gemm         x · wᵀ + bias on tensor cores, then nothing, GELU, or the residual:
 //                a block 64 tokens x 64 columns, its operands three slices of K ahead
 //   gemm_large   the same, 128 x 128, for batches that fill the device with such
-//   attention_32 softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time on tensor
-//                cores, for heads of up to 32, 64 and 128: a block 64 queries, keys and values
-//                pass through shared memory 64 at a time, the softmax is kept up on the way
-//   layer_norm   layer norm: a warp a token
+//   layer_norm   layer norm: half a warp a token, or a warp
 //   pool         mean, first, last or maximum of a text's tokens, made unit length: a
 //                block a text
 //
-// Activations and weights are halves, or bfloat16 in the kernels that are named so, sums
+// attention.cu has what is between two products. Activations and weights are halves, or
+// bfloat16 in the kernels that are named so, sums
 // floats. A token's values depend on its text
 // alone: sums are added in the same order in any batch.
 //
@@ -301,7 +299,7 @@ template <class T> static __device__ void pool_of(const T *in, const int *starts
     __syncthreads();
     float all = 0;
     for (int w = 0; w < pool_threads / warp; w++) all += squares[w];
-    const float length = all <= 3.402823466e38f ? sqrtf(all) : none - none; // NaN
+    const float length = all < -none ? sqrtf(all) : none - none; // NaN
     for (int d = threadIdx.x; d < dim; d += pool_threads) out[static_cast<long long>(blockIdx.x) * dim + d] = part[d] / length;
 }
 KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {
