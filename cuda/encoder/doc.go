@@ -5,5 +5,5 @@
 // ids and gives unit vectors. The vector of a text does not depend on what else is in
 // its batch, to the bit; beside fp32 on the CPU its cosine is at least 0.9999.
 //
-// The kernels are in cuda/kernels/encoder.cu.
+// The kernels are in cuda/kernels/encoder.cu and attention.cu.
 package encoder

@@ -203,7 +203,7 @@ func TestEncode(t *testing.T) {
 		{Config{Dim: 256, Inner: 64, Heads: 2, Pooling: "mean"}, []int{9, 40}},
 		{Config{Dim: 8, Inner: 8, Heads: 1, Pooling: "mean"}, []int{1}},
 		{Config{Dim: 64, Inner: 128, Heads: 2, Pooling: "mean", Bfloat16: true}, []int{1, 2, 17, 33, 65}},
-		{Config{Dim: 72, Inner: 40, Heads: 3, Pooling: "max", Bfloat16: true}, []int{3, 33}},
+		{Config{Dim: 72, Inner: 40, Heads: 8, Pooling: "max", Bfloat16: true}, []int{3, 33}},
 	} {
 		least := 0.9999
 		if c.cfg.Bfloat16 { // whose steps are eight times as wide
@@ -297,7 +297,7 @@ func TestRefused(t *testing.T) {
 		"dim":     func(c *Config) { c.Dim = 12 },
 		"inner":   func(c *Config) { c.Inner = 9 },
 		"heads":   func(c *Config) { c.Heads = 3 },
-		"odd":     func(c *Config) { c.Heads = 16 },
+		"wide":    func(c *Config) { c.Dim, c.Heads = 136, 1 },
 		"large":   func(c *Config) { c.Dim = 2048 },
 		"none":    func(c *Config) { c.Layers = 0 },
 		"pooling": func(c *Config) { c.Pooling = "sum" },

@@ -43,7 +43,7 @@ func (c *Config) check() error {
 		{fmt.Sprintf("a dim of at most %d, a multiple of 8", dimMost), c.Dim <= dimMost && c.Dim%8 == 0},
 		{"an inner size that is a multiple of 8", c.Inner%8 == 0},
 		{"heads that divide dim", c.Heads > 0 && c.Dim%c.Heads == 0},
-		{fmt.Sprintf("heads of an even size of at most %d", headMost), c.Heads > 0 && c.Dim/c.Heads%2 == 0 && c.Dim/c.Heads <= headMost},
+		{fmt.Sprintf("heads of at most %d", headMost), c.Heads > 0 && c.Dim/c.Heads <= headMost},
 	} {
 		if !x.ok {
 			return fmt.Errorf("a model of %+v cannot run on a CUDA device: its kernels need %s", *c, x.what)
@@ -101,8 +101,8 @@ func bfloat16(x float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
-// headSize is how many elements a head has on the device: as many as the kernel of attention
-// that has room for it, zeros behind its own.
+// headSize is how many elements a head has on the device: as many as the smallest kernel of
+// attention that has room for it, zeros behind its own.
 func (c *Config) headSize() int {
 	for _, size := range []int{32, 64} {
 		if c.Dim/c.Heads <= size {
@@ -112,9 +112,9 @@ func (c *Config) headSize() int {
 	return headMost
 }
 
-// heads gives rows of a projection to heads, [heads * own, dim], as attention has them: padded with
-// rows of zeros, [heads * size, dim].
-func heads(x []float32, n, own, size, dim int) []float32 {
+// padded gives the rows of n heads, [n * own, dim], with rows of zeros behind each head's,
+// [n * size, dim].
+func padded(x []float32, n, own, size, dim int) []float32 {
 	out := make([]float32, n*size*dim)
 	for h := range n {
 		copy(out[h*size*dim:], x[h*own*dim:(h+1)*own*dim])
@@ -122,8 +122,8 @@ func heads(x []float32, n, own, size, dim int) []float32 {
 	return out
 }
 
-// turned exchanges rows of [rows, dim], of which each 32 are a matrix of 4 x 4 pairs, as its
-// transpose has them: attention then writes 16 bytes of a row at a time.
+// turned exchanges rows of [rows, dim]: each 32 are a matrix of 4 x 4 pairs, which becomes its
+// transpose. Of values that lie so, attention writes 16 bytes of a row at a time.
 func turned(x []float32, rows, dim int) []float32 {
 	out := make([]float32, len(x))
 	for row := range rows {
@@ -192,7 +192,7 @@ func pack(c *Config, get Tensors) (*packed, *places, error) {
 			if p.err != nil {
 				break
 			}
-			w, b = heads(w, c.Heads, own, size, c.Dim), heads(b, c.Heads, own, size, 1)
+			w, b = padded(w, c.Heads, own, size, c.Dim), padded(b, c.Heads, own, size, 1)
 			if part == "value" {
 				w, b = turned(w, c.Heads*size, c.Dim), turned(b, c.Heads*size, 1)
 			}

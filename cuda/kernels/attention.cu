@@ -17,13 +17,13 @@
 // order, whatever the shape of the launch and whatever heads or texts are beside it.
 //
 // Of MiniLM (heads of 32), a token and layer: 2.3 KB read once for texts of up to 128 tokens,
-// 0.8 KB written; a score costs one exponential and some 6 other instructions of a lane.
+// 0.8 KB written; a score costs a lane one exponential and some 6 other instructions.
 
 #include "halves.cuh"
 #include "ptx.cuh"
 
-static constexpr int warps = 4;         // of a block
-static constexpr int tile = 32;         // keys
+static constexpr int warps = 4;           // of a block
+static constexpr int tile = 32;           // keys
 static constexpr int stage_halves = 4096; // of a stage's keys, and of its values
 
 // place_of is where 16 bytes, eight halves, of a row in shared memory lie: chunks are
@@ -44,12 +44,12 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
     constexpr int stage_bits = head_size == 32 ? 7 : head_size == 64 ? 6 : 5;
     static_assert(stage == 1 << stage_bits, "what a row's head is shifted by");
     constexpr int chunks = head_size / 8; // of a row, 16 bytes each
-    SHARED(T, shared, 2 * 2 * stage_halves); // two stages, of each the keys and then the values
-    SHARED(T, asked, warps * rows * head_size);
-    const int lane = threadIdx.x % warp, wid = __shfl_sync(0xffffffffu, threadIdx.x / warp, 0); // which is the same for all lanes: the compiler keeps it once
+    constexpr int asked = 2 * 2 * stage_halves;
+    SHARED(T, shared, asked + warps * rows * head_size); // two stages, of each the keys and then the values; then queries
+    const int lane = threadIdx.x % warp, wid = __shfl_sync(0xffffffffu, threadIdx.x / warp, 0); // so that the compiler sees that lanes agree
     const int start = starts[blockIdx.z], tokens = starts[blockIdx.z + 1] - start;
     const int part = (heads + gridDim.y - 1) / gridDim.y;
-    const int first_head = blockIdx.y * part, heads_end = min(first_head + part, heads);
+    const int first_head = blockIdx.y * part, heads_end = first_head + part < heads ? first_head + part : heads;
     const int block_first = blockIdx.x * warps * rows; // query
     if (block_first >= tokens || first_head >= heads) return; // the whole block
     // Up to stage / tile heads at once: as many as the text leaves rows for.
@@ -57,7 +57,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
     while ((tile << shift) < stage && tokens << (shift + 1) <= warps * rows) shift++;
     const int at_once = 1 << shift, reach = stage >> shift; // keys of a stage and head
     const int first = block_first + wid % (warps >> shift) * rows; // query of the warp
-    const int beside = wid / (warps >> shift);                                   // its head of those at once
+    const int beside = wid / (warps >> shift);                     // its head, of those at once
     const int width = heads * head_size;
     const T *base = qkv + static_cast<long long>(start) * 3 * width;
 
@@ -78,52 +78,50 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
         cp_async_commit();
     };
     // ask asks for the warp's queries of a head, which it alone reads.
-    T *const query_rows = asked + wid * rows * head_size;
+    const int own_queries = asked + wid * rows * head_size;
     auto ask = [&](int head) {
 #pragma unroll 1
         for (int row = lane / chunks; row < rows; row += warp / chunks) {
             const bool wanted = first + row < tokens && head < heads_end;
-            cp_async16(query_rows + place_of<head_size>(row, lane % chunks), base + (wanted ? (first + row) * 3 * width + head * head_size + lane % chunks * 8 : 0), wanted);
+            cp_async16(shared + own_queries + place_of<head_size>(row, lane % chunks), base + (wanted ? (first + row) * 3 * width + head * head_size + lane % chunks * 8 : 0), wanted);
         }
         cp_async_commit();
     };
 
+    // Where in 16 rows a lane's row of left operands and of values, and of keys, begins; ^ 8 c is
+    // c chunks, an even number, further.
+    const int left_row = place_of<head_size>(lane % 16, lane / 16), key_row = place_of<head_size>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
     ask(first_head + beside);
     load(0, first_head, 0);
     int slot = 0;
+    const unsigned ones[2] = {pair<T>(1, 1), pair<T>(1, 1)};
     for (int head = first_head; head < heads_end; head += at_once) {
         const bool mine = head + beside < heads_end && first < tokens;
-        const float none = -__int_as_float(0x7f800000);
         // Of the queries lane / 4 and 8 more: what their weights are relative to, in powers of
-        // two; the sum of this lane's weights.
-        float top[tiles][2], total[tiles][2], sum[tiles][chunks][4];
+        // two; the sums of their weights, in elements 0 and 2; the sums of values by weight.
+        float top[tiles][2], total[tiles][4] = {}, sum[tiles][chunks][4] = {};
 #pragma unroll
-        for (int m = 0; m < tiles; m++) {
-            top[m][0] = top[m][1] = none;
-            total[m][0] = total[m][1] = 0;
-#pragma unroll
-            for (int d = 0; d < chunks; d++) sum[m][d][0] = sum[m][d][1] = sum[m][d][2] = sum[m][d][3] = 0;
-        }
+        for (int m = 0; m < tiles; m++) top[m][0] = top[m][1] = -__int_as_float(0x7f800000);
         for (int from = 0; from < tokens; from += reach, slot ^= 1) {
+            const bool more = from + reach < tokens;
             cp_async_wait<0>();
             __syncthreads(); // the stage is here, and nobody reads the one before any more
-            const bool more = from + reach < tokens;
             if (more || head + at_once < heads_end) load(slot ^ 1, more ? head : head + at_once, more ? from + reach : 0);
             if (!mine) continue;
-            const T *key = shared + slot * 2 * stage_halves + beside * reach * head_size;
-            const int end = min(reach, tokens - from);
+            int key = slot * 2 * stage_halves + beside * reach * head_size;
+            const int behind = more ? tokens - from - reach : 0;
 #pragma unroll 1
-            for (int at = 0; at < end; at += tile, key += tile * head_size) {
+            for (int left = tokens - from; left > behind; left -= tile, key += tile * head_size) { // keys of the text
                 float s[tiles][tile / 8][4] = {};
 #pragma unroll
                 for (int k = 0; k < chunks / 2; k++) {
                     unsigned query[tiles][4];
 #pragma unroll
-                    for (int m = 0; m < tiles; m++) ldmatrix_x4(query[m], query_rows + place_of<head_size>(16 * m + lane % 16, 2 * k + lane / 16));
+                    for (int m = 0; m < tiles; m++) ldmatrix_x4(query[m], shared + own_queries + 16 * m * head_size + (left_row ^ 16 * k));
 #pragma unroll
                     for (int j = 0; j < tile / 16; j++) {
                         unsigned both[4];
-                        ldmatrix_x4(both, key + place_of<head_size>(16 * j + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+                        ldmatrix_x4(both, shared + key + 16 * j * head_size + (key_row ^ 16 * k));
                         const unsigned even[2] = {both[0], both[1]}, odd[2] = {both[2], both[3]};
 #pragma unroll
                         for (int m = 0; m < tiles; m++) {
@@ -132,11 +130,10 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                         }
                     }
                 }
-                if (tokens - from - at <= tile) {
+                if (left <= tile) {
                     __syncwarp(); // nobody reads this head's queries any more
                     ask(head + at_once + beside);
                 }
-                const int left = end - at; // keys
                 if (left < tile)
 #pragma unroll
                     for (int j = 0; j < tile / 8; j++)
@@ -144,7 +141,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                         for (int i = 0; i < 2; i++)
                             if (8 * j + lane % 4 * 2 + i >= left)
 #pragma unroll
-                                for (int m = 0; m < tiles; m++) s[m][j][i] = s[m][j][2 + i] = none;
+                                for (int m = 0; m < tiles; m++) s[m][j][i] = s[m][j][2 + i] = -__int_as_float(0x7f800000);
                 // Weights are relative to the highest score so far, or to one that is lower by no more
                 // than 2^8 of a weight: then what was summed can stay as it is.
                 float higher[tiles][2];
@@ -169,7 +166,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                         for (int q = 0; q < 2; q++) {
                             const float shrink = exp2_approx(top[m][q] - higher[m][q]); // 0 at first, and 1 of a row that has not grown
                             top[m][q] = higher[m][q];
-                            total[m][q] *= shrink;
+                            total[m][2 * q] *= shrink;
 #pragma unroll
                             for (int d = 0; d < chunks; d++) {
                                 sum[m][d][2 * q] *= shrink;
@@ -181,10 +178,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
 #pragma unroll
                     for (int j = 0; j < tile / 8; j++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            s[m][j][i] = exp2_approx(s[m][j][i] * scale - top[m][i / 2]);
-                            total[m][i / 2] += s[m][j][i];
-                        }
+                        for (int i = 0; i < 4; i++) s[m][j][i] = exp2_approx(s[m][j][i] * scale - top[m][i / 2]);
 #pragma unroll
                 for (int j = 0; j < tile / 16; j++) {
                     unsigned weight[tiles][4];
@@ -194,11 +188,12 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                         weight[m][1] = pair<T>(s[m][2 * j][2], s[m][2 * j][3]);
                         weight[m][2] = pair<T>(s[m][2 * j + 1][0], s[m][2 * j + 1][1]);
                         weight[m][3] = pair<T>(s[m][2 * j + 1][2], s[m][2 * j + 1][3]);
+                        multiply(total[m], weight[m], ones, qkv);
                     }
 #pragma unroll
                     for (int d = 0; d < chunks / 2; d++) {
                         unsigned both[4];
-                        ldmatrix_x4_trans(both, key + stage_halves + place_of<head_size>(16 * j + lane % 16, 2 * d + lane / 16));
+                        ldmatrix_x4_trans(both, shared + key + stage_halves + 16 * j * head_size + (left_row ^ 16 * d));
                         const unsigned even[2] = {both[0], both[1]}, odd[2] = {both[2], both[3]};
 #pragma unroll
                         for (int m = 0; m < tiles; m++) {
@@ -213,10 +208,7 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
 #pragma unroll
         for (int m = 0; m < tiles; m++)
 #pragma unroll
-            for (int q = 0; q < 2; q++) {
-                for (int step = 1; step < 4; step *= 2) total[m][q] += __shfl_xor_sync(0xffffffffu, total[m][q], step);
-                total[m][q] = __fdividef(1, total[m][q]);
-            }
+            for (int q = 0; q < 2; q++) total[m][2 * q] = __fdividef(1, total[m][2 * q]);
 #pragma unroll
         for (int m = 0; m < tiles; m++)
 #pragma unroll
@@ -225,10 +217,10 @@ static __device__ void attention_of(const T *qkv, const int *starts, T *out, int
                 T *to = out + static_cast<long long>(start + token) * width + (head + beside) * head_size + lane % 4 * 8;
 #pragma unroll
                 for (int k = 0; k < head_size / 32; k++) {
-                    unsigned both[4];
+                    unsigned pairs[4];
 #pragma unroll
-                    for (int d = 0; d < 4; d++) both[d] = pair<T>(sum[m][4 * k + d][2 * q] * total[m][q], sum[m][4 * k + d][2 * q + 1] * total[m][q]);
-                    if (token < tokens) *reinterpret_cast<uint4 *>(to + 32 * k) = {both[0], both[1], both[2], both[3]};
+                    for (int d = 0; d < 4; d++) pairs[d] = pair<T>(sum[m][4 * k + d][2 * q] * total[m][2 * q], sum[m][4 * k + d][2 * q + 1] * total[m][2 * q]);
+                    if (token < tokens) *reinterpret_cast<uint4 *>(to + 32 * k) = {pairs[0], pairs[1], pairs[2], pairs[3]};
                 }
             }
     }

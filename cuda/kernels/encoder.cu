@@ -3,16 +3,14 @@
 //
 // The ladder, from the batch to the token:
 //
-//   embed_norm   word + position vectors, layer norm: a warp a token
+//   embed_norm   word + position vectors, layer norm: half a warp a token, or a warp
 //   gemm...      the layers' products with what follows each: gemm.cu
-//   attention_32 softmax(q · kᵀ / sqrt(d)) · v of one text and head at a time on tensor
-//                cores, for heads of up to 32, 64 and 128: a block 64 queries, keys and values
-//                pass through shared memory 64 at a time, the softmax is kept up on the way
-//   layer_norm   layer norm: a warp a token
+//   layer_norm   layer norm: half a warp a token, or a warp
 //   pool         mean, first, last or maximum of a text's tokens, made unit length: a
 //                block a text
 //
-// Activations and weights are halves, or bfloat16 in the kernels that are named so, sums
+// attention.cu has what is between two products. Activations and weights are halves, or
+// bfloat16 in the kernels that are named so, sums
 // floats. A token's values depend on its text
 // alone: sums are added in the same order in any batch.
 //
@@ -31,7 +29,7 @@ static __device__ void norm_rows(const T *in, const T *positions, const int *ids
                                  float eps, T *out, int tokens, int dim) {
     const int lane = threadIdx.x % lanes, token = (blockIdx.x * blockDim.x + threadIdx.x) / lanes;
     if (token / (warp / lanes) * (warp / lanes) >= tokens) return; // a whole warp
-    const int row = min(token, tokens - 1); // which is there
+    const int row = token < tokens ? token : tokens - 1; // which is there
     const int width = full ? 8 * lanes * chunks : dim;
     const T *word = in + static_cast<long long>(embed ? ids[row] : row) * width;
     const T *place = embed ? positions + static_cast<long long>(places[row]) * width : nullptr;
@@ -174,7 +172,7 @@ template <class T> static __device__ void pool_of(const T *in, const int *starts
     __syncthreads();
     float all = 0;
     for (int w = 0; w < pool_threads / warp; w++) all += squares[w];
-    const float length = all <= 3.402823466e38f ? sqrtf(all) : none - none; // NaN
+    const float length = all < -none ? sqrtf(all) : none - none; // NaN
     for (int d = threadIdx.x; d < dim; d += pool_threads) out[static_cast<long long>(blockIdx.x) * dim + d] = part[d] / length;
 }
 KERNEL(pool)(const __half *in, const int *starts, float *out, int dim, int how) {

@@ -359,6 +359,14 @@ static void bytes(uint64_t seed) {
     }
 }
 
+// powers: what the manual has in its table of ex2, and a power between.
+static void powers() {
+    const struct { float x, want; } cases[] = {{-INFINITY, 0}, {INFINITY, INFINITY}, {0, 1}, {-0.0f, 1}, {1e-40f, 1}, {-1, 0.5f}, {8, 256}, {-126, 0x1p-126f}, {-126.5f, 0}, {128, INFINITY}};
+    for (const auto &c : cases) WANT(exp2_approx(c.x) == c.want, "2^%g is %g", static_cast<double>(c.x), static_cast<double>(exp2_approx(c.x)));
+    WANT(std::fabs(exp2_approx(0.5f) - 1.41421356f) < 0x1p-22f * 1.5f, "2^0.5 is %g", static_cast<double>(exp2_approx(0.5f)));
+    WANT(std::isnan(exp2_approx(NAN)), "2^NaN is %g", static_cast<double>(exp2_approx(NAN)));
+}
+
 // caught: the kernel ends in a fault that says so.
 static void caught(const char *kernel, const char *says, uint64_t seed) {
     int out[64] = {};
@@ -370,6 +378,7 @@ static void caught(const char *kernel, const char *says, uint64_t seed) {
 }
 
 int main() {
+    powers();
     for (uint64_t seed = 1; seed <= 20; seed++) {
         fragments(seed);
         bytes(seed);

@@ -201,7 +201,6 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
 }
 inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; } // of NaN, 0
 inline float __fdividef(float a, float b) { return a / b; } // the device's may be off by 2 units in the last place
-inline int min(int a, int b) { return b < a ? b : a; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 // Two shorts of a by the lower, or upper, two bytes of b.
