@@ -78,6 +78,18 @@ KERNEL(odd_copy)(int *out) {
     SHARED(int, shared, 256);
     cp_async16(shared + 4 * threadIdx.x + (threadIdx.x == 5), out, false);
 }
+KERNEL(beside)(int *out) {
+    SHARED(unsigned char, shared, 100);
+    shared[threadIdx.x * 100 / 31] = 1; // the last is one too many
+    out[threadIdx.x] = 0;
+}
+KERNEL(beside_dynamic)(int *out) {
+    DYNAMIC_SHARED(unsigned char, shared); // of no bytes
+    if (threadIdx.x == 0) *(shared - 1) = 1;
+    out[threadIdx.x] = 0;
+}
+KINDRED_REGISTER(beside)
+KINDRED_REGISTER(beside_dynamic)
 KINDRED_REGISTER(odd_row)
 KINDRED_REGISTER(odd_row_turned)
 KINDRED_REGISTER(odd_copy)
@@ -318,6 +330,10 @@ int main() {
         int bad = 0;
         for (int i = 0; i < 48; i++) bad += out[i];
         WANT(fault.empty() && bad == 0, "collectives: %d, %s", bad, fault.c_str());
+        for (const auto &[kernel, says] : {std::pair("beside", "wrote beside a shared array of 100 bytes"), std::pair("beside_dynamic", "wrote beside the dynamic shared memory of 0 bytes")}) {
+            fault = launch(kernel, 32, params, seed);
+            WANT(fault.find(says) != std::string::npos && fault.find(std::string("kernel ") + kernel + ", block (0, 0, 0)") == 0, "%s", fault.c_str());
+        }
         launch("unwritten", 32, params, seed);
         WANT(out[0] == -1 && out[31] == -1, "shared memory that nobody wrote is %d", out[0]);
         int in[128];
