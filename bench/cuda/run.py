@@ -15,7 +15,10 @@ this version does not run: they are not here. A run takes less than ten minutes.
 """
 import argparse, json, os, pathlib, statistics, struct, subprocess, sys, tempfile, time
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:  # what is wrong with the device is said first
+    np = None
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLOCK = 1 << 15
@@ -215,6 +218,10 @@ def main():
     ours = Ours(a.binary, os.environ)
     if ours.about.get("simulated") and not a.check:
         sys.exit("cuda: this is the simulator, whose time says nothing: --check, or a device")
+    if np is None:
+        sys.exit("cuda: numpy is needed, and PyTorch with CUDA for the rival: pip install numpy torch, or PYTHON=that of an environment that has them")
+    if not (a.model / "model.safetensors").exists():
+        sys.exit(f"cuda: {a.model} is missing: kindred models pull all-MiniLM-L6-v2")
     w, c = tensors(a.model / "model.safetensors"), json.loads((a.model / "config.json").read_text())
     made = lambda lengths: [[1000 + (i * 131 + j * 17) % 20000 for j in range(n)] for i, n in enumerate(lengths)]
     dim = 384

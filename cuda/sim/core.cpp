@@ -12,9 +12,12 @@
 #include "sim.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define KINDRED_ASAN 1
 #else
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define KINDRED_ASAN 0
 #endif
 
@@ -91,7 +94,8 @@ namespace {
 
 constexpr size_t stack_bytes = 256 << 10;
 constexpr unsigned char poison = 0xff; // a NaN, and no index
-constexpr size_t dynamic_alignment = 1024; // of the dynamic shared memory, as kernel.cuh has it
+constexpr unsigned char zone_byte = 0xa5;
+constexpr size_t dynamic_alignment = 1024; // as kernel.cuh has it
 
 enum class State { ready, barrier, meeting, ended };
 
@@ -142,14 +146,46 @@ struct Meeting {
     uint64_t values[32];
 };
 
+// Array is shared memory of a block, between two zones that nobody may touch.
+struct Array {
+    size_t bytes;
+    unsigned char *all, *begin;
+    Array(size_t n, size_t alignment) : bytes(n) {
+        const size_t before = std::max(alignment, race::zone_bytes);
+        void *p = nullptr;
+        if (posix_memalign(&p, before, before + n + race::zone_bytes)) { perror("simulator: shared memory"); abort(); }
+        all = static_cast<unsigned char *>(p);
+        begin = all + before;
+        std::memset(all, zone_byte, before);
+        std::memset(begin, poison, n);
+        std::memset(begin + n, zone_byte, race::zone_bytes);
+        ASAN_POISON_MEMORY_REGION(all, before);
+        ASAN_POISON_MEMORY_REGION(begin + n, race::zone_bytes);
+    }
+    Array(const Array &) = delete;
+    ~Array() {
+        ASAN_UNPOISON_MEMORY_REGION(all, size_t(begin - all) + bytes + race::zone_bytes);
+        free(all);
+    }
+    // whole says that nobody wrote beside it.
+    bool whole() const {
+        if (KINDRED_ASAN) return true; // nobody could
+        for (const unsigned char *p = all; p < begin; p++)
+            if (*p != zone_byte) return false;
+        for (size_t i = 0; i < race::zone_bytes; i++)
+            if (begin[bytes + i] != zone_byte) return false;
+        return true;
+    }
+};
+
 struct Block {
     const Kernel *kernel;
     void **params;
     std::vector<Fiber> fibers;
     std::vector<unsigned> ready;
     std::vector<std::vector<Meeting>> warps;
-    std::map<const void *, std::vector<unsigned char>> shared;
-    std::unique_ptr<void, decltype(&free)> dynamic{nullptr, free};
+    std::map<const void *, Array> shared;
+    std::unique_ptr<Array> dynamic;
     unsigned at_barrier = 0, ended = 0;
     std::string fault;
     std::mt19937_64 random;
@@ -245,8 +281,16 @@ void fail(const Fiber &f, const std::string &why) {
     if (block->fault.empty()) block->fault = "kernel " + std::string(block->kernel->name) + ", " + name_of(f) + ": " + why;
 }
 
+// unwritten is the fault of who read shared memory that nobody has written, if somebody did.
+std::string unwritten() {
+    unsigned who = 0;
+    const std::string why = race::unwritten(who);
+    return why.empty() ? "" : "kernel " + std::string(block->kernel->name) + ", " + name_of(block->fibers[who]) + ": " + why;
+}
+
 // release lets the barrier go when everybody is there.
 void release() {
+    if (race::on && block->fault.empty() && !(block->fault = unwritten()).empty()) return;
     int yes = 0;
     const Fiber *first = nullptr;
     for (Fiber &f : block->fibers) {
@@ -389,16 +433,12 @@ void wait_products(Place at, size_t most) {
 }
 
 void *shared(const void *key, size_t bytes) {
-    auto [at, fresh] = block->shared.try_emplace(key);
-    if (fresh) at->second.assign(bytes + 16, poison);
-    void *p = at->second.data();
-    size_t space = bytes + 16;
-    p = std::align(16, bytes, p, space);
-    if (race::on && fresh) race::region(p, bytes, "a shared array");
-    return p;
+    auto [at, fresh] = block->shared.try_emplace(key, bytes, 16);
+    if (race::on && fresh) race::region(at->second.begin, bytes, "a shared array");
+    return at->second.begin;
 }
 
-void *dynamic_shared() { return block->dynamic.get(); }
+void *dynamic_shared() { return block->dynamic->begin; }
 
 std::vector<Kernel> &kernels() {
     static std::vector<Kernel> all;
@@ -425,9 +465,7 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
     if (race::on) race::begin();
     for (unsigned at : order) {
         b.shared.clear();
-        void *dynamic = nullptr; // of this size to the byte, so that AddressSanitizer knows its end
-        if (posix_memalign(&dynamic, dynamic_alignment, std::max<size_t>(shape.shared, 1))) throw Fault("no memory for the dynamic shared memory of kernel " + std::string(k.name));
-        b.dynamic.reset(std::memset(dynamic, poison, shape.shared));
+        b.dynamic = std::make_unique<Array>(shape.shared, dynamic_alignment);
         b.at_barrier = b.ended = 0;
         b.fibers.assign(threads, Fiber{});
         b.warps.assign((threads + 31) / 32, {});
@@ -459,6 +497,13 @@ void run(const Kernel &k, const Shape &shape, void **params, uint64_t seed) {
                     fail(f, "waits for ever at " + name_of(f.at) + ", where not all come: " + std::to_string(b.ended) + " of " + std::to_string(threads) + " threads have ended");
                     break;
                 }
+        if (race::on && b.fault.empty()) b.fault = unwritten();
+        const auto beside = [&b](const Array &a, const char *what) {
+            if (b.fault.empty() && !a.whole())
+                b.fault = "kernel " + std::string(b.kernel->name) + ", " + name_of("block", b.fibers[0].block) + ": wrote beside " + what + " of " + std::to_string(a.bytes) + " bytes";
+        };
+        for (const auto &[key, a] : b.shared) beside(a, "a shared array");
+        beside(*b.dynamic, "the dynamic shared memory");
         if (!b.fault.empty()) break;
     }
     if (race::on) race::end();

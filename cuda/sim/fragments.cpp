@@ -119,6 +119,18 @@ KINDRED_REGISTER(no_wgmma_wait)
 KINDRED_REGISTER(no_second_fence)
 KINDRED_REGISTER(sums_too_early)
 KINDRED_REGISTER(half_a_group)
+KERNEL(beside)(int *out) {
+    SHARED(unsigned char, shared, 100);
+    shared[threadIdx.x * 100 / 31] = 1; // the last is one too many
+    out[threadIdx.x] = 0;
+}
+KERNEL(beside_dynamic)(int *out) {
+    DYNAMIC_SHARED(unsigned char, shared);
+    if (threadIdx.x == 0) *(shared - 1) = 1;
+    out[threadIdx.x] = 0;
+}
+KINDRED_REGISTER(beside)
+KINDRED_REGISTER(beside_dynamic)
 KINDRED_REGISTER(odd_row)
 KINDRED_REGISTER(odd_row_turned)
 KINDRED_REGISTER(odd_copy)
@@ -411,6 +423,10 @@ int main() {
         WANT(fault.empty() && bad == 0, "collectives: %d, %s", bad, fault.c_str());
         launch("sums_too_early", 32, params, seed);
         WANT(out[0] == -1 && out[1] == 0, "sums are %x before they are waited for and %x then", static_cast<unsigned>(out[0]), static_cast<unsigned>(out[1]));
+        for (const auto &[kernel, says] : {std::pair("beside", "wrote beside a shared array of 100 bytes"), std::pair("beside_dynamic", "wrote beside the dynamic shared memory of 65536 bytes")}) {
+            fault = launch(kernel, 32, params, seed);
+            WANT(fault.find(says) != std::string::npos && fault.find(std::string("kernel ") + kernel + ", block (0, 0, 0)") == 0, "%s", fault.c_str());
+        }
         launch("unwritten", 32, params, seed);
         WANT(out[0] == -1 && out[31] == -1, "shared memory that nobody wrote is %d", out[0]);
         int in[128];

@@ -168,15 +168,24 @@ struct Region {
     std::string name;
     Cells<Cell> cells;
     std::vector<Pending> pending; // by 16 bytes
+    std::vector<bool> written;    // by bytes
 };
 std::vector<std::unique_ptr<Region>> regions; // kept from block to block
 size_t used;                                  // of them, by this block
 
 Region *region_of(uintptr_t p) {
     for (size_t i = 0; i < used; i++)
-        if (p >= regions[i]->begin && p < regions[i]->end) return regions[i].get();
+        if (p + zone_bytes >= regions[i]->begin && p < regions[i]->end + zone_bytes) return regions[i].get();
     return nullptr;
 }
+
+// Unwritten is the first read of shared memory that nobody had written.
+struct Unwritten {
+    const Region *region; // null: there is none
+    size_t at;
+    int32_t pc;
+    unsigned thread;
+} unwritten_read;
 
 constexpr uintptr_t page_bytes = 4096;
 constexpr size_t pages_kept = 4096;
@@ -322,6 +331,7 @@ void block(unsigned threads, const std::string &name) {
     blocks.emplace_back(epoch, name);
     if (clocks.size() < threads) clocks.resize(threads);
     used = 0;
+    unwritten_read = {};
 }
 
 void turn(unsigned number) { me = number; }
@@ -335,6 +345,15 @@ void region(const void *p, size_t n, const std::string &name) {
     r.name = name;
     r.cells.resize(n);
     r.pending.assign((n + 15) / 16, Pending{});
+    r.written.assign(n, false);
+}
+
+std::string unwritten(unsigned &thread) {
+    const Unwritten u = unwritten_read;
+    unwritten_read = {};
+    if (!u.region) return "";
+    thread = u.thread;
+    return place_in(*u.region, u.at) + " is read at " + line_of(u.pc) + ", and nobody has written it";
 }
 
 void barrier() {
@@ -361,7 +380,9 @@ void touch(Kind kind, const void *p, size_t n, const void *pc) {
     const int32_t at = distance(pc);
     Region *r = region_of(from);
     if (!r) return touch_far(kind, from, from + n, at);
-    const size_t first = from - r->begin, last = std::min(from + n, r->end) - r->begin;
+    if (from < r->begin || from + n > r->end)
+        mistake(std::to_string(n) + " bytes from byte " + std::to_string(static_cast<intptr_t>(from - r->begin)) + " on of " + std::to_string(r->end - r->begin) + " of " + r->name + " are " + done(kind) + " at " + line_of(at));
+    const size_t first = from - r->begin, last = first + n;
     for (size_t i = first / 16; i * 16 < last; i++)
         if (const Pending &c = r->pending[i]; c.thread)
             mistake("data race on " + place_in(*r, std::max(first, i * 16)) + ", which is " + done(kind) + " at " + line_of(at) + ": " +
@@ -370,6 +391,10 @@ void touch(Kind kind, const void *p, size_t n, const void *pc) {
         check(c, kind, at, *r, i);
         record(c, kind, at);
     });
+    for (size_t i = first; i < last; i++) {
+        if (kind != Kind::write && !r->written[i] && !unwritten_read.region) unwritten_read = {r, i, at, me};
+        if (kind != Kind::read) r->written[i] = true;
+    }
 }
 
 void copy_begins(const void *to, const void *from, size_t wanted, const void *pc) {

@@ -11,6 +11,9 @@
 // device's memory the last write of each byte alone is kept: two writes are found in any
 // order, by two blocks as well, a write and a read where the write comes first.
 //
+// Bytes of shared memory that are read and that nobody in the block has written are an error too,
+// and so is what lies just beside an array of it.
+//
 // The compiler tells of accesses: kernels are compiled with -fsanitize=thread, whose calls
 // race.cpp answers in place of the sanitizer's library. Without KINDRED_RACE all of this
 // is nothing.
@@ -38,8 +41,15 @@ void end();
 void block(unsigned threads, const std::string &name);
 void turn(unsigned number);
 
-// region says where the block has n bytes of shared memory.
+// region says where the block has n bytes of shared memory. Around it lie so many that are
+// nobody's.
+constexpr size_t zone_bytes = 64;
 void region(const void *p, size_t n, const std::string &name);
+
+// unwritten says which shared memory was read and is not written, and sets the number of the
+// thread that did; "" where there is none. It is asked where a barrier or the block ends: what
+// another thread writes until then is a race instead.
+std::string unwritten(unsigned &thread);
 
 // barrier is passed by all threads of the block, syncwarp by those lanes of a mask of the
 // warp that starts with thread first.

@@ -356,6 +356,50 @@ KINDRED_REGISTER(well_done)
 KINDRED_REGISTER(well_done_products)
 KINDRED_REGISTER(well_done_at_two_times)
 
+// Not races, and caught too.
+KERNEL(nobody_wrote)(const int *in, int *out) {
+    SHARED(int, shared, 64);
+    if (threadIdx.x < 63) shared[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = shared[threadIdx.x]; // race
+}
+KERNEL(nobody_wrote_a_byte)(const int *in, int *out) {
+    SHARED(unsigned char, shared, 260);
+    for (int i = threadIdx.x; i < 260; i += 64)
+        if (i != 37) shared[i] = static_cast<unsigned char>(in[0]);
+    __syncthreads();
+    out[threadIdx.x] = reinterpret_cast<const int *>(static_cast<const unsigned char *>(shared))[threadIdx.x]; // race
+    __syncthreads();
+    if (threadIdx.x == 0) shared[37] = 0; // too late
+}
+KERNEL(nobody_copied)(const int *in, int *out) {
+    SHARED(int, shared, 64);
+    if (threadIdx.x < 15) cp_async16(shared + 4 * threadIdx.x, in, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+    out[threadIdx.x] = shared[threadIdx.x]; // race
+}
+KERNEL(reads_beside)(const int *in, int *out) {
+    SHARED(int, shared, 64);
+    shared[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = shared[threadIdx.x + 1]; // race
+}
+KERNEL(writes_before)(const int *in, int *out) {
+    SHARED(int, shared, 64);
+    shared[static_cast<int>(threadIdx.x) - 1] = in[threadIdx.x]; // race
+    out[threadIdx.x] = 0;
+}
+#define MISTAKES(f)                                                                                   \
+    f(nobody_wrote, "byte 252 of 256 of a shared array is read at ")                                   \
+    f(nobody_wrote_a_byte, "byte 37 of 260 of a shared array is read at ")                             \
+    f(nobody_copied, "of 256 of a shared array is read at ")                                           \
+    f(reads_beside, "4 bytes from byte 256 on of 256 of a shared array are read at ")                  \
+    f(writes_before, "4 bytes from byte -4 on of 256 of a shared array are written at ")
+#define REGISTER_MISTAKE(name, says) KINDRED_REGISTER(name)
+MISTAKES(REGISTER_MISTAKE)
+
 static int failures;
 
 static void fail(const char *kernel, uint64_t seed, const char *what, const std::string &fault) {
@@ -412,7 +456,20 @@ static void caught(const char *kernel, unsigned blocks, const char *says) {
     }
 }
 
+// noticed: a mistake that is no race, and its line.
+static void noticed(const char *kernel, const std::string &says) {
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        const std::string fault = launch(kernel, 2, seed);
+        const size_t at = fault.find(says);
+        if (fault.find(std::string("kernel ") + kernel + ", block (") || fault.find("thread (") == fault.npos || at == fault.npos ||
+            fault.find("races.cpp:", at) != at + says.size() || !marked(kernel, atoi(fault.c_str() + at + says.size() + 10)))
+            fail(kernel, seed, "is not caught, or does not say so", fault);
+    }
+}
+
 int main() {
+#define NOTICED(name, says) noticed(#name, says);
+    MISTAKES(NOTICED)
 #define CAUGHT(name, blocks, says) caught(#name, blocks, says);
     KERNELS(CAUGHT)
     for (const char *kernel : {"well_done", "well_done_products", "well_done_at_two_times"})

@@ -82,6 +82,13 @@ KINDRED_SIM_CREATE=2|out of device memory
 KINDRED_SIM_LOAD=222|kernels cannot be loaded
 FAULTS
 LD_LIBRARY_PATH="$build/sim-plain" KINDRED_SIM_DEVICES=2 "$build/kindred" doctor --device cuda:1 >/dev/null
+step "testcuda and benchcuda: no device is a failure, and so is the simulator"
+$GO build -tags cuda -o "$build/bench" ./bench/cuda
+for way in "$build/none" "$build/sim-plain"; do
+  if LD_LIBRARY_PATH=$way cuda/sim/device.sh >/dev/null 2>&1; then echo "testcuda passes with $way"; exit 1; fi
+  said=$(LD_LIBRARY_PATH=$way python3 bench/cuda/run.py --binary "$build/bench" --model none 2>&1) && { echo "benchcuda passes with $way"; exit 1; }
+  grep -E "no CUDA device|this is the simulator" <<<"$said"
+done
 step "the pack: without a device, with the simulator, and with it allowed"
 GO=$GO cuda/toolchain/pack.sh
 packed=$(mktemp -d)
