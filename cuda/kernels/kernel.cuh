@@ -1,5 +1,6 @@
 // What every kernel includes: CUDA under nvcc, the simulator under g++. KERNEL
-// declares a kernel, SHARED a static array of shared memory that begins at a multiple
+// declares a kernel, KERNEL_BOUNDS one of so many threads a block of which a processor is to hold
+// so many blocks, SHARED a static array of shared memory that begins at a multiple
 // of 16 bytes, DYNAMIC_SHARED what the launch gave.
 #pragma once
 
@@ -10,6 +11,7 @@
 #include "../sim/sim.h"
 
 #define KERNEL(name) extern "C" void name
+#define KERNEL_BOUNDS(name, threads, blocks) extern "C" void name
 #define SHARED(type, name, count) \
     type(&name)[count] = *reinterpret_cast<type(*)[count]>(kindred::shared([] { static char key; return &key; }(), sizeof(type) * (count)))
 #define DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(kindred::dynamic_shared())
@@ -20,6 +22,7 @@
 #include <cuda_fp16.h>
 
 #define KERNEL(name) extern "C" __global__ void name
+#define KERNEL_BOUNDS(name, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 // Every kernel's dynamic memory is the same symbol, so it is declared with one type.
 #define DYNAMIC_SHARED(type, name)                                               \

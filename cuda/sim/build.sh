@@ -42,7 +42,7 @@ for source in "${sources[@]}"; do
   {
     echo "#include \"core.h\""
     echo "#include \"$(realpath "$source")\""
-    sed -n 's/^KERNEL(\(\w*\)).*/KINDRED_REGISTER(\1)/p' "$source"
+    sed -n 's/^KERNEL\(_BOUNDS\)\?(\(\w*\)[,)].*/KINDRED_REGISTER(\2)/p' "$source"
   } >"$out/$name.cpp"
   grep -q KINDRED_REGISTER "$out/$name.cpp" || { echo "build.sh: $source declares no KERNEL" >&2; exit 1; }
   g++ "${flags[@]}" "${seen[@]}" -c "$out/$name.cpp" -o "$out/$name.o"
