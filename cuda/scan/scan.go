@@ -38,13 +38,15 @@ type Population struct {
 	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
 	fewBytes    int // of candidates that go to the host as they are
+	fetchBytes  int // of the slots that long lists go through
 
 	mu       sync.Mutex
 	segments []*segment
 	stage    *stage    // nil while all rows are on the device
 	columns  []*column // the one asked for last at the end
 	mask     *cuda.Buffer
-	masked   []uint64 // what mask holds
+	masked   []uint64     // what mask holds
+	fetched  *cuda.Pinned // see fetch
 	rows     int
 	closed   bool
 
@@ -66,7 +68,7 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
 	}
 	stride := (dim + 15) &^ 15
-	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes, fewBytes: fewBytes}, nil
+	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes, fewBytes: fewBytes, fetchBytes: fetchBytes}, nil
 }
 
 // Dim is how many codes a row has.
@@ -224,8 +226,8 @@ func (p *Population) Close() error {
 	for _, c := range p.columns {
 		all = append(all, c.free())
 	}
-	all = append(all, p.stage.free(), p.dropMask())
-	p.segments, p.columns, p.stage, p.rows = nil, nil, nil, 0
+	all = append(all, p.stage.free(), p.dropMask(), p.fetched.Free())
+	p.segments, p.columns, p.stage, p.fetched, p.rows = nil, nil, nil, nil, 0
 	return errors.Join(all...)
 }
 

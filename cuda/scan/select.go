@@ -266,8 +266,7 @@ func wanted(lists []listed) int {
 // download gets the entries of all lists.
 func (w *pass) download(ctx context.Context, c *collected, out [][]uint64) error {
 	rows := make([]uint64, c.places[len(out)])
-	err := w.p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, rows, c.entries, 0) })
-	if err != nil {
+	if err := w.p.fetch(ctx, rows, c.entries); err != nil {
 		return err
 	}
 	for h := range out {

@@ -112,7 +112,11 @@ func TestSelection(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, few := range []int{0, 8 * n / 8, fewBytes} {
-			p.fewBytes = few
+			p.fewBytes, p.fetchBytes = few, 128+8*few // few slots for long lists, and many
+			if err := p.fetched.Free(); err != nil {
+				t.Fatal(err)
+			}
+			p.fetched = nil
 			for _, percent := range []int{100, 40, 0} {
 				mask := randomMask(rng, n, percent)
 				for _, k := range []int{1, 2, 63, n / 4, n/2 - 1, n - 1, n, n + 7} {
