@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/kindred-search/kindred/cuda"
-	"github.com/kindred-search/kindred/cuda/seeds"
 )
 
 // What stream.cuh, scan.cu and many.cu name alike.
@@ -15,15 +14,22 @@ const (
 	tileRows  = 16
 )
 
-// wide is how many pieces of 16 bytes lie between heads in shared memory.
-func (p *Population) wide() int { return seeds.Pitch(p.stride) / 16 }
+// wide is how many pieces of 16 bytes lie from a head to the next in shared memory: four more than a
+// multiple of eight, so that eight lanes that read one of each meet all banks.
+func (p *Population) wide() int {
+	wide := (p.stride/16 + 7) &^ 7
+	if wide-4 >= p.stride/16 {
+		return wide - 4
+	}
+	return wide + 4
+}
 
 // shared is how many bytes of shared memory a block of so many threads needs for so many heads.
 func (p *Population) shared(threads, count int) int {
 	if count > headsMost {
 		count = (count + headsMost - 1) &^ (headsMost - 1)
 	}
-	return ringBytes*threads + 2*count*seeds.Pitch(p.stride)
+	return ringBytes*threads + 2*count*16*p.wide()
 }
 
 // choose says by which kernels the pass's heads are multiplied, and how many at once, where more is
