@@ -37,6 +37,7 @@ type Population struct {
 	perSegment  int // rows of the first, a multiple of 64; of later ones up to four times as many
 	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
+	blocksMost  int // of a launch that selects
 	fewBytes    int // of candidates that go to the host as they are
 	fetchBytes  int // of the slots that long lists go through
 
@@ -68,7 +69,7 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 		return nil, fmt.Errorf("a population of dimension %d: want 1 to %d", dim, 1<<15)
 	}
 	stride := (dim + 15) &^ 15
-	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes, fewBytes: fewBytes, fetchBytes: fetchBytes}, nil
+	return &Population{d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes, blocksMost: 16 * max(1, d.Info().Processors), fewBytes: fewBytes, fetchBytes: fetchBytes}, nil
 }
 
 // Dim is how many codes a row has.

@@ -127,7 +127,7 @@ func place(counts []uint32, k int, above *int) (uint32, bool) {
 // blocks as one alone would.
 func (w *pass) grid(items int64, lists int) [3]int {
 	g := w.p.d.Blocks(items, threads)
-	return [3]int{min(g[0], max(1, 16*w.p.d.Info().Processors/lists)), lists}
+	return [3]int{min(g[0], max(1, w.p.blocksMost/lists)), lists}
 }
 
 // narrow counts the next bits, [lists, bins], of those lists of which so many are known and that are to

@@ -117,9 +117,13 @@ func TestSelection(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.fetched = nil
+			sizes := []int{1, 2, 63, n / 4, n/2 - 1, n - 1, n, n + 7}
+			if testing.Short() {
+				sizes = []int{1, n / 4, n - 1, n + 7}
+			}
 			for _, percent := range []int{100, 40, 0} {
 				mask := randomMask(rng, n, percent)
-				for _, k := range []int{1, 2, 63, n / 4, n/2 - 1, n - 1, n, n + 7} {
+				for _, k := range sizes {
 					size := slices.Repeat([]int{k}, len(c.heads))
 					for h := range size {
 						size[h] = max(0, size[h]-h*k/5) // not all the same, and some none

@@ -166,12 +166,6 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __double2float_rn(double x) { return static_cast<float>(x); }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 
-inline int __dp4a(int a, int b, int c) {
-    for (int i = 0; i < 4; i++)
-        c += static_cast<int8_t>(static_cast<unsigned>(a) >> (8 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * i));
-    return c;
-}
-
 // Halves: _Float16 rounds to nearest even, as the device does.
 struct __half { _Float16 value; };
 inline float __half2float(__half h) { return static_cast<float>(h.value); }
@@ -186,12 +180,3 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-
-// Two shorts of a by the lower, or upper, two bytes of b.
-inline int dp2a(int a, int b, int c, int at) {
-    for (int i = 0; i < 2; i++)
-        c += static_cast<int16_t>(static_cast<unsigned>(a) >> (16 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * (at + i)));
-    return c;
-}
-inline int __dp2a_lo(int a, int b, int c) { return dp2a(a, b, c, 0); }
-inline int __dp2a_hi(int a, int b, int c) { return dp2a(a, b, c, 2); }
