@@ -54,17 +54,16 @@ KERNEL(scan_many)(const Run *runs, const unsigned short *mask, const signed char
 //   mask   [(n + 15) / 16]: rows that count; the products of others are 0
 //   split  [2, count, stride] bytes: the high bytes of the heads, then the low ones
 //   dots   [count, n]
-// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, 32 * wide for each of count heads,
-// rounded up to eight where there are more, and 32. Wide is as in scan_int8.
+// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads,
+// rounded up to eight where there are more. Wide is as in scan_int8.
 template <int groups>
 static __device__ __forceinline__ void dots_of(int4 *shared, const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride,
                                                int wide, int count) {
     int4 *const heads = shared + blockDim.x / 32 * ring;
-    Run *const run = reinterpret_cast<Run *>(heads + 2 * held<groups>(count) * wide);
+    const Run run = {codes, scales, 0, n};
     hold<groups>(heads, split, stride, wide, count);
-    if (threadIdx.x == 0) *run = {codes, scales, 0, n};
     __syncthreads();
-    products<groups>(shared, heads, wide, run, mask, 0, n, stride, count, [&](const Tile &tile, const int(&sum)[2][groups][4]) {
+    products<groups>(shared, heads, wide, &run, mask, 0, n, stride, count, [&](const Tile &tile, const int(&sum)[2][groups][4]) {
 #pragma unroll
         for (int j = 0; j < groups; j++)
 #pragma unroll
@@ -75,7 +74,7 @@ static __device__ __forceinline__ void dots_of(int4 *shared, const signed char *
             }
     });
 }
-KERNEL_BOUNDS(dots_int8, 256, 3)(const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride, int wide, int count) {
+KERNEL_BOUNDS(dots_int8, 512, 1)(const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride, int wide, int count) {
     DYNAMIC_SHARED(int4, shared);
     dots_of<1>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
 }

@@ -32,7 +32,7 @@
 // Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, 32 * wide * count
 // and 4 * bins * count bytes. Wide is at least stride / 16 and 4 more than a multiple of 8, so
 // that eight lanes meet all banks.
-KERNEL_BOUNDS(scan_int8, 256, 3)(const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores, unsigned *hist, unsigned begin,
+KERNEL_BOUNDS(scan_int8, 512, 1)(const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores, unsigned *hist, unsigned begin,
                   unsigned end, long long pitch, int stride, int wide, int count) {
     DYNAMIC_SHARED(int4, shared);
     int4 *const heads = shared + blockDim.x / 32 * ring;

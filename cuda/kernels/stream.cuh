@@ -86,7 +86,7 @@ static __device__ __forceinline__ void products(int4 *shared, const int4 *heads,
     const signed char *codes = nullptr;
     const int4 *up = nullptr, *down = nullptr; // of rows g and g + 8
     unsigned first = 0, bits = asked < last ? mask[asked] : 0;
-    bool wants_up = false, wants_down = false;
+    int up_to = 0, down_to = 0; // chunks that are wanted of them
     const auto ask = [&] {
         if (asked < last) {
             if (chunk == t) {
@@ -97,17 +97,16 @@ static __device__ __forceinline__ void products(int4 *shared, const int4 *heads,
                     run++;
                 }
                 const unsigned row = static_cast<unsigned>(asked) * tile_rows + g;
-                wants_up = row < end && (bits >> g & 1);
-                wants_down = row + 8 < end && (bits >> (g + 8) & 1);
+                up_to = row < end && (bits >> g & 1) ? chunks : 0;
+                down_to = row + 8 < end && (bits >> (g + 8) & 1) ? chunks : 0;
                 up = reinterpret_cast<const int4 *>(codes + static_cast<long long>(row - first) * stride) + t;
                 down = up + 8 * chunks;
                 bits = asked + warps < last ? mask[asked + warps] : 0;
             }
-            const bool one = chunk < chunks, two = chunk + 4 < chunks;
-            cp_async16(mine + to, up, wants_up && one);
-            cp_async16(mine + to + 32, down, wants_down && one);
-            cp_async16(mine + to + 64, up + 4, wants_up && two);
-            cp_async16(mine + to + 96, down + 4, wants_down && two);
+            cp_async16(mine + to, up, chunk < up_to);
+            cp_async16(mine + to + 32, down, chunk < down_to);
+            cp_async16(mine + to + 64, up + 4, chunk + 4 < up_to);
+            cp_async16(mine + to + 96, down + 4, chunk + 4 < down_to);
             up += step_chunks, down += step_chunks, chunk += step_chunks;
             if (chunk - t >= chunks) chunk = t, asked += warps;
         }

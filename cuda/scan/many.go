@@ -36,7 +36,7 @@ func (p *Population) shared(threads, count int) int {
 // how many bytes of shared memory a block of the kernels for few needs beside for each.
 func (w *pass) choose(more int) error {
 	have := w.p.d.Info().SharedPerBlock
-	fits := func(count, more int) bool { return w.p.shared(32, count)+max(more, 32) <= have }
+	fits := func(count, more int) bool { return w.p.shared(32, count)+more <= have }
 	w.each, w.many = manyHeads, len(w.heads) > headsMost && fits(manyHeads, 0)
 	if w.many {
 		return nil
@@ -50,23 +50,30 @@ func (w *pass) choose(more int) error {
 }
 
 // shape is that of a launch for so many rows and heads, with so many bytes of shared memory beside
-// the heads and the ring: blocks as large as there is room for, and no more than the processors hold
-// at a time, since each begins with the heads.
+// the heads and the ring: blocks of the size of which a processor holds the most threads, and no
+// more than the processors hold at a time, since each begins with the heads.
 func (w *pass) shape(rows, count, more int) cuda.Launch {
 	info := w.p.d.Info()
-	size := threads
-	for w.p.shared(size, count)+more > info.SharedPerBlock && size > 32 {
-		size /= 2
-	}
-	shared := w.p.shared(size, count) + more
-	const reserved = 1 << 10 // of each block, by CUDA
-	hold := 3                // by registers
+	const reserved = 1 << 10         // of each block, by CUDA
+	largest, threadsMost := 512, 768 // of a block, and of a processor's registers
 	if w.many {
-		hold = 2
+		largest, threadsMost = 256, 384
 	}
-	hold = max(1, min(hold, (info.SharedPerBlock+reserved)/(shared+reserved)))
+	hold := func(size int) int { // at a time
+		shared := w.p.shared(size, count) + more
+		if shared > info.SharedPerBlock {
+			return 0
+		}
+		return min(threadsMost/size, (info.SharedPerBlock+reserved)/(shared+reserved))
+	}
+	size := 32
+	for s := 64; s <= largest; s *= 2 {
+		if hold(s)*s >= hold(size)*size {
+			size = s
+		}
+	}
 	blocks := (rows + tileRows*size/32 - 1) / (tileRows * size / 32)
-	return cuda.Launch{Grid: [3]int{max(1, min(blocks, hold*max(1, info.Processors)))}, Block: [3]int{size}, Shared: shared}
+	return cuda.Launch{Grid: [3]int{max(1, min(blocks, hold(size)*max(1, info.Processors)))}, Block: [3]int{size}, Shared: w.p.shared(size, count) + more}
 }
 
 // split lays the codes of the pass's heads where the kernels read them: of the heads of each launch the
@@ -98,7 +105,7 @@ func (w *pass) multiply(q *cuda.Queue, at lying, n int, mask cuda.Arg) error {
 	codes, scales := at.args()
 	for h := 0; h < len(w.heads); h += w.each {
 		count := min(w.each, len(w.heads)-h)
-		err := q.Launch(kernel, w.shape(n, count, 32), codes, scales, mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
+		err := q.Launch(kernel, w.shape(n, count, 0), codes, scales, mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
 			cuda.U32(uint32(n)), cuda.I32(p.stride), cuda.I32(p.wide()), cuda.I32(count))
 		if err != nil {
 			return err

@@ -194,3 +194,32 @@ func TestMask(t *testing.T) {
 	}
 	copied(200, other)
 }
+
+// TestLongList: one block collects and narrows a list of which each of its warps has more than it
+// puts together at a time.
+func TestLongList(t *testing.T) {
+	d := cudatest.Open(t)
+	const n = 8000
+	b := &base{dim: 1}
+	for r := range n {
+		x := float32(1) / 8
+		if r*7919%n < n/2-100 { // all in one bin
+			x = 1 + float32(r*31%n)/(5*n)
+		}
+		b.codes, b.scales = append(b.codes, 1), append(b.scales, x)
+	}
+	p, err := New(d, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.fewBytes, p.blocksMost = 0, 1
+	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+		t.Fatal(err)
+	}
+	d.Trace()
+	check(t, p, b, n, randomMask(rand.New(rand.NewPCG(65, 66)), n, 100), []Head{{Codes: []int16{1}, Scale: 1}}, []int{3000})
+	if launches := d.Trace()["collect_entries"].Launches; launches != 1 {
+		t.Errorf("%d launches of collect_entries", launches)
+	}
+}

@@ -68,7 +68,7 @@ RULES = [
     (r"first \+ k % 2", "first + k / 2", "rows and heads exchanged"),
     (r"bits >> g & 1", "bits >> (g ^ 1) & 1", "another row's bit"),
     (r"tile\.counts >> \(threadIdx\.x % 32 / 4", "tile.counts >> (threadIdx.x % 32 % 8", "another row's bit"),
-    (r"up \+ 4, wants_up", "up, wants_up", "the first codes twice"),
+    (r"up \+ 4, chunk", "up, chunk", "the first codes twice"),
     (r"asked >= until\)", "asked > until)", "rows behind the end of a run"),
     (r"at >= lies\)", "at > lies)", "scales behind the end of a run"),
     (r"at\[low \+ j \*", "at[j *", "high bytes for low"),
@@ -150,7 +150,7 @@ EQUIVALENT = {
 # long; else the package of its name, and all.
 RUN = {
     "encoder.cu": ("encoder", "^TestEncode$"),
-    "scan.cu": ("scan", "^Test(Best|Extremes|Selection)$"),
+    "scan.cu": ("scan", "^Test(Best|Extremes|Selection|LongList)$"),
     "score.cu": ("scan", "^TestPlan$"),
     "many.cu": ("scan", "^Test(Selection|ManyCodes|Plan)$"),
     "rows.cuh": ("scan", "^Test(Best|Plan|Extremes)$"),
