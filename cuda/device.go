@@ -47,7 +47,8 @@ type backend interface {
 	unpin(p []byte) error
 	upload(dst uint64, src []byte) error
 	download(dst []byte, src uint64) error
-	uploadPinned(dst uint64, src []byte) error // goes on after it returns
+	uploadPinned(dst uint64, src []byte) error   // goes on after it returns
+	downloadPinned(dst []byte, src uint64) error // as well
 	zero(dst uint64, n int64) error
 	copy(dst, src uint64, n int64) error // within the device
 	load(name string, image []byte) error

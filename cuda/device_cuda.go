@@ -280,6 +280,10 @@ func (d *driver) uploadPinned(dst uint64, src []byte) error {
 	return d.err("cuMemcpyHtoDAsync", cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)), d.stream))
 }
 
+func (d *driver) downloadPinned(dst []byte, src uint64) error {
+	return d.err("cuMemcpyDtoHAsync", cu.MemcpyDtoHAsync(unsafe.Pointer(&dst[0]), cu.DevicePtr(src), int64(len(dst)), d.stream))
+}
+
 func (d *driver) zero(dst uint64, n int64) error {
 	return d.err("cuMemsetD8Async", cu.MemsetD8Async(cu.DevicePtr(dst), 0, n, d.stream))
 }

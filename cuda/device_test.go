@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a kernel that is not there: %v", err)
 	}
 	if err := d.Do(t.Context(), func(q *Queue) error {
-		return q.Launch("refine", Launch{Block: [3]int{2048}}, Null(), Null(), Null(), I64(0), I32(11))
+		return q.Launch("refine", Launch{Block: [3]int{2048}}, Null(), Null(), Null(), I64(0), I64(0), I32(11))
 	}); !errors.Is(err, ErrLaunch) {
 		t.Errorf("2048 threads: %v", err)
 	}
@@ -204,7 +204,7 @@ func TestDeviceRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = d.Do(t.Context(), func(q *Queue) error {
-		return q.Launch("collect", Launch{}, At(b, 0), At(b, 0), At(b, 0), At(b, 0), At(b, 0), I64(0), U32(0))
+		return q.Launch("collect", Launch{}, At(b, 0), At(b, 0), At(b, 0), At(b, 0), At(b, 0), I64(0), I64(0))
 	})
 	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "(702)") {
 		t.Errorf("a kernel that takes too long: %v", err)

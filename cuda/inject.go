@@ -73,6 +73,13 @@ func (i *injected) uploadPinned(dst uint64, src []byte) error {
 	return i.backend.uploadPinned(dst, src)
 }
 
+func (i *injected) downloadPinned(dst []byte, src uint64) error {
+	if err := i.before("download"); err != nil {
+		return err
+	}
+	return i.backend.downloadPinned(dst, src)
+}
+
 func (i *injected) download(dst []byte, src uint64) error {
 	if err := i.before("download"); err != nil {
 		return err

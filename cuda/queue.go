@@ -77,6 +77,20 @@ func (q *Queue) UploadPinned(b *Buffer, off int64, p *Pinned, at, n int) error {
 	return q.d.b.uploadPinned(b.at+uint64(off), p.Bytes[at:at+n])
 }
 
+// DownloadPinned is [Download] of n bytes to those of p from byte at on, that may go on after it
+// returns: they are there when [Device.Do] has ended, or [Queue.Reached] says so of a
+// [Queue.Mark] behind it.
+func (q *Queue) DownloadPinned(p *Pinned, at int, b *Buffer, off int64, n int) error {
+	if at < 0 || n < 0 || at > len(p.Bytes)-n {
+		return fmt.Errorf("CUDA device %d: download to bytes %d to %d of %d pinned ones", q.d.info.Ordinal, at, at+n, len(p.Bytes))
+	}
+	if err := q.within("download", b, off, int64(n)); err != nil || n == 0 {
+		return err
+	}
+	q.d.downloaded.Add(int64(n))
+	return q.d.b.downloadPinned(p.Bytes[at:at+n], b.at+uint64(off))
+}
+
 // Slots is how many things a queue can mark at a time.
 const Slots = 2
 

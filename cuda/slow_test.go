@@ -81,6 +81,18 @@ func copies(t *testing.T) {
 	if want := "over what's readnot pinned, herenot pinned, herepinned, and more"; err != nil || string(out) != want {
 		t.Fatalf("%q, %v; want %q", out, err, want)
 	}
+	first := ""
+	err = d.Do(t.Context(), func(q *Queue) error {
+		err := errors.Join(q.DownloadPinned(p, 0, b, 16, 16), q.Mark(1), q.Reached(1))
+		first = string(p.Bytes)
+		return errors.Join(err, q.DownloadPinned(p, 4, b, 48, 12))
+	})
+	if second := string(p.Bytes); err != nil || first != "not pinned, here" || second != "not pinned, and " {
+		t.Errorf("%q, then %q, %v", first, second, err)
+	}
+	if err := d.Do(t.Context(), func(q *Queue) error { return q.DownloadPinned(p, 8, b, 0, 9) }); err == nil {
+		t.Error("more is copied than there is room for")
+	}
 	if err := errors.Join(b.Free(), p.Free()); err != nil {
 		t.Error(err)
 	}

@@ -362,17 +362,7 @@ func (b *bench) best(ctx context.Context, count, size int, list *[]uint32) error
 	for h := range heads {
 		sizes[h], heads[h] = size, headOf(h, b.pop.Dim())
 	}
-	var found [][]uint64
-	var err error
-	if count <= scan.FewHeads {
-		found, err = b.pop.Best(ctx, b.n, b.mask, heads, sizes)
-	} else {
-		plan := &scan.Plan{}
-		for _, h := range heads {
-			plan.Sets = append(plan.Sets, scan.Set{Heads: []scan.SumHead{{Head: h}}})
-		}
-		found, err = b.pop.BestOf(ctx, b.n, b.mask, plan, sizes)
-	}
+	found, err := b.pop.Best(ctx, b.n, b.mask, heads, sizes)
 	if err != nil {
 		return err
 	}

@@ -81,22 +81,29 @@ var costs = []cost{
 		note: "an exponential taken for eight operations of floats"},
 	{names: `pool`, of: "token", threads: "128", shared: "", read: "2*dim", written: "4*dim/tokens", operations: map[string]string{"floats": "dim+3*dim/tokens"}},
 
-	// scan.cu, score.cu, many.cu: one pass over the rows.
-	{names: `scan_int8_\d`, of: "row", with: map[string]float64{"heads": 0}, threads: "256", shared: "heads*(2*stride+4*bins)",
-		read: "stride+4+1.0/8", written: "4*heads", operations: map[string]string{"pairs": "heads*stride/2", "doubles": "3*heads"}},
-	{names: `dots_int8_\d`, of: "row", with: map[string]float64{"heads": 0}, threads: "256", shared: "heads*2*stride",
-		read: "stride+1.0/8", written: "4*heads", operations: map[string]string{"pairs": "heads*stride/2"}},
-	{names: `dots_many`, of: "row", with: map[string]float64{"heads": 64}, threads: "128", shared: "2*64*pitch",
-		read: "stride", written: "4*heads", operations: map[string]string{"bytes": "2*64*stride"}},
+	// scan.cu, many.cu, score.cu: one pass over the rows, which lie in a ring of 192 bytes a thread;
+	// each head has the high bytes of its shorts and the low ones. Half of a product of tensor cores for fewer
+	// than 8 heads is of no use.
+	{names: `scan_int8`, of: "row", with: map[string]float64{"heads": 1}, threads: "256", shared: "192*256+2*heads*pitch+4*heads*bins",
+		read: "stride+4+1.0/8", written: "4*heads", operations: map[string]string{"bytes": "2*8*stride", "doubles": "3*heads", "whole": "20*heads"}},
+	{names: `scan_many`, of: "row", with: map[string]float64{"heads": 64}, threads: "256", shared: "192*256+2*heads*pitch",
+		read: "stride+4+1.0/8", written: "4*heads", operations: map[string]string{"bytes": "2*heads*stride", "doubles": "3*heads"}},
+	{names: `dots_int8`, of: "row", with: map[string]float64{"heads": 8}, threads: "256", shared: "192*256+2*heads*pitch+32",
+		read: "stride+1.0/8", written: "4*heads", operations: map[string]string{"bytes": "2*8*stride"}},
+	{names: `dots_many`, of: "row", with: map[string]float64{"heads": 64}, threads: "256", shared: "192*256+2*heads*pitch+32",
+		read: "stride+1.0/8", written: "4*heads", operations: map[string]string{"bytes": "2*heads*stride"}},
 	{names: `finish`, of: "row and list", with: map[string]float64{"vectors": 1, "columns": 20, "top": 1}, threads: "128", shared: "8*128*top",
 		read: "4*vectors+4+1.0/8+2*columns", written: "4", operations: map[string]string{"doubles": "3*vectors+columns+2", "whole": "6*columns"},
 		note: "a split of a tree is a look-up of a byte in the first-level cache"},
 	{names: `refine`, of: "row and list", threads: "256", read: "4", written: "0", operations: map[string]string{"whole": "8"}},
-	{names: `collect`, of: "row and list", with: map[string]float64{"share": 0.05}, threads: "256", read: "4", written: "8*share", operations: map[string]string{"whole": "12"},
-		note: "share is that of the rows on the list"},
+	{names: `collect`, of: "row and list", with: map[string]float64{"share": 0.05}, threads: "256", read: "4", written: "8*share", operations: map[string]string{"whole": "10"},
+		note: "share is that of the rows that are collected"},
+	{names: `refine_entries`, of: "entry", threads: "256", read: "8", written: "0", operations: map[string]string{"whole": "8"}},
+	{names: `collect_entries`, of: "entry", with: map[string]float64{"share": 0.5}, threads: "256", read: "8", written: "8*share", operations: map[string]string{"whole": "10"},
+		note: "share is that of the entries that are kept"},
 
 	// seeds.cu: the rows of a block are in shared memory while all heads pass by.
-	{names: `seeds_top`, of: "row", with: map[string]float64{"heads": 10000, "top": 1}, threads: "256", shared: "24576+256*(pitch+32*top)",
+	{names: `seeds_top`, of: "row", with: map[string]float64{"heads": 10000, "top": 1}, threads: "256", shared: "24576+256*(stride+32*top)",
 		read: "stride+4+1.0/8", written: "4", cache: "heads*2*stride/256", operations: map[string]string{"bytes": "2*heads*stride", "floats": "5*heads", "whole": "3*heads"},
 		note: "mma reaches some 60 % of the rate of tensor cores"},
 

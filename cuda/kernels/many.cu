@@ -1,81 +1,84 @@
-// Products of int8 rows with many heads at once, on the tensor cores.
+// Scores and products of int8 rows under up to 64 heads at once.
 //
 // The ladder:
 //
-//   dots_many      a warp multiplies 16 rows by 64 heads, 64 bytes of a row a step
+//   scan_many      the scores of up to 64 heads, each of which is a vector and nothing else
+//   dots_many      the products of up to 64 heads, of which score.cu's finish makes scores
+//   dots_int8      the same of up to 8
 //
-// A head's short is 256 high + low, the high byte signed and the low one not, so that
-// two products of bytes, exact in 32 bits, give the one that dots_int8 gives: 256 * high
-// + low wraps around as integers do, and ends where the CPU's sum is, which fits.
-//
-// A product doesn't care for the order of its terms, as long as both sides have the
-// same. So no fragment is shuffled into the layout of the manual: a lane reads 16
-// bytes of its row and the same 16 of its head, and words 0 and 1 are the columns of
-// one mma, words 2 and 3 those of the next. All loads are of 16 bytes, and a row's 64
-// bytes are read by four lanes at once.
-//
-// Bytes and operations a row of dim 384, 64 heads: 384 read, 256 written, 2 * 64 * 384
-// multiply-adds of bytes: 49,152. At 640 bytes that is 77 a byte: bound by bandwidth
-// where the tensor cores do more than 77 a byte of it (an H100 has some 290).
+// Bytes and operations a row of dim 384, 64 heads: 388 read, 256 written, 2 * 64 * 384
+// multiply-adds of bytes: 49,152. At 644 bytes that is 76 a byte: bound by bandwidth where the
+// tensor cores do more than 76 a byte of it (an H100 has some 290, of which mma reaches 60 %).
 
-#include "ptx.cuh"
-#include "rows.cuh"
+#include "stream.cuh"
 
-static constexpr int many_heads = 64;
-static constexpr int many_rows = 16; // a warp
-
-// dots_many multiplies rows [0, n) by count heads, 1 to 64.
-//   codes   [n, stride] bytes, stride a multiple of 16, zeros behind the row
-//   split   [2, 64, stride] bytes: the high bytes of the heads, then the low ones;
-//           heads from count on are not read
-//   dots    [count, n], of all rows
-// Blocks of 128 threads; dynamic shared memory: 128 * pitch bytes, pitch at least stride
-// and 64 more than a multiple of 128, so that eight lanes meet all banks.
-KERNEL(dots_many)(const signed char *codes, const signed char *split, int *dots, long long n, int stride, int pitch, int count) {
-    DYNAMIC_SHARED(int4, shared); // [2][64][pitch / 16]
-    const int chunks = stride / 16, wide = pitch / 16;
-    for (int i = threadIdx.x; i < 2 * many_heads * wide; i += blockDim.x) {
-        const int h = i / wide, c = i % wide;
-        int4 x = make_int4(0, 0, 0, 0);
-        if (h % many_heads < count && c < chunks) x = reinterpret_cast<const int4 *>(split)[h * chunks + c];
-        shared[i] = x;
-    }
+// scan_many scores rows [begin, end) by count heads, 1 to 64.
+//   runs    where they lie, as Run says
+//   mask    [(end + 15) / 16] of everyone, row r is bit r % 16: which rows count
+//   split   [2, count, stride] bytes: the high bytes of the heads, then the low ones
+//   exact   [count, 2] scale and bias of a head
+//   scores  [count, pitch]: -Inf for rows that don't count
+// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads,
+// rounded up to eight. Wide is as in scan_int8.
+KERNEL(scan_many)(const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores, unsigned begin, unsigned end,
+                  long long pitch, int stride, int wide, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    int4 *const heads = shared + blockDim.x / 32 * ring;
+    hold<8>(heads, split, stride, wide, count);
     __syncthreads();
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const long long warps = gridDim.x * static_cast<long long>(blockDim.x / 32);
-    for (long long first = (blockIdx.x * static_cast<long long>(blockDim.x / 32) + threadIdx.x / 32) * many_rows; first < n; first += warps * many_rows) {
-        const long long row[2] = {first + g, first + g + 8};
-        int sum[2][many_heads / 8][4] = {}; // high, low; of 8 heads; of this lane
-        for (int s = 0; s < chunks; s += 4) {
-            const int c = s + t;
-            int4 x[2] = {make_int4(0, 0, 0, 0), make_int4(0, 0, 0, 0)};
+    products<8>(shared, heads, wide, runs, mask, begin, end, stride, count, [&](const Tile &tile, const int(&sum)[2][8][4]) {
 #pragma unroll
-            for (int r = 0; r < 2; r++)
-                if (row[r] < n && c < chunks) x[r] = __ldg(reinterpret_cast<const int4 *>(codes + row[r] * stride) + c);
-            const uint32_t a[2][4] = {
-                {static_cast<uint32_t>(x[0].x), static_cast<uint32_t>(x[1].x), static_cast<uint32_t>(x[0].y), static_cast<uint32_t>(x[1].y)},
-                {static_cast<uint32_t>(x[0].z), static_cast<uint32_t>(x[1].z), static_cast<uint32_t>(x[0].w), static_cast<uint32_t>(x[1].w)}};
+        for (int j = 0; j < 8; j++) {
+            if (group * j >= count) break; // the same for all
 #pragma unroll
-            for (int part = 0; part < 2; part++)
+            for (int i = 0; i < 2; i++) {
+                const int h = group * j + 2 * (threadIdx.x % 4) + i;
+                if (h >= count) continue;
+                const double scale = __ldg(exact + 2 * h), bias = __ldg(exact + 2 * h + 1);
 #pragma unroll
-                for (int j = 0; j < many_heads / 8; j++) {
-                    if (8 * j >= count) break; // the same for all
-                    int4 y = make_int4(0, 0, 0, 0);
-                    if (c < wide) y = shared[(part * many_heads + 8 * j + g) * wide + c];
-                    const uint32_t b[2][2] = {{static_cast<uint32_t>(y.x), static_cast<uint32_t>(y.y)}, {static_cast<uint32_t>(y.z), static_cast<uint32_t>(y.w)}};
-                    for (int half = 0; half < 2; half++) {
-                        if (part == 0) mma_m16n8k32(sum[part][j], a[half], b[half]);
-                        else mma_m16n8k32_u8(sum[part][j], a[half], b[half]);
-                    }
+                for (int r = 0; r < 2; r++) {
+                    const unsigned row = tile.row + 8 * r;
+                    if (row >= end) continue;
+                    float x = -__int_as_float(0x7f800000);
+                    if (tile.counts >> (threadIdx.x % 32 / 4 + 8 * r) & 1) x = score(dot(sum, j, 2 * r + i), tile.scale[r], scale, bias);
+                    scores[h * pitch + row] = x;
                 }
+            }
         }
+    });
+}
+
+// dots_of multiplies rows [0, n) of a run, the first of which is the mask's first, by count
+// heads, 1 to 8 * groups.
+//   codes  [n, stride] bytes, stride a multiple of 16, zeros behind the row
+//   mask   [(n + 15) / 16]: rows that count; the products of others are 0
+//   split  [2, count, stride] bytes: the high bytes of the heads, then the low ones
+//   dots   [count, n]
+// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads,
+// rounded up to eight where there are more. Wide is as in scan_int8.
+template <int groups>
+static __device__ __forceinline__ void dots_of(int4 *shared, const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride,
+                                               int wide, int count) {
+    int4 *const heads = shared + blockDim.x / 32 * ring;
+    const Run run = {codes, scales, 0, n};
+    hold<groups>(heads, split, stride, wide, count);
+    __syncthreads();
+    products<groups>(shared, heads, wide, &run, mask, 0, n, stride, count, [&](const Tile &tile, const int(&sum)[2][groups][4]) {
 #pragma unroll
-        for (int j = 0; j < many_heads / 8; j++)
+        for (int j = 0; j < groups; j++)
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                const int h = 8 * j + 2 * t + k % 2;
-                const long long r = row[k / 2];
-                if (h < count && r < n) dots[h * n + r] = static_cast<int>((static_cast<unsigned>(sum[0][j][k]) << 8) + static_cast<unsigned>(sum[1][j][k]));
+                const int h = group * j + 2 * (threadIdx.x % 4) + k % 2;
+                const unsigned row = tile.row + k / 2 * 8;
+                if (h < count && row < n) dots[h * static_cast<long long>(n) + row] = dot(sum, j, k);
             }
-    }
+    });
+}
+KERNEL_BOUNDS(dots_int8, 512, 1)(const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride, int wide, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    dots_of<1>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
+}
+KERNEL(dots_many)(const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride, int wide, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    dots_of<8>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
 }

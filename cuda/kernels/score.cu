@@ -3,8 +3,8 @@
 //
 // The ladder:
 //
-//   dots_int8_8    the integer products of up to 8 heads with every row, dots_int8_1 of one
-//   dots_many      the same of 64 heads at once on the tensor cores: many.cu
+//   dots_int8      the integer products of up to 8 heads with every row, dots_many of up to
+//                  64: many.cu
 //   finish         a thread a row: for each set, each head's sum in the order of
 //                  index/rows (vector, tables, trees, bias), reduced and rounded once
 //   histogram      refine of scan.cu, after 0 bits, on what finish wrote
@@ -13,54 +13,12 @@
 // them is one rounded operation in double, in the same order.
 //
 // Bytes and operations a row of dim 384, H heads with vectors, C columns, T trees of
-// depth D, S sets. dots_int8_8: 384 read and 4 H written for 384 H products. finish:
+// depth D, S sets. dots_int8: 384 read and 4 H written. finish:
 // 4 H + 4 + 2 C read, 4 S written, H C + H T additions in double, H T D look-ups of a
 // byte, which the first-level cache holds. The columns of an additive head are
 // bandwidth; a hundred trees are bound by look-ups.
 
 #include "rows.cuh"
-
-// dots_of multiplies rows [0, n) by count heads, 1 to most.
-//   codes  [n, stride] bytes, stride a multiple of 16, zeros behind the row
-//   mask   [(n + 63) / 64] bits: rows that count; the products of others are 0
-//   heads  [count, stride] shorts, whose products with any row fit an int
-//   dots   [count, n]
-// Blocks of 256 threads; dynamic shared memory: count * 2 * stride bytes.
-template <int most>
-static __device__ __forceinline__ void dots_of(int4 *head, const signed char *codes, const unsigned long long *mask, const short *heads, int *dots, long long n, int stride, int count) {
-    const int chunks = stride / 16; // head: [count][2 * chunks]
-    for (int i = threadIdx.x; i < count * 2 * chunks; i += blockDim.x) head[i] = reinterpret_cast<const int4 *>(heads)[i];
-    __syncthreads();
-    const int lane = threadIdx.x % row_lanes;
-    const bool holds = most == 1 && chunks <= held_chunks * row_lanes;
-    Held held;
-    if (holds) hold(held, head, chunks, lane);
-    const long long rows_a_block = blockDim.x / row_lanes, step = gridDim.x * rows_a_block;
-    // As in scan.cu: lanes of a row stay together, and the mask is asked for a round ahead.
-    long long row = blockIdx.x * rows_a_block + threadIdx.x / row_lanes;
-    unsigned long long word = row < n ? mask[row >> 6] : 0;
-    for (long long first = blockIdx.x * rows_a_block; first < n; first += step, row += step) {
-        const bool wanted = row < n && (word >> (row & 63) & 1);
-        word = row + step < n ? mask[(row + step) >> 6] : 0;
-        int sum[most] = {};
-        if (wanted) {
-            const int4 *code = reinterpret_cast<const int4 *>(codes + row * stride);
-            if (holds) sum[0] = held_dot(held, code, chunks, lane);
-            else
-                row_dots<most>(sum, code, head, chunks, lane, count);
-        }
-        const int mine = own_dot<most>(sum, lane);
-        if (lane < count && row < n) dots[lane * n + row] = mine;
-    }
-}
-KERNEL(dots_int8_1)(const signed char *codes, const unsigned long long *mask, const short *heads, int *dots, long long n, int stride, int count) {
-    DYNAMIC_SHARED(int4, shared);
-    dots_of<1>(shared, codes, mask, heads, dots, n, stride, count);
-}
-KERNEL(dots_int8_8)(const signed char *codes, const unsigned long long *mask, const short *heads, int *dots, long long n, int stride, int count) {
-    DYNAMIC_SHARED(int4, shared);
-    dots_of<8>(shared, codes, mask, heads, dots, n, stride, count);
-}
 
 // What a set of heads is, as cuda/scan writes it: ints, and where in the ints and the
 // doubles its parts begin.
@@ -86,7 +44,7 @@ struct SplitOf {
 enum { reduce_max = 0, reduce_mean = 1, reduce_top = 2 };
 
 // finish scores rows [0, n).
-//   dots     [vectors, n], as dots_int8_8 writes them
+//   dots     [vectors, n], as dots_int8 writes them
 //   scales   [n]
 //   mask     [(n + 63) / 64] bits: rows that count
 //   columns  [columns] addresses of bins, [n] shorts each

@@ -1,63 +1,112 @@
 package scan
 
 import (
+	"fmt"
+
 	"github.com/kindred-search/kindred/cuda"
-	"github.com/kindred-search/kindred/cuda/seeds"
 )
 
+// What stream.cuh, scan.cu and many.cu name alike.
 const (
-	manyHeads   = 64 // of a launch of dots_many
-	manyThreads = 128
-	manyRows    = manyThreads / 32 * 16 // of a block
+	headsMost = 8  // of a launch of scan_int8 or dots_int8
+	manyHeads = 64 // of scan_many or dots_many
+	ringBytes = 192
+	tileRows  = 16
 )
 
-// byTensors says whether these vectors are multiplied by dots_many. Few are not: the
-// tensor cores would mostly multiply nothing.
-func (p *Population) byTensors(vectors []Head) bool {
-	return len(vectors) > headsMost && 2*manyHeads*seeds.Pitch(p.stride) <= p.d.Info().SharedPerBlock
+// wide is how many pieces of 16 bytes lie from a head to the next in shared memory: four more than a
+// multiple of eight, so that eight lanes that read one of each meet all banks.
+func (p *Population) wide() int {
+	wide := (p.stride/16 + 7) &^ 7
+	if wide-4 >= p.stride/16 {
+		return wide - 4
+	}
+	return wide + 4
 }
 
-// lay puts the codes of vectors where the kernels read them: one after the other, or
-// for dots_many in bytes, as [seeds.Split] does. One of both is empty.
-func (p *Population) lay(vectors []Head) (codes []int16, split []int8) {
-	if !p.byTensors(vectors) {
-		codes = make([]int16, len(vectors)*p.stride)
-		for h, v := range vectors {
-			copy(codes[h*p.stride:], v.Codes)
-		}
-		return codes, nil
+// shared is how many bytes of shared memory a block of so many threads needs for so many heads.
+func (p *Population) shared(threads, count int) int {
+	if count > headsMost {
+		count = (count + headsMost - 1) &^ (headsMost - 1)
 	}
-	heads := make([][]int16, len(vectors))
-	for h, v := range vectors {
-		heads[h] = v.Codes
-	}
-	return nil, seeds.Split(heads, p.stride)
+	return ringBytes*threads + 2*count*16*p.wide()
 }
 
-// multiply orders the products of n rows at codes with all vectors.
-func (w *pass) multiply(q *cuda.Queue, codes cuda.Arg, n int, mask cuda.Arg) error {
-	p := w.p
-	if p.byTensors(w.heads) {
-		for h := 0; h < len(w.heads); h += manyHeads {
-			err := q.Launch("dots_many", cuda.Launch{Grid: p.d.Blocks(int64(n), manyRows), Block: [3]int{manyThreads}, Shared: 2 * manyHeads * seeds.Pitch(p.stride)},
-				codes, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
-				cuda.I64(int64(n)), cuda.I32(p.stride), cuda.I32(seeds.Pitch(p.stride)), cuda.I32(min(manyHeads, len(w.heads)-h)))
-			if err != nil {
-				return err
-			}
-		}
+// choose says by which kernels the pass's heads are multiplied, and how many at once, where more is
+// how many bytes of shared memory a block of the kernels for few needs beside for each.
+func (w *pass) choose(more int) error {
+	have := w.p.d.Info().SharedPerBlock
+	fits := func(count, more int) bool { return w.p.shared(32, count)+more <= have }
+	w.each, w.many = manyHeads, len(w.heads) > headsMost && fits(manyHeads, 0)
+	if w.many {
 		return nil
 	}
-	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride))
-	for h := 0; h < len(w.heads); h += each {
-		count := min(each, len(w.heads)-h)
-		kernel := "dots_int8_8"
-		if count == 1 {
-			kernel = "dots_int8_1"
+	for w.each = headsMost; !fits(w.each, w.each*more); w.each-- {
+		if w.each == 1 {
+			return fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", w.p.dim, have)
 		}
-		err := q.Launch(kernel, cuda.Launch{Grid: p.d.Blocks(int64(n), threads/rowLanes), Block: [3]int{threads}, Shared: count * 2 * p.stride},
-			codes, mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
-			cuda.I64(int64(n)), cuda.I32(p.stride), cuda.I32(count))
+	}
+	return nil
+}
+
+// shape is that of a launch for so many rows and heads, with so many bytes of shared memory beside
+// the heads and the ring: blocks of the size of which a processor holds the most threads, and no
+// more than the processors hold at a time, since each begins with the heads.
+func (w *pass) shape(rows, count, more int) cuda.Launch {
+	info := w.p.d.Info()
+	const reserved = 1 << 10         // of each block, by CUDA
+	largest, threadsMost := 512, 768 // of a block, and of a processor's registers
+	if w.many {
+		largest, threadsMost = 256, 384
+	}
+	hold := func(size int) int { // at a time
+		shared := w.p.shared(size, count) + more
+		if shared > info.SharedPerBlock {
+			return 0
+		}
+		return min(threadsMost/size, (info.SharedPerBlock+reserved)/(shared+reserved))
+	}
+	size := 32
+	for s := 64; s <= largest; s *= 2 {
+		if hold(s)*s >= hold(size)*size {
+			size = s
+		}
+	}
+	blocks := (rows + tileRows*size/32 - 1) / (tileRows * size / 32)
+	return cuda.Launch{Grid: [3]int{max(1, min(blocks, hold(size)*max(1, info.Processors)))}, Block: [3]int{size}, Shared: w.p.shared(size, count) + more}
+}
+
+// split lays the codes of the pass's heads where the kernels read them: of the heads of each launch the
+// high bytes, [heads, stride], then the low ones, which have no sign.
+func (w *pass) split() []int8 {
+	stride := w.p.stride
+	out := make([]int8, 2*len(w.heads)*stride)
+	for first := 0; first < len(w.heads); first += w.each {
+		count := min(w.each, len(w.heads)-first)
+		for h, head := range w.heads[first : first+count] {
+			high := out[(2*first+h)*stride:]
+			low := high[count*stride:]
+			for j, c := range head.Codes {
+				high[j], low[j] = int8(c>>8), int8(c)
+			}
+		}
+	}
+	return out
+}
+
+// multiply orders the products of n rows, which lie there, with all vectors. Mask is from their
+// first on.
+func (w *pass) multiply(q *cuda.Queue, at lying, n int, mask cuda.Arg) error {
+	p := w.p
+	kernel := "dots_int8"
+	if w.many {
+		kernel = "dots_many"
+	}
+	codes, scales := at.args()
+	for h := 0; h < len(w.heads); h += w.each {
+		count := min(w.each, len(w.heads)-h)
+		err := q.Launch(kernel, w.shape(n, count, 0), codes, scales, mask, cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.dots, int64(h)*int64(n)*4),
+			cuda.U32(uint32(n)), cuda.I32(p.stride), cuda.I32(p.wide()), cuda.I32(count))
 		if err != nil {
 			return err
 		}

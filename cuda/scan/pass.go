@@ -3,7 +3,6 @@ package scan
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/kindred-search/kindred/cuda"
 )
@@ -12,54 +11,43 @@ import (
 type pass struct {
 	p     *Population
 	n     int
-	heads []Head
+	lists int    // whose scores it has
+	heads []Head // vectors that it multiplies
+	each  int    // of them, in one launch
+	many  bool   // by the kernels of up to manyHeads
 
-	sets  int     // of a plan
-	codes []int16 // of its vectors, or split, as [Population.lay] lays them
-	split []int8
-
-	vectors, scale, bias *cuda.Buffer // of the heads
+	vectors, runs *cuda.Buffer // of the heads: as [pass.split] lays them, then scales and biases; runs: see [pass.table]
 	// Of a plan: itself, addresses of columns, and the products of a tile.
 	ints, values, answers, columns, dots *cuda.Buffer
-	mask, hist, prefix                   *cuda.Buffer   // hist: [lists, bins]; prefix: [lists]
-	scores                               []*cuda.Buffer // [segments]: [heads, rows of the segment below n]
-	rows                                 []int
+	hist, prefix                         *cuda.Buffer // hist: [lists, bins]; prefix: [lists]
+	scores                               *cuda.Buffer // [lists, pitch], of which n are scores
+	pitch                                int
+	counted                              bool  // hist holds the upper bits of all scores
+	rows                                 []int // of each segment, below n
 	all                                  []*cuda.Buffer
 }
 
-func (p *Population) pass(ctx context.Context, n int, mask []uint64, heads []Head, size []int) (out [][]uint64, err error) {
-	if n == 0 || len(heads) == 0 {
-		return make([][]uint64, len(heads)), nil
-	}
-	w := &pass{p: p, n: n, heads: heads}
-	defer func() {
-		for _, b := range w.all {
-			err = errors.Join(err, b.Free())
+// newPass is a pass over the first n rows for so many lists. It holds nothing yet.
+func (p *Population) newPass(n, lists int, heads []Head) *pass {
+	w := &pass{p: p, n: n, lists: lists, heads: heads, pitch: (n + 63) &^ 63}
+	for _, s := range p.segments {
+		rows := min(s.rows, n-s.first)
+		if rows <= 0 {
+			break
 		}
-	}()
-	if err := w.alloc(len(mask)); err != nil {
-		return nil, err
+		w.rows = append(w.rows, rows)
 	}
-	counts := make([]uint32, len(heads)*bins)
-	if err := w.score(ctx, mask, counts); err != nil {
-		return nil, err
-	}
-	return w.best(ctx, counts, size)
+	return w
 }
 
-func (w *pass) alloc(words int) error {
-	p := w.p
-	count := int64(len(w.heads))
-	err := w.take(
-		cuda.Want{To: &w.vectors, Purpose: "heads", Size: 2 * count * int64(p.stride)},
-		cuda.Want{To: &w.scale, Purpose: "heads", Size: count * 8}, cuda.Want{To: &w.bias, Purpose: "heads", Size: count * 8},
-		cuda.Want{To: &w.mask, Purpose: "mask", Size: int64(words) * 8}, cuda.Want{To: &w.hist, Purpose: "histograms", Size: count * bins * 4},
-		cuda.Want{To: &w.prefix, Purpose: "heads", Size: count * 4},
-	)
-	if err != nil {
-		return err
+// free gives back what the pass holds.
+func (w *pass) free() error {
+	var all []error
+	for _, b := range w.all {
+		all = append(all, b.Free())
 	}
-	return w.takeScores(count)
+	w.all = nil
+	return errors.Join(all...)
 }
 
 // take allocates what the pass holds until it ends.
@@ -73,58 +61,114 @@ func (w *pass) take(wants ...cuda.Want) error {
 	return nil
 }
 
-// takeScores allocates so many lists' scores of every segment's rows below n.
-func (w *pass) takeScores(count int64) error {
-	for _, s := range w.p.segments {
-		rows := min(s.rows, w.n-s.first)
-		if rows <= 0 {
-			break
-		}
-		var scores *cuda.Buffer
-		if err := w.take(cuda.Want{To: &scores, Purpose: "scores", Size: count * int64(rows) * 4}); err != nil {
-			return err
-		}
-		w.scores, w.rows = append(w.scores, scores), append(w.rows, rows)
-	}
-	return nil
+// takeScores allocates what lists are made of: the scores, and their histograms.
+func (w *pass) takeScores() error {
+	lists := int64(w.lists)
+	return w.take(
+		cuda.Want{To: &w.hist, Purpose: "histograms", Size: lists * bins * 4}, cuda.Want{To: &w.prefix, Purpose: "heads", Size: lists * 4},
+		cuda.Want{To: &w.scores, Purpose: "scores", Size: lists * int64(w.pitch) * 4})
 }
 
-// scanFor is the kernel for so many heads.
-func scanFor(count int) string {
-	most := 1
-	for most < count {
-		most *= 2
-	}
-	return fmt.Sprintf("scan_int8_%d", most)
-}
-
-// score scores everyone and reads the histograms of the scores' upper bits.
-func (w *pass) score(ctx context.Context, mask []uint64, counts []uint32) error {
+// score scores everyone under the pass's heads, each of which is a list.
+func (w *pass) score(ctx context.Context, mask []uint64, progress func(done, total int)) error {
 	p := w.p
-	codes := make([]int16, len(w.heads)*p.stride)
-	scale, bias := make([]float64, len(w.heads)), make([]float64, len(w.heads))
-	for h, head := range w.heads {
-		copy(codes[h*p.stride:], head.Codes)
-		scale[h], bias[h] = head.Scale, head.Bias
+	if err := w.choose(4 * bins); err != nil {
+		return err
 	}
-	err := p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(
-			cuda.Upload(q, w.vectors, 0, codes), cuda.Upload(q, w.scale, 0, scale), cuda.Upload(q, w.bias, 0, bias),
-			cuda.Upload(q, w.mask, 0, mask), q.Zero(w.hist, 0, w.hist.Size()))
+	split, exact := w.split(), make([]float64, 0, 2*len(w.heads))
+	for _, h := range w.heads {
+		exact = append(exact, h.Scale, h.Bias)
+	}
+	err := w.take(
+		cuda.Want{To: &w.vectors, Purpose: "heads", Size: int64(len(split) + 8*len(exact))},
+		cuda.Want{To: &w.runs, Purpose: "heads", Size: runBytes * segmentsAtOnce})
+	if err != nil {
+		return err
+	}
+	if err := w.takeScores(); err != nil {
+		return err
+	}
+	if err := p.putMask(ctx, mask); err != nil {
+		return err
+	}
+	err = p.d.Do(ctx, func(q *cuda.Queue) error {
+		return errors.Join(cuda.Upload(q, w.vectors, 0, split), cuda.Upload(q, w.vectors, int64(len(split)), exact), q.Zero(w.hist, 0, w.hist.Size()))
 	})
 	if err != nil {
 		return err
 	}
-	count := len(w.heads)
-	err = w.works(ctx, w.n, segmentsAtOnce, nil, func(q *cuda.Queue, _ int, t tile, at lying) error {
-		codes, scales := at.args()
-		return q.Launch(scanFor(count), cuda.Launch{
-			Grid: p.d.Blocks(int64(t.n), threads/rowLanes), Block: [3]int{threads}, Shared: count * (2*p.stride + 4*bins),
-		}, codes, scales, cuda.At(w.mask, int64(p.segments[t.i].first)/8), cuda.At(w.vectors, 0), cuda.At(w.scale, 0), cuda.At(w.bias, 0),
-			cuda.At(w.scores[t.i], 0), cuda.At(w.hist, 0), cuda.I64(int64(t.n)), cuda.I32(p.stride), cuda.I32(count))
-	}, nil)
-	if err != nil {
-		return err
+	var work []tile
+	begin := func(q *cuda.Queue, tiles []tile) error {
+		work = tiles
+		return w.table(q, tiles)
 	}
-	return p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, counts, w.hist, 0) })
+	most, atOnce := w.n, segmentsAtOnce
+	if progress != nil { // which is told between launches
+		most, atOnce = w.tile(), 1
+	}
+	err = w.works(ctx, most, atOnce, begin, func(q *cuda.Queue, k int, t tile, _ lying) error {
+		first, last := p.segments[t.i].first+t.from, t
+		if !w.streamed(t) { // what is on the device is one launch
+			if k > 0 {
+				return nil
+			}
+			last = work[len(work)-1]
+		}
+		end := p.segments[last.i].first + last.from + last.n
+		for h := 0; h < len(w.heads); h += w.each {
+			count := min(w.each, len(w.heads)-h)
+			args := []cuda.Arg{
+				cuda.At(w.runs, int64(k)*runBytes), cuda.At(p.mask, 0), cuda.At(w.vectors, int64(h)*2*int64(p.stride)), cuda.At(w.vectors, int64(len(split)+16*h)),
+				cuda.At(w.scores, int64(h)*int64(w.pitch)*4),
+			}
+			kernel, more := "scan_many", 0
+			if !w.many {
+				kernel, more = "scan_int8", 4*bins*count
+				args = append(args, cuda.At(w.hist, int64(h)*bins*4))
+			}
+			args = append(args, cuda.U32(uint32(first)), cuda.U32(uint32(end)), cuda.I64(int64(w.pitch)), cuda.I32(p.stride), cuda.I32(p.wide()), cuda.I32(count))
+			if err := q.Launch(kernel, w.shape(end-first, count, more), args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, progress)
+	w.counted = !w.many
+	return err
+}
+
+// runBytes is the size of a Run of stream.cuh.
+const runBytes = 24
+
+// table writes where the rows of a work's tiles lie, as Runs of stream.cuh. The slots of what is
+// streamed come in turn.
+func (w *pass) table(q *cuda.Queue, tiles []tile) error {
+	runs := make([]uint64, 0, 3*len(tiles))
+	for k, t := range tiles {
+		s := w.p.segments[t.i]
+		codes, scales, from := s.codes, s.scales, int64(t.from)
+		if codes == nil {
+			slot := (w.p.stage.next + k) % cuda.Slots
+			codes, scales, from = w.p.stage.codes[slot], w.p.stage.scales[slot], 0
+		}
+		at, err := q.Address(codes, from*int64(w.p.stride))
+		if err != nil {
+			return err
+		}
+		scalesAt, err := q.Address(scales, 4*from)
+		if err != nil {
+			return err
+		}
+		runs = append(runs, at, scalesAt, uint64(uint32(s.first+t.from))|uint64(t.n)<<32)
+	}
+	return cuda.Upload(q, w.runs, 0, runs)
+}
+
+// histogram is that of the upper bits of each list's scores, [lists, bins].
+func (w *pass) histogram(ctx context.Context) ([]uint32, error) {
+	counts := make([]uint32, w.lists*bins)
+	if !w.counted {
+		return counts, w.count(ctx, make([]uint32, w.lists), counts, w.refine(0))
+	}
+	return counts, w.p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, counts, w.hist, 0) })
 }

@@ -176,6 +176,14 @@ func (p *Plan) pack(dim int) (*packed, error) {
 	return k, nil
 }
 
+// vectorsAlone says whether every set is one vector and nothing else, so that its scores are the
+// vectors'.
+func (p *Plan) vectorsAlone() bool {
+	return !slices.ContainsFunc(p.Sets, func(s Set) bool {
+		return len(s.Heads) != 1 || s.Common != nil || s.Reduce == TopMean || s.Heads[0].Codes == nil || len(s.Heads[0].Tables)+len(s.Heads[0].Trees) > 0
+	})
+}
+
 // group says how many sets from the first on have together at most so many vectors,
 // at least one.
 func group(sets []Set, vectors int) int {

@@ -170,7 +170,7 @@ func checkPlan(t *testing.T, p population, b *base, n int, mask []uint64, plan *
 			}
 		}
 		slices.Sort(lists[s])
-		if !slices.Equal(candidates(p, lists[s], want), want) {
+		if !slices.Equal(candidates(lists[s], want), want) {
 			t.Fatalf("%d rows, the best %d under set %d: %d candidates, want %d", n, size[s], s, len(lists[s]), len(want))
 		}
 	}
@@ -313,14 +313,9 @@ func TestManyCodes(t *testing.T) {
 	for _, top := range []int16{127, 128, 32639, 32640, math.MaxInt16} {
 		plan := &Plan{}
 		var size []int
-		var vectors []Head
 		for k := range 12 {
 			h := Head{Codes: []int16{top, -math.MaxInt16, int16(k - 200)}, Scale: 1}
-			vectors = append(vectors, h)
 			plan.Sets, size = append(plan.Sets, Set{Heads: []SumHead{{Head: h}}}), append(size, k)
-		}
-		if !p.byTensors(vectors) {
-			t.Errorf("codes up to %d: not on the tensor cores", top)
 		}
 		checkPlan(t, p, b, 70, randomMask(rng, 70, 90), plan, nil, size)
 	}
@@ -377,44 +372,5 @@ func TestSeeds(t *testing.T) {
 		if held := d.Metrics().Held["seeds"]; held != 0 {
 			t.Errorf("%d bytes for seeds are left", held)
 		}
-	}
-}
-
-// TestLaunches: many lists take the launches of one, each step one a segment, as long as
-// their rows together are no more than there are.
-func TestLaunches(t *testing.T) {
-	d := cudatest.Open(t)
-	rng := rand.New(rand.NewPCG(19, 20))
-	const n, dim = 400, 16
-	b := random(rng, n, dim, 127)
-	p, err := New(d, dim)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	p.perSegment = 128
-	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
-		t.Fatal(err)
-	}
-	segments := int64(len(p.segments))
-	for _, c := range []struct {
-		sets, size int
-		collects   int64
-	}{{1, 9, 1}, {20, 9, 1}, {20, n / 3, 10}, {5, n, 5}} {
-		plan := &Plan{}
-		for _, h := range randomHeads(rng, c.sets, dim) {
-			plan.Sets = append(plan.Sets, Set{Heads: []SumHead{{Head: h}}})
-		}
-		size := slices.Repeat([]int{c.size}, c.sets)
-		mask := randomMask(rng, n, 100)
-		d.Trace()
-		if _, err := p.BestOf(t.Context(), n, mask, plan, size); err != nil {
-			t.Fatal(err)
-		}
-		traced := d.Trace()
-		if refine, collect := traced["refine"].Launches, traced["collect"].Launches; refine != 3*segments || collect < segments || collect > c.collects*segments {
-			t.Errorf("%d lists of %d, %d segments: %d launches of refine and %d of collect", c.sets, c.size, segments, refine, collect)
-		}
-		checkPlan(t, p, b, n, mask, plan, nil, size)
 	}
 }

@@ -12,16 +12,10 @@ import (
 
 // What scan.cu names alike.
 const (
-	headsMost   = 8
 	bins        = 2048
 	threads     = 256
-	rowLanes    = 8
 	maskedImage = 0x007fffff // of -Inf
 )
-
-// FewHeads is how many heads [Population.Best] scores in one pass. With more, a plan is
-// faster, whose vectors go to the tensor cores.
-const FewHeads = headsMost
 
 // segmentBytes is how much of the codes a segment holds. Small ones waste launches,
 // large ones memory.
@@ -45,6 +39,9 @@ type Population struct {
 	perSegment  int // rows of the first, a multiple of 64; of later ones up to four times as many
 	perTile     int // rows that are streamed at a time, a multiple of 64
 	tileBytes   int // of products
+	blocksMost  int // of a launch that selects
+	fewBytes    int // of candidates that go to the host as they are
+	fetchBytes  int // of the slots that long lists go through
 
 	hold *cuda.Holder
 	turn chan struct{} // full while a pass or an append goes on
@@ -55,6 +52,9 @@ type Population struct {
 	segments []*segment
 	stage    *stage    // nil while no rows are streamed
 	columns  []*column // the one asked for last at the end
+	mask     *cuda.Buffer
+	masked   []uint64     // what mask holds
+	fetched  *cuda.Pinned // see fetch
 	rows     int
 	beside   int64 // what the last plan took beside its sets
 	closed   bool
@@ -78,6 +78,7 @@ func New(d *cuda.Device, dim int) (*Population, error) {
 	stride := (dim + 15) &^ 15
 	p := &Population{
 		d: d, dim: dim, stride: stride, perSegment: max(segmentBytes/stride&^63, 64), perTile: max(stageBytes/stride&^63, 64), tileBytes: dotsBytes,
+		blocksMost: 16 * max(1, d.Info().Processors), fewBytes: fewBytes, fetchBytes: fetchBytes,
 		turn: make(chan struct{}, 1),
 	}
 	p.hold = d.Hold(p.give)
@@ -270,8 +271,8 @@ func (p *Population) Close() error {
 	for _, s := range p.segments {
 		all = append(all, s.free())
 	}
-	all = append(all, p.forget(), p.unstage())
-	p.segments, p.rows, p.closed = nil, 0, true
+	all = append(all, p.forget(), p.unstage(), p.dropMask(), p.fetched.Free())
+	p.segments, p.fetched, p.rows, p.closed = nil, nil, 0, true
 	p.leave()
 	p.hold.Close()
 	return errors.Join(all...)
@@ -279,9 +280,9 @@ func (p *Population) Close() error {
 
 // Best returns for each head the candidates of its size[h] best rows among the first
 // n, of those whose bit is set in mask ([(n+63)/64] words, row r bit r%64): all rows
-// that score at least as the size-th best does, ties included, in no order; all
-// that count, where they are fewer. An entry is the complement of the score's image
-// (package selection) above the row. Ctx is asked between passes.
+// that score at least as the size-th best does, ties included, and maybe some that are
+// worse, in no order; all that count, where they are fewer. An entry is the complement of the
+// score's image (package selection) above the row. Ctx is asked between passes.
 func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Head, size []int) ([][]uint64, error) {
 	if err := p.enter(ctx); err != nil {
 		return nil, err
@@ -302,24 +303,32 @@ func (p *Population) Best(ctx context.Context, n int, mask []uint64, heads []Hea
 			return nil, fmt.Errorf("head %d has %d codes, rows have %d", h, len(heads[h].Codes), p.dim)
 		}
 	}
-	each := min(headsMost, p.d.Info().SharedPerBlock/(2*p.stride+4*bins))
-	if each < 1 {
-		return nil, fmt.Errorf("rows of %d codes do not fit the %d bytes of shared memory of a block", p.dim, p.d.Info().SharedPerBlock)
+	if n == 0 {
+		return make([][]uint64, len(heads)), nil
 	}
-	lease, sets, err := p.lease(ctx, n, min(len(heads), each), nil)
+	lease, each, err := p.lease(ctx, n, min(len(heads), manyHeads), nil)
 	if err != nil {
 		return nil, err
 	}
 	defer lease.End()
-	each = min(each, sets)
 	out := make([][]uint64, 0, len(heads))
 	for first := 0; first < len(heads); first += each {
 		end := min(first+each, len(heads))
-		part, err := p.pass(ctx, n, mask, heads[first:end], size[first:end])
+		part, err := p.bestOf(ctx, n, mask, heads[first:end], size[first:end])
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, part...)
 	}
 	return out, nil
+}
+
+// bestOf is Best in one pass.
+func (p *Population) bestOf(ctx context.Context, n int, mask []uint64, heads []Head, size []int) (out [][]uint64, err error) {
+	w := p.newPass(n, len(heads), heads)
+	defer func() { err = errors.Join(err, w.free()) }()
+	if err := w.score(ctx, mask, nil); err != nil {
+		return nil, err
+	}
+	return w.best(ctx, size)
 }

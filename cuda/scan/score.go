@@ -110,12 +110,9 @@ func (p *Population) Scores(ctx context.Context, n int, mask []uint64, plan *Pla
 	}
 	return p.scored(ctx, n, mask, plan, func(w *pass, first int) error {
 		return p.d.Do(ctx, func(q *cuda.Queue) error {
-			for i, scores := range w.scores {
-				from := p.segments[i].first
-				for h := range w.sets {
-					if err := cuda.Download(q, out[first+h][from:from+w.rows[i]], scores, int64(h)*int64(w.rows[i])*4); err != nil {
-						return err
-					}
+			for h := range w.lists {
+				if err := cuda.Download(q, out[first+h], w.scores, int64(h)*int64(w.pitch)*4); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -134,14 +131,7 @@ func (p *Population) BestOf(ctx context.Context, n int, mask []uint64, plan *Pla
 	}
 	out := make([][]uint64, len(size))
 	err := p.scored(ctx, n, mask, plan, func(w *pass, first int) error {
-		counts, sizes := make([]uint32, w.sets*bins), size[first:first+w.sets]
-		if !slices.ContainsFunc(sizes, func(k int) bool { return k > 0 }) {
-			return nil
-		}
-		if err := w.refine(ctx, make([]uint32, w.sets), 0, counts); err != nil {
-			return err
-		}
-		lists, err := w.best(ctx, counts, sizes)
+		lists, err := w.best(ctx, size[first:first+w.lists])
 		copy(out[first:], lists)
 		return err
 	})
@@ -196,27 +186,30 @@ func (p *Population) part(ctx context.Context, n int, mask []uint64, plan *Plan,
 	if err != nil {
 		return err
 	}
-	shared := p.d.Info().SharedPerBlock
-	if each := shared / (2 * p.stride); each < 1 || k.most*8*finishThreads > shared {
-		return fmt.Errorf("rows of %d codes and the mean of the top %d do not fit the %d bytes of shared memory of a block", p.dim, k.most, shared)
-	}
-	w := &pass{p: p, n: n, sets: len(plan.Sets), heads: k.vectors}
-	w.codes, w.split = p.lay(k.vectors)
-	defer func() {
-		for _, b := range w.all {
-			err = errors.Join(err, b.Free())
+	w := p.newPass(n, len(plan.Sets), k.vectors)
+	defer func() { err = errors.Join(err, w.free()) }()
+	if plan.vectorsAlone() {
+		if err := w.score(ctx, mask, plan.Progress); err != nil {
+			return err
 		}
-	}()
+		return then(w)
+	}
+	if shared := p.d.Info().SharedPerBlock; k.most*8*finishThreads > shared {
+		return fmt.Errorf("the mean of the top %d does not fit the %d bytes of shared memory of a block", k.most, shared)
+	}
 	columns := make([]*column, len(plan.Columns))
 	for i, c := range plan.Columns {
 		if columns[i], err = p.column(ctx, c, n); err != nil {
 			return err
 		}
 	}
-	if err := w.allocPlan(len(mask), k, len(columns)); err != nil {
+	if err := w.allocPlan(k, len(columns)); err != nil {
 		return err
 	}
-	if err := w.upload(ctx, mask, k); err != nil {
+	if err := p.putMask(ctx, mask); err != nil {
+		return err
+	}
+	if err := w.upload(ctx, k); err != nil {
 		return err
 	}
 	if err := w.finish(ctx, columns, k, plan.Progress); err != nil {
@@ -234,26 +227,29 @@ func (w *pass) tile() int {
 	return min(most, (w.n+63)&^63)
 }
 
-func (w *pass) allocPlan(words int, k *packed, columns int) error {
+func (w *pass) allocPlan(k *packed, columns int) error {
+	if err := w.choose(0); err != nil {
+		return err
+	}
 	// want is a buffer that may be of nothing, which no device allocates.
 	want := func(to **cuda.Buffer, purpose string, size int64) cuda.Want {
 		return cuda.Want{To: to, Purpose: purpose, Size: max(size, 1)}
 	}
 	err := w.take(
-		want(&w.vectors, "heads", 2*int64(len(w.codes))+int64(len(w.split))), want(&w.ints, "heads", 4*int64(len(k.ints))),
+		want(&w.vectors, "heads", 2*int64(len(w.heads))*int64(w.p.stride)), want(&w.ints, "heads", 4*int64(len(k.ints))),
 		want(&w.values, "heads", 8*int64(len(k.values))), want(&w.answers, "heads", int64(len(k.answers))), want(&w.columns, "heads", 8*streamedAtOnce*int64(columns)),
-		want(&w.mask, "mask", 8*int64(words)), want(&w.hist, "histograms", int64(w.sets)*bins*4), want(&w.prefix, "heads", int64(w.sets)*4), want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
+		want(&w.dots, "products", 4*int64(len(k.vectors))*int64(w.tile())),
 	)
 	if err != nil {
 		return err
 	}
-	return w.takeScores(int64(w.sets))
+	return w.takeScores()
 }
 
-func (w *pass) upload(ctx context.Context, mask []uint64, k *packed) error {
+func (w *pass) upload(ctx context.Context, k *packed) error {
 	return w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(cuda.Upload(q, w.vectors, 0, w.codes), cuda.Upload(q, w.vectors, 0, w.split), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
-			cuda.Upload(q, w.answers, 0, k.answers), cuda.Upload(q, w.mask, 0, mask))
+		return errors.Join(cuda.Upload(q, w.vectors, 0, w.split()), cuda.Upload(q, w.ints, 0, k.ints), cuda.Upload(q, w.values, 0, k.values),
+			cuda.Upload(q, w.answers, 0, k.answers))
 	})
 }
 
@@ -276,13 +272,14 @@ func (w *pass) finish(ctx context.Context, columns []*column, k *packed, progres
 		return cuda.Upload(q, w.columns, 0, address)
 	}
 	return w.works(ctx, w.tile(), 1, begin, func(q *cuda.Queue, of int, t tile, at lying) error {
-		mask := cuda.At(w.mask, int64(p.segments[t.i].first+t.from)/8)
-		codes, scales := at.args()
-		if err := w.multiply(q, codes, t.n, mask); err != nil {
+		first := p.segments[t.i].first + t.from
+		mask := cuda.At(p.mask, int64(first)/8)
+		if err := w.multiply(q, at, t.n, mask); err != nil {
 			return err
 		}
+		_, scales := at.args()
 		return q.Launch("finish", cuda.Launch{Grid: p.d.Blocks(int64(t.n), finishThreads), Block: [3]int{finishThreads}, Shared: k.most * 8 * finishThreads},
 			cuda.At(w.dots, 0), scales, mask, cuda.At(w.columns, 8*int64(of)*int64(len(columns))), cuda.At(w.ints, 0), cuda.At(w.values, 0),
-			cuda.At(w.answers, 0), cuda.At(w.scores[t.i], int64(t.from)*4), cuda.I64(int64(t.n)), cuda.I64(int64(w.rows[t.i])))
+			cuda.At(w.answers, 0), cuda.At(w.scores, int64(first)*4), cuda.I64(int64(t.n)), cuda.I64(int64(w.pitch)))
 	}, progress)
 }

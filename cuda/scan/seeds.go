@@ -51,24 +51,20 @@ func (p *Population) seeded(ctx context.Context, n int, mask []uint64, set *Set,
 	if err != nil {
 		return err
 	}
-	w := &pass{p: p, n: n, sets: 1}
-	defer func() {
-		err = errors.Join(err, s.Close())
-		for _, b := range w.all {
-			err = errors.Join(err, b.Free())
-		}
-	}()
-	if err := w.allocPlan(len(mask), &packed{}, 0); err != nil {
+	w := p.newPass(n, 1, nil)
+	defer func() { err = errors.Join(err, s.Close(), w.free()) }()
+	if err := w.takeScores(); err != nil {
 		return err
 	}
-	if err := p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Upload(q, w.mask, 0, mask) }); err != nil {
+	if err := p.putMask(ctx, mask); err != nil {
 		return err
 	}
 	err = w.works(ctx, w.tile(), 1, nil, func(q *cuda.Queue, _ int, t tile, at lying) error {
+		first := int64(p.segments[t.i].first + t.from)
 		return s.Score(q, seeds.Rows{
 			N: int64(t.n), Codes: at.codes, CodesAt: at.codesAt, Scales: at.scales, ScalesAt: at.scalesAt,
-			Mask: w.mask, MaskAt: int64(p.segments[t.i].first+t.from) / 8,
-		}, set.highest(), set.Reduce == Max, w.scores[t.i], int64(t.from)*4)
+			Mask: p.mask, MaskAt: first / 8,
+		}, set.highest(), set.Reduce == Max, w.scores, first*4)
 	}, progress)
 	if err != nil {
 		return err

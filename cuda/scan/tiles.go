@@ -11,9 +11,9 @@ const (
 	// that few copies wait for the host, so few that others who want the device wait some
 	// hundredths of a second.
 	streamedAtOnce = 8
-	// segmentsAtOnce is how many segments on the device are one work, where one is a
-	// launch of a millisecond.
-	segmentsAtOnce = 16
+	// segmentsAtOnce is how many segments on the device are one work, which is one launch: some
+	// hundredths of a second.
+	segmentsAtOnce = 64
 )
 
 // tile is rows [from, from + n) of segment i.

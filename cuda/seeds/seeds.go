@@ -61,7 +61,7 @@ func New(ctx context.Context, d *cuda.Device, dim int, heads []Head) (*Set, erro
 		exact[2*h], exact[2*h+1] = heads[h].Scale, heads[h].Bias
 		near[2*h], near[2*h+1] = float32(heads[h].Scale), float32(heads[h].Bias)
 	}
-	split := Split(codes, s.stride)
+	split := lay(codes, s.stride)
 	err := d.AllocAll(
 		cuda.Want{To: &s.split, Purpose: "seeds", Size: int64(len(split))},
 		cuda.Want{To: &s.exact, Purpose: "seeds", Size: 8 * int64(len(exact))},
@@ -79,29 +79,23 @@ func New(ctx context.Context, d *cuda.Device, dim int, heads []Head) (*Set, erro
 	return s, nil
 }
 
-// Split lays heads as the tensor cores take them, [(heads + 63) / 64, 2, 64, stride]: of 64
-// heads the upper bytes of their codes, signed, then the lower ones, which are not, such
-// that code = 256 * upper + lower.
-func Split(heads [][]int16, stride int) []int8 {
-	out := make([]int8, (len(heads)+together-1)/together*2*together*stride)
+// step is how many bytes of a row are multiplied at once.
+const step = 64
+
+// lay lays heads as the tensor cores take them, [(heads + 63) / 64, steps, 2, 64, 64]: of 64 heads
+// and 64 of their codes the upper bytes, signed, then the lower ones, which are not, such that
+// code = 256 * upper + lower.
+func lay(heads [][]int16, stride int) []int8 {
+	steps := (stride + step - 1) / step
+	out := make([]int8, (len(heads)+together-1)/together*steps*2*together*step)
 	for h, codes := range heads {
-		at := h / together * 2 * together * stride
-		high, low := out[at+h%together*stride:], out[at+(together+h%together)*stride:]
+		at := h/together*steps*2*together*step + h%together*step
 		for j, c := range codes {
-			high[j], low[j] = int8(c>>8), int8(c)
+			high := out[at+j/step*2*together*step+j%step:]
+			high[0], high[together*step] = int8(c>>8), int8(c)
 		}
 	}
 	return out
-}
-
-// Pitch is the distance in shared memory of rows, or heads, of so many bytes: 64 more than a
-// multiple of 128, so that eight lanes that read one of each meet all banks.
-func Pitch(stride int) int {
-	pitch := (stride + 127) &^ 127
-	if pitch-64 >= stride {
-		return pitch - 64
-	}
-	return pitch + 64
 }
 
 func check(h *Head, dim int) error {
@@ -196,12 +190,12 @@ func (s *Set) Score(q *cuda.Queue, r Rows, top int, plain bool, scores *cuda.Buf
 	}
 	return q.Launch("seeds_top", cuda.Launch{Grid: [3]int{int((r.N + rows - 1) / rows)}, Block: [3]int{warps * 32}, Shared: s.shared(warps, top)},
 		cuda.At(r.Codes, r.CodesAt), cuda.At(r.Scales, r.ScalesAt), cuda.At(r.Mask, r.MaskAt), cuda.At(s.split, 0), cuda.At(s.exact, 0), cuda.At(s.near, 0),
-		cuda.At(scores, at), cuda.I64(r.N), cuda.I32(s.stride), cuda.I32(Pitch(s.stride)), cuda.I32(s.count), cuda.I32(top), cuda.I32(mean),
+		cuda.At(scores, at), cuda.I64(r.N), cuda.I32(s.stride), cuda.I32(s.count), cuda.I32(top), cuda.I32(mean),
 		cuda.F32(s.slack), cuda.F32(s.slackBias))
 }
 
 func (s *Set) shared(warps, top int) int {
-	return ringBytes + warps*32*(Pitch(s.stride)+4*8*top)
+	return ringBytes + warps*32*((s.stride+step-1)/step*step+4*8*top)
 }
 
 // Fits says why rows of dim codes and the mean of the top of their scores are more than a

@@ -358,6 +358,17 @@ CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t n, C
     return CUDA_SUCCESS;
 }
 
+CUresult CUDAAPI cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t n, CUstream s) {
+    Guard g(lock);
+    if (CUresult r = usable()) return r;
+    if (!holds(from, n)) return CUDA_ERROR_INVALID_VALUE;
+    stream_of(s)->work.push_back([=] {
+        memcpy(to, reinterpret_cast<const void *>(from), n);
+        return CUDA_SUCCESS;
+    });
+    return CUDA_SUCCESS;
+}
+
 CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
     Guard g(lock);
     if (CUresult r = usable()) return r;

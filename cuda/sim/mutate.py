@@ -34,13 +34,16 @@ RULES = [
     (r"(\w+) < count \* bins;", r"\1 < count * bins / 2;", "half of the bins are forgotten"),
     (r"< bins;", "< bins / 2;", "half of the bins are forgotten"),
     (r"< chunks;", "< chunks - 1;", "the last codes are forgotten"),
-    (r"lane == h\b", "lane == h + 1", "another lane's sum"),
-    (r"row_lanes / 2", "row_lanes / 4", "lanes that are not added"),
     (r">> 21", ">> 20", "another bin"),
     (r"32 - known - next", "31 - known - next", "other bits"),
     (r"\(1u << lane\) - 1", "(2u << lane) - 1", "a place beside"),
-    (r"u >= floor", "u > floor", "ties are lost"),
-    (r"__dp2a_hi\(low\.y", "__dp2a_lo(low.y", "the wrong half of a word"),
+    (r"u\[i\] >= floor", "u[i] > floor", "ties are lost"),
+    (r"image_of\(entry\) >= floor", "image_of(entry) > floor", "ties are lost"),
+    (r"u >> \(32 - known\) == upper", "u >> (32 - known) >= upper", "more than a bin is counted"),
+    (r"staged - 128", "staged", "a basket that is too small"),
+    (r"staged - 32\)", "staged)", "a basket that is too small"),
+    (r"4 \* \(first \+ lane\) \+ i\)", "4 * first + lane + i)", "another row"),
+    (r"4 \* q \+ 1 < n", "4 * q + 1 < n - 1", "the last row is forgotten"),
     (r"__dadd_rn\(x, bias\)", "x", "no bias"),
     (r"row \+ r < p\.m", "row + r <= p.m", "a row too many"),
     (r"\b(at|8 \* chunk) < p\.k\b", r"\1 <= p.k", "an element of K too many"),
@@ -81,11 +84,17 @@ RULES = [
     (r"leaf \|= ", "leaf = ", "one split for all"),
     (r"t < h\.(table|tree)_end", r"t + 1 < h.\1_end", "the last part of a head is forgotten"),
     (r"mask\[row >> 6\] >> \(row & 63\)", "mask[row >> 6] >> (row & 31)", "another row's bit"),
-    (r"h % many_heads < count", "h % many_heads <= count", "a head that nobody wrote"),
-    (r"c < wide\)", "c < wide - 1)", "the last codes are forgotten"),
-    (r"row\[r\] < n ", "row[r] <= n ", "a row too many"),
     (r"8 \* j \+ 2 \* t", "8 * j + t", "another column of the fragment"),
-    (r"\(part \* many_heads", "((1 - part) * many_heads", "high bytes for low"),
+    (r"2 \* \(threadIdx\.x % 4\)", "threadIdx.x % 4", "another column of the fragment"),
+    (r"first \+ k % 2", "first + k / 2", "rows and heads exchanged"),
+    (r"bits >> g & 1", "bits >> (g ^ 1) & 1", "another row's bit"),
+    (r"tile\.counts >> \(threadIdx\.x % 32 / 4", "tile.counts >> (threadIdx.x % 32 % 8", "another row's bit"),
+    (r"up \+ 4, chunk", "up, chunk", "the first codes twice"),
+    (r"asked >= until\)", "asked > until)", "rows behind the end of a run"),
+    (r"at >= lies\)", "at > lies)", "scales behind the end of a run"),
+    (r"at\[low \+ j \*", "at[j *", "high bytes for low"),
+    (r"from == \(stages - 1\) \* stage", "from == stages * stage", "a step beside the ring"),
+    (r"\(seeds_heads \+ 8 \* j\)", "(8 * j)", "high bytes for low"),
     (r"x < -most\)", "x < most)", "every score the least"),
     (r"return; // a whole warp", "return; __syncthreads();", "a barrier that not all reach"),
     (r"mma_m16n8k32_u8\(sum", "mma_m16n8k32(sum", "the sign of a lower byte"),
@@ -106,7 +115,7 @@ RACES = [
     (r"__syncthreads\(\);([^\n]*\n\s+(?:if \([^\n]*\) )?(?:load|fetch)\([^\n]*\);)", r"\1 __syncthreads();", "a slice is asked for over what is still read"),
     (r"atomicAdd\(&(\w+\[.*\]), (.*)\);", r"\1 += \2;", "a sum without an atomic"),
     (r"atomicAdd\(moved, 1u\)", "*moved += 1u", "a sum without an atomic"),
-    (r"at = atomicAdd\(&found\[head\], (.*)\);", r"at = found[head], found[head] += \1;", "places without an atomic"),
+    (r"at = atomicAdd\(found, (.*)\);", r"at = *found, *found += \1;", "places without an atomic"),
     (r"atomicMin\(bad, (.*)\);", r"*bad = *bad < \1 ? *bad : \1;", "a minimum without an atomic"),
     (r"best \+ threadIdx\.x;", "best + threadIdx.x / 2;", "two threads share a place"),
     (r"shared \+ warp \* dim", "shared", "warps share a place"),
@@ -162,6 +171,7 @@ WRAPPERS = [
 HOST = [
     ("scan/stage.go", "err := q.Reached(slot)", "err := error(nil)", "a slot is filled while it is copied", "^TestStreamed$"),
     ("scan/stage.go", "return q.Mark(slot)", "return nil", "a slot is filled while it is copied", "^TestStreamed$"),
+    ("scan/fetch.go", "err := q.Reached(slot)", "err := error(nil)", "a list is taken before it is there", "^TestSelection$"),
     ("device_cuda.go", "d.stream.Wait(d.events[arrived], 0)", "nil", "an upload is not waited for", "^TestSlowCopies$"),
     ("device_cuda.go", "d.events[arrived].Record(cu.NoStream)", "d.events[arrived].Record(d.stream)", "another stream's event is waited for", "^TestSlowCopies$"),
     ("device_cuda.go", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := d.wait()", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := error(nil)", "an upload over what is still read", "^TestSlowCopies$"),
@@ -170,10 +180,6 @@ HOST = [
 
 # Mutations that no test can see, by a piece of their line: why.
 EQUIVALENT = {
-    "const bool wanted = row <= n": "only a row that is a multiple of 32 could be one too many, and a block's rows end there",
-    "word = row <= n": "a block has 32 rows, so that of rows behind the last only one within a word of the mask comes up",
-    "h % many_heads <= count": "nobody takes the products of a head behind the last",
-    "if (row[r] <= n": "a segment has room for a multiple of 64 rows, and nobody takes the products of one behind the last",
 }
 
 
@@ -183,10 +189,18 @@ RUN = {
     "attention.cu": ("encoder", "^TestAttention$"),
     "encoder.cu": ("encoder", "^Test(Norms|Pool|Encode)$"),
     "gemm.cu": ("encoder", "^TestProducts$"),
+    "scan.cu": ("scan", "^Test(Best|Extremes|Selection|LongList)$"),
     "score.cu": ("scan", "^TestPlan$"),
-    "many.cu": ("scan", "^(TestManyCodes|TestPlan)$"),
+    "many.cu": ("scan", "^Test(Selection|ManyCodes|Plan)$"),
     "rows.cuh": ("scan", "^Test(Best|Plan|Extremes)$"),
+    "stream.cuh": ("scan", "^Test(Best|Plan)$"),
 }
+
+
+def users(source):
+    """The sources that include a header, or one that includes it."""
+    told = [p for p in (CUDA / "kernels").glob("*.cu*") if f'"{source.name}"' in p.read_text()]
+    return sorted({u for p in told for u in ([p] if p.suffix == ".cu" else users(p))})
 
 
 def mutations(text, rules):
@@ -205,8 +219,8 @@ def build(folder, source, text, kind):
     # A header is read from beside the source that includes it.
     for part in (CUDA / "kernels").glob("*.cu*"):
         (folder / part.name).write_text(text if part == source else part.read_text())
-    users = [folder / source.name] if source.suffix == ".cu" else [folder / p.name for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()]
-    built = subprocess.run([CUDA / "sim" / "build.sh", kind, folder, *users], capture_output=True, text=True)
+    sources = [source] if source.suffix == ".cu" else users(source)
+    built = subprocess.run([CUDA / "sim" / "build.sh", kind, folder, *(folder / p.name for p in sources)], capture_output=True, text=True)
     if built.returncode:
         raise SystemExit(f"{source.name} does not compile with what a rule puts there:\n{built.stderr}")
 
@@ -262,7 +276,7 @@ def wraps(source, text):
             done = subprocess.run([folder / "checks"], capture_output=True, text=True)
             if done.returncode:
                 return f"{name}: " + (done.stdout.splitlines() or ["it does not end well"])[0]
-    for user in (p for p in (CUDA / "kernels").glob("*.cu") if f'"{source.name}"' in p.read_text()):
+    for user in users(source):
         with tempfile.TemporaryDirectory(dir=BUILD) as folder:
             build(pathlib.Path(folder), source, text, "plain")
             if said := run(*tests_of(user), LD_LIBRARY_PATH=folder):

@@ -180,12 +180,6 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __double2float_rn(double x) { return static_cast<float>(x); }
 inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
 
-inline int __dp4a(int a, int b, int c) {
-    for (int i = 0; i < 4; i++)
-        c += static_cast<int8_t>(static_cast<unsigned>(a) >> (8 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * i));
-    return c;
-}
-
 // Halves: _Float16 rounds to nearest even, as the device does.
 struct __half { _Float16 value; };
 inline float __half2float(__half h) { return static_cast<float>(h.value); }
@@ -202,12 +196,3 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
 inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; } // of NaN, 0
 inline float __fdividef(float a, float b) { return a / b; } // the device's may be off by 2 units in the last place
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-
-// Two shorts of a by the lower, or upper, two bytes of b.
-inline int dp2a(int a, int b, int c, int at) {
-    for (int i = 0; i < 2; i++)
-        c += static_cast<int16_t>(static_cast<unsigned>(a) >> (16 * i)) * static_cast<int8_t>(static_cast<unsigned>(b) >> (8 * (at + i)));
-    return c;
-}
-inline int __dp2a_lo(int a, int b, int c) { return dp2a(a, b, c, 0); }
-inline int __dp2a_hi(int a, int b, int c) { return dp2a(a, b, c, 2); }

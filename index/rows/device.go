@@ -286,7 +286,7 @@ func (v *View) deviceLists(ctx context.Context, pop Population, p *plan, all *sc
 	}
 	var found [][]uint64
 	var err error
-	if p.plain && len(sets) <= scan.FewHeads {
+	if p.plain {
 		found, err = pop.Best(ctx, int(v.n), mask, heads, size)
 	} else {
 		found, err = pop.BestOf(ctx, int(v.n), mask, &part, size)

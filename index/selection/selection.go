@@ -337,7 +337,7 @@ func sortKeys(e []entry, parts []part, tie func(a, b uint32) int, room *[]entry)
 		if cap(*room) < len(e) {
 			*room = make([]entry, len(e))
 		}
-		radixSort(e, (*room)[:len(e)])
+		radixSort(e, (*room)[:len(e)], split(len(e), len(parts)))
 	}
 	type run struct{ lo, hi int }
 	var runs []run
@@ -359,24 +359,33 @@ func sortKeys(e []entry, parts []part, tie func(a, b uint32) int, room *[]entry)
 }
 
 // radixSort orders by the upper 32 bits, stably, in three passes of 11 bits. tmp is as
-// long as e.
-func radixSort(e, tmp []entry) {
+// long as e. Each part of e is counted and moved by a goroutine of its own: of equal digits,
+// those of an earlier part come first.
+func radixSort(e, tmp []entry, parts []part) {
 	src, dst := e, tmp
+	counts := make([][2048]int, len(parts))
 	for _, shift := range [3]uint{32, 43, 54} {
-		var h [2048]int
-		for _, x := range src {
-			h[x>>shift&2047]++
-		}
+		each(parts, func(i int, p part) {
+			h := &counts[i]
+			clear(h[:])
+			for _, x := range src[p.lo:p.hi] {
+				h[x>>shift&2047]++
+			}
+		})
 		sum := 0
-		for i, c := range h {
-			h[i] = sum
-			sum += c
+		for d := range 2048 {
+			for i := range counts {
+				counts[i][d], sum = sum, sum+counts[i][d]
+			}
 		}
-		for _, x := range src {
-			d := x >> shift & 2047
-			dst[h[d]] = x
-			h[d]++
-		}
+		each(parts, func(i int, p part) {
+			h := &counts[i]
+			for _, x := range src[p.lo:p.hi] {
+				d := x >> shift & 2047
+				dst[h[d]] = x
+				h[d]++
+			}
+		})
 		src, dst = dst, src
 	}
 	copy(e, src) // three passes end in tmp

@@ -246,3 +246,45 @@ func BenchmarkSelect(b *testing.B) {
 		})
 	}
 }
+
+// TestBestLong: a list that several goroutines sort is what one sorts, ties included.
+func TestBestLong(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	in := make([]Entry, 100_000)
+	for i := range in {
+		in[i] = MakeEntry(float32(rng.IntN(7000))/7-500, uint32(i*7919%len(in)))
+	}
+	want := slices.Clone(in)
+	slices.Sort(want)
+	for workers := range 7 {
+		for _, k := range []int{len(in), 70_001} {
+			rows, scores := Best(slices.Clone(in), k, Options{Workers: workers})
+			for i := range k {
+				if rows[i] != uint32(want[i]) || scores[i] != Float(^uint32(want[i]>>32)) {
+					t.Fatalf("%d workers, the best %d: place %d has row %d, want %d", workers, k, i, rows[i], uint32(want[i]))
+				}
+			}
+			if len(rows) != k {
+				t.Fatalf("%d workers: %d rows of %d", workers, len(rows), k)
+			}
+		}
+	}
+}
+
+func BenchmarkBestMillion(b *testing.B) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	in := make([]Entry, 1_000_000)
+	for i := range in {
+		in[i] = MakeEntry(float32(rng.NormFloat64()), uint32(i))
+	}
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprint(workers, " workers"), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				e := slices.Clone(in)
+				b.StartTimer()
+				Best(e, len(e), Options{Workers: workers})
+			}
+		})
+	}
+}
