@@ -158,11 +158,6 @@ func open(ordinal int) (backend, Info, error) {
 	if info.Major < 8 {
 		return nil, info, fmt.Errorf("CUDA device %d (%s) has compute capability %d.%d, and the kernels need 8.0: %w", ordinal, info.Name, info.Major, info.Minor, ErrNoDevice)
 	}
-	// The kernels' code is of the compiler's major version, which older drivers do not know.
-	if have := cu.Version(); have < C.CUDA_VERSION/1000*1000 {
-		return nil, info, fmt.Errorf("CUDA device %d: the driver is of CUDA %d.%d, and this program needs one of %d.0 or later: update it: %w",
-			ordinal, have/1000, have%1000/10, C.CUDA_VERSION/1000, ErrNoDevice)
-	}
 	dev, err := cu.GetDevice(ordinal)
 	if err != nil {
 		return nil, info, callError(ordinal, "cuDeviceGet", err)

@@ -275,7 +275,7 @@ func TestDeviceFaults(t *testing.T) {
 		{name: "no driver", env: "LD_LIBRARY_PATH=", says: "no driver", silent: true},
 		{name: "a driver that does not start", env: "KINDRED_SIM_INIT=803", says: "the driver does not start: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)", silent: true},
 		{name: "no devices", env: "KINDRED_SIM_DEVICES=0", says: "the driver has no device", silent: true},
-		{name: "an old driver", env: "KINDRED_SIM_DRIVER=11080", says: "the driver is of CUDA 11.8, and this program needs one of"},
+		{name: "an old driver", env: "KINDRED_SIM_DRIVER=11080", says: "the driver is too old: it is of CUDA 11.8"},
 		{name: "an old architecture", env: "KINDRED_SIM_CAPABILITY=75", says: "has compute capability 7.5, and the kernels need 8.0"},
 		{name: "busy", env: "KINDRED_SIM_CREATE=46", says: "CUDA device is in use by another process"},
 		{name: "full at once", env: "KINDRED_SIM_CREATE=2", says: "out of device memory"},

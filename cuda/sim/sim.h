@@ -194,5 +194,6 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; } // of NaN, 0
+inline int min(int a, int b) { return b < a ? b : a; }
 inline float __fdividef(float a, float b) { return a / b; } // the device's may be off by 2 units in the last place
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
