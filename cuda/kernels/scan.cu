@@ -179,13 +179,13 @@ struct Basket {
 //   found    [lists]: added to
 //   places   [lists + 1], floors [lists]
 // Blocks (x, list) of 256 threads.
-KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, const unsigned long long *places, const unsigned *floors, long long n, long long pitch) {
+KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long long *found, const unsigned long long *places, const unsigned long long *floors, long long n, long long pitch) {
     SHARED(unsigned long long, baskets, collect_warps * staged);
     const int list = blockIdx.y;
     const unsigned long long room = places[list + 1] - places[list];
     if (room == 0) return; // a whole block, of a list of which nothing is asked
     scores += list * pitch;
-    const unsigned floor = floors[list], lane = threadIdx.x % 32;
+    const unsigned floor = static_cast<unsigned>(floors[list]), lane = threadIdx.x % 32;
     Basket basket = {baskets + threadIdx.x / 32 * staged, entries + places[list], found + list, room, 0, lane};
     const long long step = gridDim.x * static_cast<long long>(blockDim.x), quads = (n + 3) / 4;
     long long first = blockIdx.x * static_cast<long long>(blockDim.x) + threadIdx.x - lane;
@@ -209,12 +209,12 @@ KERNEL(collect)(const float *scores, unsigned long long *entries, unsigned long 
 // collect_entries is collect of entries: those of list h are [from[h], from[h + 1]), and become
 // [places[h], places[h + 1]) of kept.
 KERNEL(collect_entries)(const unsigned long long *entries, const unsigned long long *from, unsigned long long *kept, unsigned long long *found, const unsigned long long *places,
-                        const unsigned *floors) {
+                        const unsigned long long *floors) {
     SHARED(unsigned long long, baskets, collect_warps * staged);
     const int list = blockIdx.y;
     const unsigned long long room = places[list + 1] - places[list], end = from[list + 1];
     if (room == 0) return; // a whole block, of a list of which nothing is asked
-    const unsigned floor = floors[list], lane = threadIdx.x % 32;
+    const unsigned floor = static_cast<unsigned>(floors[list]), lane = threadIdx.x % 32;
     Basket basket = {baskets + threadIdx.x / 32 * staged, kept + places[list], found + list, room, 0, lane};
     for (unsigned long long first = from[list] + blockIdx.x * static_cast<unsigned long long>(blockDim.x) + threadIdx.x - lane; first < end; first += gridDim.x * static_cast<unsigned long long>(blockDim.x)) {
         const unsigned long long entry = first + lane < end ? entries[first + lane] : ~0ull;

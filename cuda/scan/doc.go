@@ -3,9 +3,9 @@
 //
 // A [Population] holds a copy of the rows on one device, in segments; rows are
 // appended and never change. [Population.Best] passes over them once for up to
-// eight heads: every score is the CPU's to the bit, a histogram of the scores is
-// taken on the way, and from it follows the exact score of the k-th best, whose
-// rows, ties included, are all that leaves the device. Memory is planned before it
+// 64 heads: every score is the CPU's to the bit, a histogram of the scores is
+// taken, on the way where they are few, and from it follows the score of the k-th best, whose
+// rows, ties included, are what leaves the device, and hardly more. Memory is planned before it
 // is allocated.
 //
 // Sets of heads, with tables, trees and reductions, are a [Plan]: [Population.Scores] and

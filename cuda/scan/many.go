@@ -24,19 +24,20 @@ func (p *Population) wide() int {
 	return wide + 4
 }
 
-// shared is how many bytes of shared memory a block of so many threads needs for so many heads.
-func (p *Population) shared(threads, count int) int {
-	if count > headsMost {
+// shared is how many bytes of shared memory a block of so many threads needs for so many of the pass's
+// heads: the kernels of many have them in eights.
+func (w *pass) shared(threads, count int) int {
+	if w.many {
 		count = (count + headsMost - 1) &^ (headsMost - 1)
 	}
-	return ringBytes*threads + 2*count*16*p.wide()
+	return ringBytes*threads + 2*count*16*w.p.wide()
 }
 
 // choose says by which kernels the pass's heads are multiplied, and how many at once, where more is
 // how many bytes of shared memory a block of the kernels for few needs beside for each.
 func (w *pass) choose(more int) error {
 	have := w.p.d.Info().SharedPerBlock
-	fits := func(count, more int) bool { return w.p.shared(32, count)+more <= have }
+	fits := func(count, more int) bool { return w.shared(32, count)+more <= have }
 	w.each, w.many = manyHeads, len(w.heads) > headsMost && fits(manyHeads, 0)
 	if w.many {
 		return nil
@@ -60,7 +61,7 @@ func (w *pass) shape(rows, count, more int) cuda.Launch {
 		largest, threadsMost = 256, 384
 	}
 	hold := func(size int) int { // at a time
-		shared := w.p.shared(size, count) + more
+		shared := w.shared(size, count) + more
 		if shared > info.SharedPerBlock {
 			return 0
 		}
@@ -73,7 +74,7 @@ func (w *pass) shape(rows, count, more int) cuda.Launch {
 		}
 	}
 	blocks := (rows + tileRows*size/32 - 1) / (tileRows * size / 32)
-	return cuda.Launch{Grid: [3]int{max(1, min(blocks, hold(size)*max(1, info.Processors)))}, Block: [3]int{size}, Shared: w.p.shared(size, count) + more}
+	return cuda.Launch{Grid: [3]int{max(1, min(blocks, hold(size)*max(1, info.Processors)))}, Block: [3]int{size}, Shared: w.shared(size, count) + more}
 }
 
 // split lays the codes of the pass's heads where the kernels read them: of the heads of each launch the

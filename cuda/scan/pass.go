@@ -22,8 +22,8 @@ type pass struct {
 	hist, prefix                         *cuda.Buffer // hist: [lists, bins]; prefix: [lists]
 	scores                               *cuda.Buffer // [lists, pitch], of which n are scores
 	pitch                                int
-	counted                              bool  // hist holds the upper bits of all scores
-	rows                                 []int // of each segment, below n
+	counts                               []uint32 // hist of the upper bits of all scores, where the scan made it
+	rows                                 []int    // of each segment, below n
 	all                                  []*cuda.Buffer
 }
 
@@ -91,30 +91,35 @@ func (w *pass) score(ctx context.Context, mask []uint64, progress func(done, tot
 	if err := p.putMask(ctx, mask); err != nil {
 		return err
 	}
-	err = p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(cuda.Upload(q, w.vectors, 0, split), cuda.Upload(q, w.vectors, int64(len(split)), exact), q.Zero(w.hist, 0, w.hist.Size()))
-	})
-	if err != nil {
-		return err
+	if !w.many {
+		w.counts = make([]uint32, w.lists*bins)
 	}
 	var work []tile
+	begun := false
 	begin := func(q *cuda.Queue, tiles []tile) error {
 		work = tiles
+		if !begun {
+			begun = true
+			err := errors.Join(cuda.Upload(q, w.vectors, 0, split), cuda.Upload(q, w.vectors, int64(len(split)), exact), q.Zero(w.hist, 0, w.hist.Size()))
+			if err != nil {
+				return err
+			}
+		}
 		return w.table(q, tiles)
 	}
 	most, atOnce := w.n, segmentsAtOnce
 	if progress != nil { // which is told between launches
 		most, atOnce = w.tile(), 1
 	}
-	err = w.works(ctx, most, atOnce, begin, func(q *cuda.Queue, k int, t tile, _ lying) error {
-		first, last := p.segments[t.i].first+t.from, t
-		if !w.streamed(t) { // what is on the device is one launch
-			if k > 0 {
+	return w.works(ctx, most, atOnce, begin, func(q *cuda.Queue, k int, t tile, _ lying) error {
+		first := p.segments[t.i].first + t.from
+		if !w.streamed(t) { // what is on the device is one launch, at the last of its tiles
+			if k < len(work)-1 {
 				return nil
 			}
-			last = work[len(work)-1]
+			first, k = p.segments[work[0].i].first+work[0].from, 0
 		}
-		end := p.segments[last.i].first + last.from + last.n
+		end := p.segments[t.i].first + t.from + t.n
 		for h := 0; h < len(w.heads); h += w.each {
 			count := min(w.each, len(w.heads)-h)
 			args := []cuda.Arg{
@@ -131,10 +136,11 @@ func (w *pass) score(ctx context.Context, mask []uint64, progress func(done, tot
 				return err
 			}
 		}
-		return nil
+		if end < w.n || w.many {
+			return nil
+		}
+		return cuda.Download(q, w.counts, w.hist, 0)
 	}, progress)
-	w.counted = !w.many
-	return err
 }
 
 // runBytes is the size of a Run of stream.cuh.
@@ -166,9 +172,9 @@ func (w *pass) table(q *cuda.Queue, tiles []tile) error {
 
 // histogram is that of the upper bits of each list's scores, [lists, bins].
 func (w *pass) histogram(ctx context.Context) ([]uint32, error) {
-	counts := make([]uint32, w.lists*bins)
-	if !w.counted {
-		return counts, w.count(ctx, make([]uint32, w.lists), counts, w.refine(0))
+	if w.counts != nil {
+		return w.counts, nil
 	}
-	return counts, w.p.d.Do(ctx, func(q *cuda.Queue) error { return cuda.Download(q, counts, w.hist, 0) })
+	counts := make([]uint32, w.lists*bins)
+	return counts, w.count(ctx, make([]uint32, w.lists), counts, w.refine(0))
 }

@@ -374,3 +374,29 @@ func TestSeeds(t *testing.T) {
 		}
 	}
 }
+
+// TestPanels: as many vectors at once as one launch takes, some more and some fewer, of which the
+// last launch has any number.
+func TestPanels(t *testing.T) {
+	d := cudatest.Open(t)
+	rng := rand.New(rand.NewPCG(69, 70))
+	const n, dim = 40, 24
+	b := random(rng, n, dim, 127)
+	p, err := New(d, dim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range []int{7, 8, 9, 63, 64, 65, 71, 72, 73, 129} {
+		plan, mask := &Plan{Sets: []Set{{Reduce: Mean}}}, randomMask(rng, n, 80)
+		for _, h := range randomHeads(rng, count, dim) {
+			plan.Sets[0].Heads = append(plan.Sets[0].Heads, SumHead{Head: h})
+		}
+		checkPlan(t, p, b, n, mask, plan, nil, []int{n / 3})
+		heads := randomHeads(rng, count, dim)
+		check(t, p, b, n, mask, heads, slices.Repeat([]int{n / 3}, count))
+	}
+}

@@ -176,9 +176,16 @@ func (w *pass) refine(known int) func(q *cuda.Queue, prefix *cuda.Buffer) error 
 
 // collected is entries on the device: of list h those from places[h] to places[h + 1].
 type collected struct {
-	entries, found, placesAt, floors *cuda.Buffer
-	places                           []uint64
+	entries *cuda.Buffer
+	// One after the other, words of each list: how many were found, where they lie, and
+	// one place more, and the floor.
+	about  *cuda.Buffer
+	places []uint64
 }
+
+func (c *collected) found() cuda.Arg    { return cuda.At(c.about, 0) }
+func (c *collected) placesAt() cuda.Arg { return cuda.At(c.about, 8*int64(len(c.places)-1)) }
+func (c *collected) floors() cuda.Arg   { return cuda.At(c.about, 8*int64(2*len(c.places)-1)) }
 
 // roomFor allocates what lists are collected into, gives it to f and frees it.
 func (w *pass) roomFor(lists []listed, f func(c *collected) error) error {
@@ -186,29 +193,50 @@ func (w *pass) roomFor(lists []listed, f func(c *collected) error) error {
 	for h := range lists {
 		c.places[h+1] = c.places[h] + uint64(lists[h].room)
 	}
-	n := int64(len(lists))
-	return w.p.d.Borrow("members", []int64{8 * int64(c.places[n]), 8 * n, 8 * (n + 1), 4 * n}, func(b []*cuda.Buffer) error {
-		c.entries, c.found, c.placesAt, c.floors = b[0], b[1], b[2], b[3]
+	n := len(lists)
+	return w.p.d.Borrow("members", []int64{8 * int64(c.places[n]), 8 * int64(3*n+1)}, func(b []*cuda.Buffer) error {
+		c.entries, c.about = b[0], b[1]
 		return f(c)
 	})
 }
 
 // fill orders that the entries be made, by what launch orders, and checks that they are as many as was
-// known.
-func (w *pass) fill(ctx context.Context, c *collected, lists []listed, launch func(q *cuda.Queue) error) error {
-	floors, found := make([]uint32, len(lists)), make([]uint64, len(lists))
+// known. Where out is not nil, the lists are copied to it.
+func (w *pass) fill(ctx context.Context, c *collected, lists []listed, out [][]uint64, launch func(q *cuda.Queue) error) error {
+	about := slices.Concat(make([]uint64, len(lists)), c.places)
 	for h := range lists {
-		floors[h] = lists[h].floor()
+		about = append(about, uint64(lists[h].floor()))
 	}
+	found, rows := make([]uint64, len(lists)), []uint64(nil)
+	if out != nil {
+		rows = make([]uint64, c.places[len(lists)])
+		if err := w.p.pinFetched(len(rows)); err != nil {
+			return err
+		}
+	}
+	rest := func() {}
 	err := w.p.d.Do(ctx, func(q *cuda.Queue) error {
-		return errors.Join(q.Zero(c.found, 0, c.found.Size()), cuda.Upload(q, c.placesAt, 0, c.places), cuda.Upload(q, c.floors, 0, floors), launch(q), cuda.Download(q, found, c.found, 0))
+		if err := errors.Join(cuda.Upload(q, c.about, 0, about), launch(q)); err != nil {
+			return err
+		}
+		if out != nil {
+			var err error
+			if rest, err = w.p.fetch(q, rows, c.entries); err != nil {
+				return err
+			}
+		}
+		return cuda.Download(q, found, c.about, 0)
 	})
 	if err != nil {
 		return err
 	}
+	rest()
 	for h := range lists {
 		if found[h] != uint64(lists[h].room) {
 			return errors.New("a scan's histogram and its rows contradict each other: this is a fault of the device or of Kindred")
+		}
+		if out != nil && lists[h].room > 0 {
+			out[h] = rows[c.places[h]:c.places[h+1]:c.places[h+1]]
 		}
 	}
 	return nil
@@ -217,62 +245,49 @@ func (w *pass) fill(ctx context.Context, c *collected, lists []listed, launch fu
 // collect gets the candidates of these lists, of which first is the number of the first.
 func (w *pass) collect(ctx context.Context, first int, lists []listed, out [][]uint64) error {
 	return w.roomFor(lists, func(c *collected) error {
-		err := w.fill(ctx, c, lists, func(q *cuda.Queue) error {
-			return q.Launch("collect", cuda.Launch{Grid: w.grid(int64(w.n)/4, len(lists)), Block: [3]int{threads}},
-				cuda.At(w.scores, int64(first)*int64(w.pitch)*4), cuda.At(c.entries, 0), cuda.At(c.found, 0), cuda.At(c.placesAt, 0), cuda.At(c.floors, 0),
-				cuda.I64(int64(w.n)), cuda.I64(int64(w.pitch)))
-		})
-		if err != nil {
-			return err
+		have := int(c.places[len(lists)])
+		direct := out
+		if 8*have > w.p.fewBytes && !narrowed(lists) {
+			direct = nil
 		}
-		have, want := int(c.places[len(lists)]), wanted(lists)
-		exact := !slices.ContainsFunc(lists, func(l listed) bool { return l.open && l.known < 32 })
-		if exact || 8*have <= w.p.fewBytes || have <= want+want/8 {
-			return w.download(ctx, c, out)
+		err := w.fill(ctx, c, lists, direct, func(q *cuda.Queue) error {
+			return q.Launch("collect", cuda.Launch{Grid: w.grid(int64(w.n)/4, len(lists)), Block: [3]int{threads}},
+				cuda.At(w.scores, int64(first)*int64(w.pitch)*4), cuda.At(c.entries, 0), c.found(), c.placesAt(), c.floors(), cuda.I64(int64(w.n)), cuda.I64(int64(w.pitch)))
+		})
+		if err != nil || direct != nil {
+			return err
 		}
 		kept := slices.Clone(lists)
 		counts := make([]uint32, len(lists)*bins)
 		for _, known := range []int{11, 22} {
+			if narrowed(kept) {
+				break
+			}
 			err := w.narrow(ctx, kept, known, func(*listed) bool { return true }, counts, func(q *cuda.Queue, prefix *cuda.Buffer) error {
 				return q.Launch("refine_entries", cuda.Launch{Grid: w.grid(int64(have), len(lists)), Block: [3]int{threads}},
-					cuda.At(c.entries, 0), cuda.At(w.hist, 0), cuda.At(prefix, 0), cuda.At(c.placesAt, 0), cuda.I32(known))
+					cuda.At(c.entries, 0), cuda.At(w.hist, 0), cuda.At(prefix, 0), c.placesAt(), cuda.I32(known))
 			})
 			if err != nil {
 				return err
 			}
 		}
 		return w.roomFor(kept, func(to *collected) error {
-			err := w.fill(ctx, to, kept, func(q *cuda.Queue) error {
+			return w.fill(ctx, to, kept, out, func(q *cuda.Queue) error {
 				return q.Launch("collect_entries", cuda.Launch{Grid: w.grid(int64(have), len(lists)), Block: [3]int{threads}},
-					cuda.At(c.entries, 0), cuda.At(c.placesAt, 0), cuda.At(to.entries, 0), cuda.At(to.found, 0), cuda.At(to.placesAt, 0), cuda.At(to.floors, 0))
+					cuda.At(c.entries, 0), c.placesAt(), cuda.At(to.entries, 0), to.found(), to.placesAt(), to.floors())
 			})
-			if err != nil {
-				return err
-			}
-			return w.download(ctx, to, out)
 		})
 	})
 }
 
-// wanted is how many rows the lists need at least.
-func wanted(lists []listed) int {
-	sum := 0
+// narrowed says whether lists have hardly more rows than they need, or can't be narrowed.
+func narrowed(lists []listed) bool {
+	room, want := 0, 0
+	all := true
 	for h := range lists {
-		sum += min(lists[h].want, lists[h].room)
+		l := &lists[h]
+		room, want = room+l.room, want+min(l.want, l.room)
+		all = all && (!l.open || l.known == 32)
 	}
-	return sum
-}
-
-// download gets the entries of all lists.
-func (w *pass) download(ctx context.Context, c *collected, out [][]uint64) error {
-	rows := make([]uint64, c.places[len(out)])
-	if err := w.p.fetch(ctx, rows, c.entries); err != nil {
-		return err
-	}
-	for h := range out {
-		if c.places[h+1] > c.places[h] {
-			out[h] = rows[c.places[h]:c.places[h+1]:c.places[h+1]]
-		}
-	}
-	return nil
+	return all || room <= want+want/8
 }

@@ -35,8 +35,8 @@ func TestLaunches(t *testing.T) {
 		want             map[string]int64
 	}{
 		{1, 9, fewBytes, map[string]int64{"scan_int8": 1, "collect": 1}},
-		{8, 9, 0, map[string]int64{"scan_int8": 1, "collect": 1, "refine_entries": 2, "collect_entries": 1}},
-		{9, 9, 0, map[string]int64{"scan_many": 1, "refine": 1, "collect": 1, "refine_entries": 2, "collect_entries": 1}},
+		{8, 9, 0, map[string]int64{"scan_int8": 1, "collect": 1, "refine_entries": 1, "collect_entries": 1}},
+		{9, 9, 0, map[string]int64{"scan_many": 1, "refine": 1, "collect": 1, "refine_entries": 1, "collect_entries": 1}},
 		// More are wanted than are collected and narrowed: all scores are read for it, twice.
 		{1, n - 9, 0, map[string]int64{"scan_int8": 1, "refine": 2, "collect": 1}},
 		{1, n, 0, map[string]int64{"scan_int8": 1, "refine": 2, "collect": 1}},
@@ -196,30 +196,80 @@ func TestMask(t *testing.T) {
 }
 
 // TestLongList: one block collects and narrows a list of which each of its warps has more than it
-// puts together at a time.
+// puts together at a time; scores that differ in their last bits alone are narrowed twice.
 func TestLongList(t *testing.T) {
 	d := cudatest.Open(t)
 	const n = 8000
-	b := &base{dim: 1}
-	for r := range n {
-		x := float32(1) / 8
-		if r*7919%n < n/2-100 { // all in one bin
-			x = 1 + float32(r*31%n)/(5*n)
+	mask := randomMask(rand.New(rand.NewPCG(65, 66)), n, 100)
+	for narrowings, apart := range []float32{1: 1. / (5 * n), 2: 0x1p-23 / 8} {
+		if apart == 0 {
+			continue
 		}
-		b.codes, b.scales = append(b.codes, 1), append(b.scales, x)
+		b := &base{dim: 1}
+		for r := range n {
+			x := float32(1) / 8
+			if r*7919%n < n/2-100 { // all in one bin
+				x = 1 + float32(r*31%n)*apart
+			}
+			b.codes, b.scales = append(b.codes, 1), append(b.scales, x)
+		}
+		p, err := New(d, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		p.fewBytes, p.blocksMost = 0, 1
+		if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
+			t.Fatal(err)
+		}
+		d.Trace()
+		check(t, p, b, n, mask, []Head{{Codes: []int16{1}, Scale: 1}}, []int{3000})
+		traced := d.Trace()
+		if refine, collect := traced["refine_entries"].Launches, traced["collect_entries"].Launches; refine != int64(narrowings) || collect != 1 {
+			t.Errorf("%v apart: %d launches of refine_entries, want %d, and %d of collect_entries", apart, refine, narrowings, collect)
+		}
 	}
-	p, err := New(d, 1)
+}
+
+// TestWide: rows so long that few heads fit a block's shared memory, the scan's beside their
+// histograms fewer than a plan's.
+func TestWide(t *testing.T) {
+	d := cudatest.Open(t)
+	rng := rand.New(rand.NewPCG(67, 68))
+	const n, dim = 20, 6500
+	b := random(rng, n, dim, 127)
+	p, err := New(d, dim)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	p.fewBytes, p.blocksMost = 0, 1
 	if err := p.Append(t.Context(), b.codes, b.scales); err != nil {
 		t.Fatal(err)
 	}
-	d.Trace()
-	check(t, p, b, n, randomMask(rand.New(rand.NewPCG(65, 66)), n, 100), []Head{{Codes: []int16{1}, Scale: 1}}, []int{3000})
-	if launches := d.Trace()["collect_entries"].Launches; launches != 1 {
-		t.Errorf("%d launches of collect_entries", launches)
+	heads := randomHeads(rng, 9, dim)
+	mask := randomMask(rng, n, 80)
+	check(t, p, b, n, mask, heads, slices.Repeat([]int{n / 2}, len(heads)))
+	plan := &Plan{Sets: []Set{{Reduce: Mean}}}
+	for _, h := range heads {
+		plan.Sets[0].Heads = append(plan.Sets[0].Heads, SumHead{Head: h})
+	}
+	checkPlan(t, p, b, n, mask, plan, nil, []int{n / 2})
+	if d.Info().SharedPerBlock >= 1<<17 {
+		return // more fit
+	}
+	for _, more := range []int{0, 4 * bins} {
+		w := p.newPass(n, len(heads), heads)
+		if err := w.choose(more); err != nil || w.many || w.each == 1 || w.each == headsMost {
+			t.Errorf("%d heads at once, many: %v, %v: want some, but not all", w.each, w.many, err)
+		}
+	}
+	q, err := New(d, 1<<15)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	w := q.newPass(0, 1, make([]Head, 1))
+	if err := w.choose(4 * bins); err != nil || w.each != 1 {
+		t.Errorf("the longest rows: %d heads at once, %v", w.each, err)
 	}
 }
