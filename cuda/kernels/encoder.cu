@@ -9,10 +9,9 @@
 //   pool         mean, first, last or maximum of a text's tokens, made unit length: a
 //                block a text
 //
-// attention.cu has what is between two products. Activations and weights are halves, or
-// bfloat16 in the kernels that are named so, sums
-// floats. A token's values depend on its text
-// alone: sums are added in the same order in any batch.
+// Between the first product of a layer and the second is attention.cu. Activations and weights
+// are halves, or bfloat16 in the kernels that are named so, sums floats. A token's values
+// depend on its text alone: sums are added in the same order in any batch.
 //
 // Of MiniLM (dim 384, inner 1536), a token and layer: 1.77 M products of the layer's
 // weights and 2 · 384 · tokens of its text, all on tensor cores; 10 reads and 6 writes of
@@ -21,15 +20,15 @@
 #include "halves.cuh"
 #include "ptx.cuh"
 
-// norm_rows: what norm_of says of dims up to 8 * lanes * chunks, or of that alone where it is
-// full. A row lies with so many lanes of a warp, 16 bytes of it with each in turn: chunk i of
-// lane l begins at element 8 (lanes i + l).
+// norm_rows is norm_of for dims up to 8 * lanes * chunks, or for that alone where it is full.
+// A row lies with so many lanes of a warp, 16 bytes of it with each in turn: chunk i of lane
+// l begins at element 8 (lanes i + l).
 template <bool embed, int lanes, int chunks, bool full, class T>
 static __device__ void norm_rows(const T *in, const T *positions, const int *ids, const int *places, const float *gamma, const float *beta,
                                  float eps, T *out, int tokens, int dim) {
     const int lane = threadIdx.x % lanes, token = (blockIdx.x * blockDim.x + threadIdx.x) / lanes;
     if (token / (warp / lanes) * (warp / lanes) >= tokens) return; // a whole warp
-    const int row = token < tokens ? token : tokens - 1; // which is there
+    const int row = token < tokens ? token : tokens - 1; // one that can be read
     const int width = full ? 8 * lanes * chunks : dim;
     const T *word = in + static_cast<long long>(embed ? ids[row] : row) * width;
     const T *place = embed ? positions + static_cast<long long>(places[row]) * width : nullptr;
@@ -37,7 +36,7 @@ static __device__ void norm_rows(const T *in, const T *positions, const int *ids
 #pragma unroll
     for (int i = 0; i < chunks; i++) {
         const int at = 8 * (lanes * i + lane);
-        read[i] = added[i] = {0, 0, 0, 0}; // which are zeros
+        read[i] = added[i] = {0, 0, 0, 0}; // zeros of both types
         if (full || at < dim) {
             read[i] = *reinterpret_cast<const uint4 *>(word + at);
             if (embed) added[i] = *reinterpret_cast<const uint4 *>(place + at);
