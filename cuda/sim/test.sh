@@ -55,6 +55,8 @@ if "$build/kindred" doctor --device cuda >/dev/null 2>&1; then echo "--device cu
 for fault in KINDRED_SIM_INIT=803 KINDRED_SIM_DEVICES=0; do
   LD_LIBRARY_PATH="$build/sim-plain" env $fault "$build/kindred" doctor | grep "CUDA  .*built in"
 done
+step "the real program, and whatever is wrong with a device"
+CI=true LD_LIBRARY_PATH="$build/sim-plain" $GO test -tags cuda -timeout 15m -run '^Test(DeviceFaults|ServeOnDevice)$' ./cmd/kindred
 step "the pack: without a device, with the simulator, and with it allowed"
 GO=$GO cuda/toolchain/pack.sh
 packed=$(mktemp -d)
