@@ -24,7 +24,7 @@ import (
 )
 
 // gpu is what the simulator is called where --device auto has to take it for a GPU.
-const gpu = "KINDRED_SIM_NAME=a GPU of the simulator's"
+const gpu = "KINDRED_SIM_NAME=Kindred simulator, taken for a GPU"
 
 // machine runs commands in processes of their own, on one data directory.
 type machine struct {
@@ -188,11 +188,9 @@ func about(said string) (lines []string) {
 	return lines
 }
 
-// testLaunches is how many kernels a self-test of what is called a GPU launches.
+// testLaunches is how many kernels a self-test launches.
 func testLaunches(t *testing.T) int {
 	t.Helper()
-	name, value, _ := strings.Cut(gpu, "=")
-	t.Setenv(name, value)
 	d, err := cuda.Open(0)
 	if err != nil {
 		t.Fatal(err)
@@ -261,6 +259,9 @@ func TestDeviceFaults(t *testing.T) {
 	if code != 0 || got != members || len(about(said)) != 0 {
 		t.Errorf("a device that is well: %d, %s", code, said)
 	}
+	if out, said, code := m.run(nil, "doctor", "--device", "cuda", "--listen", "127.0.0.1:0"); code != 0 || !strings.Contains(out, "self-test: passed") {
+		t.Errorf("doctor: exit code %d, %q, %s", code, said, out)
+	}
 	if got, said, code := m.vectors("auto", "fp16"); code != 0 || !alike(got, vectors) || len(about(said)) != 0 {
 		t.Errorf("a model on a device that is well: %d, %s", code, said)
 	}
@@ -327,8 +328,8 @@ func TestDeviceFaults(t *testing.T) {
 					t.Errorf("--device cuda, %s: exit code %d, %q, want %q", args[0], code, said, c.says)
 				}
 			}
-			if _, said, code := on.run(env, "doctor", "--device", "cuda", "--listen", "127.0.0.1:0"); code != 1 || !strings.Contains(said, "wrong") {
-				t.Errorf("doctor: exit code %d, %q", code, said)
+			if out, said, code := on.run(env, "doctor", "--device", "cuda", "--listen", "127.0.0.1:0"); code != 1 || !strings.Contains(said, "wrong") || !strings.Contains(out, c.says) {
+				t.Errorf("doctor: exit code %d, %q, %s", code, said, out)
 			}
 		})
 	}
