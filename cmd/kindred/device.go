@@ -85,7 +85,7 @@ func (a *app) findDevice() (*device, error) {
 	}
 	status := cuda.Probe()
 	d := &device{say: a.say, auto: !asked, populations: map[*sharded]struct{}{}}
-	if !asked && (len(status.Devices) == 0 || status.Devices[0].Simulated) {
+	if !asked && (len(status.Devices) == 0 || strings.HasSuffix(status.Devices[0].Name, "(not a GPU)")) {
 		if !status.Built {
 			return nil, nil
 		}

@@ -24,7 +24,7 @@ import (
 )
 
 // gpu is what the simulator is called where --device auto has to take it for a GPU.
-const gpu = "KINDRED_SIM_NAME=a GPU of the simulator's"
+const gpu = "KINDRED_SIM_NAME=Kindred simulator, taken for a GPU"
 
 // machine runs commands in processes of their own, on one data directory.
 type machine struct {
@@ -163,6 +163,13 @@ func (m *machine) vectors(device, precision string, env ...string) (all [][]floa
 	return all, said, code
 }
 
+// doctor looks at the machine's devices: of models there are none, as the tiny one is not what the
+// catalogue says.
+func (m *machine) doctor(env []string) (out, said string, code int) {
+	m.t.Helper()
+	return m.run(append([]string{"KINDRED_MODELS=" + filepath.Join(m.dir, "none")}, env...), "doctor", "--device", "cuda", "--listen", "127.0.0.1:0")
+}
+
 // alike says whether vectors are within halves of each other.
 func alike(a, b [][]float64) bool {
 	if len(a) != len(b) || len(a) == 0 {
@@ -195,7 +202,7 @@ func testLaunches(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(selftest.Run(t.Context(), d), nil); err != nil {
+	if err := selftest.Run(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	n := d.Metrics().Launches
@@ -258,6 +265,9 @@ func TestDeviceFaults(t *testing.T) {
 	got, said, code := m.audience("well", "auto")
 	if code != 0 || got != members || len(about(said)) != 0 {
 		t.Errorf("a device that is well: %d, %s", code, said)
+	}
+	if out, said, code := m.doctor(nil); code != 0 || !strings.Contains(out, "self-test: passed") {
+		t.Errorf("doctor: exit code %d, %q, %s", code, said, out)
 	}
 	if got, said, code := m.vectors("auto", "fp16"); code != 0 || !alike(got, vectors) || len(about(said)) != 0 {
 		t.Errorf("a model on a device that is well: %d, %s", code, said)
@@ -325,8 +335,8 @@ func TestDeviceFaults(t *testing.T) {
 					t.Errorf("--device cuda, %s: exit code %d, %q, want %q", args[0], code, said, c.says)
 				}
 			}
-			if _, said, code := on.run(env, "doctor", "--device", "cuda", "--listen", "127.0.0.1:0"); code != 1 || !strings.Contains(said, "wrong") {
-				t.Errorf("doctor: exit code %d, %q", code, said)
+			if out, said, code := on.doctor(env); code != 1 || !strings.Contains(said, "wrong") || !strings.Contains(out, c.says) {
+				t.Errorf("doctor: exit code %d, %q, %s", code, said, out)
 			}
 		})
 	}

@@ -172,8 +172,8 @@ HOST = [
     ("scan/stage.go", "err := q.Reached(slot)", "err := error(nil)", "a slot is filled while it is copied", "^TestStreamed$"),
     ("scan/stage.go", "return q.Mark(slot)", "return nil", "a slot is filled while it is copied", "^TestStreamed$"),
     ("scan/fetch.go", "err := q.Reached(slot)", "err := error(nil)", "a list is taken before it is there", "^TestSelection$"),
-    ("device_cuda.go", "d.stream.Wait(d.events[arrived], 0)", "nil", "an upload is not waited for", "^TestSlowCopies$"),
-    ("device_cuda.go", "d.events[arrived].Record(cu.NoStream)", "d.events[arrived].Record(d.stream)", "another stream's event is waited for", "^TestSlowCopies$"),
+    ("device_cuda.go", "d.stream.Wait(d.events[eventArrived], 0)", "nil", "an upload is not waited for", "^TestSlowCopies$"),
+    ("device_cuda.go", "d.events[eventArrived].Record(cu.NoStream)", "d.events[eventArrived].Record(d.stream)", "another stream's event is waited for", "^TestSlowCopies$"),
     ("device_cuda.go", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := d.wait()", "func (d *driver) upload(dst uint64, src []byte) error {\n\tif err := error(nil)", "an upload over what is still read", "^TestSlowCopies$"),
     ("device_cuda.go", "func (d *driver) download(dst []byte, src uint64) error {\n\tif err := d.wait()", "func (d *driver) download(dst []byte, src uint64) error {\n\tif err := error(nil)", "a download of what is not there yet", "^TestBuffers$"),
 ]

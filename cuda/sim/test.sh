@@ -89,6 +89,8 @@ for way in "$build/none" "$build/sim-plain"; do
   said=$(LD_LIBRARY_PATH=$way python3 bench/cuda/run.py --binary "$build/bench" --model none 2>&1) && { echo "benchcuda passes with $way"; exit 1; }
   grep -E "no CUDA device|this is the simulator" <<<"$said"
 done
+step "the real program, and whatever is wrong with a device"
+CI=true LD_LIBRARY_PATH="$build/sim-plain" $GO test -tags cuda -timeout 15m -run '^Test(DeviceFaults|ServeOnDevice)$' ./cmd/kindred
 step "the pack: without a device, with the simulator, and with it allowed"
 GO=$GO cuda/toolchain/pack.sh
 packed=$(mktemp -d)

@@ -51,6 +51,7 @@ type deviceCopy struct {
 	closed bool
 	freed  bool                    // after closed
 	cancel context.CancelCauseFunc // ends the pass that has the turn; nil for none
+	offers []*joint                // lists that whoever has the turn may make with its own
 }
 
 // errReplaced ends the pass of a copy that is closed under it.
@@ -161,6 +162,12 @@ func (v *View) onDevice(ctx context.Context, f func(ctx context.Context, pop Pop
 	case <-ctx.Done():
 		return false, v.deviceGivenUp(ctx)
 	}
+	return v.inTurn(ctx, f)
+}
+
+// inTurn is onDevice of who has the turn, which it ends.
+func (v *View) inTurn(ctx context.Context, f func(ctx context.Context, pop Population) error) (bool, error) {
+	d := v.core.device
 	defer d.leave(v.opt.Device)
 	pass, ok := d.begin(ctx)
 	if !ok || time.Now().Before(d.retry) {
@@ -248,7 +255,23 @@ func (v *View) deviceBest(ctx context.Context, p *plan, req *index.BestRequest, 
 	if !ok {
 		return false, nil
 	}
-	made, err := v.onDevice(ctx, func(ctx context.Context, pop Population) error {
+	made, err := false, error(nil)
+	if j := v.jointOf(p, plan, req, allowed); j != nil {
+		if made, err = v.deviceJoint(ctx, j); made {
+			copy(out, v.ranked(j))
+		}
+	} else {
+		made, err = v.deviceApart(ctx, p, plan, req, allowed, out)
+	}
+	if made && req.Progress != nil {
+		req.Progress(int(v.n), int(v.n))
+	}
+	return made, err
+}
+
+// deviceApart makes the lists of a request in a turn of its own.
+func (v *View) deviceApart(ctx context.Context, p *plan, plan *scan.Plan, req *index.BestRequest, allowed [][]uint64, out []index.Ranked) (bool, error) {
+	return v.onDevice(ctx, func(ctx context.Context, pop Population) error {
 		// Sets with a mask of their own take a pass each, the others one together.
 		var together []int
 		for s := range req.Sets {
@@ -256,11 +279,7 @@ func (v *View) deviceBest(ctx context.Context, p *plan, req *index.BestRequest, 
 				together = append(together, s)
 				continue
 			}
-			mask := slices.Clone(p.mask)
-			for w := range mask {
-				mask[w] &= allowed[s][w]
-			}
-			if err := v.deviceLists(ctx, pop, p, plan, []int{s}, mask, req.Size, out); err != nil {
+			if err := v.deviceLists(ctx, pop, p, plan, []int{s}, both(p.mask, allowed[s]), req.Size, out); err != nil {
 				return err
 			}
 		}
@@ -269,25 +288,29 @@ func (v *View) deviceBest(ctx context.Context, p *plan, req *index.BestRequest, 
 		}
 		return v.deviceLists(ctx, pop, p, plan, together, p.mask, req.Size, out)
 	})
-	if made && req.Progress != nil {
-		req.Progress(int(v.n), int(v.n))
+}
+
+// both are the bits that two masks have.
+func both(a, b []uint64) []uint64 {
+	out := slices.Clone(a)
+	for w := range out {
+		out[w] &= b[w]
 	}
-	return made, err
+	return out
 }
 
 // deviceLists makes the lists of some sets, all under one mask.
 func (v *View) deviceLists(ctx context.Context, pop Population, p *plan, all *scan.Plan, sets []int, mask []uint64, sizes []int, out []index.Ranked) error {
 	part := scan.Plan{Columns: all.Columns}
-	heads, size := []scan.Head{}, []int{}
+	size := []int{}
 	for _, s := range sets {
 		part.Sets = append(part.Sets, all.Sets[s])
-		heads = append(heads, all.Sets[s].Heads[0].Head)
 		size = append(size, sizes[s])
 	}
 	var found [][]uint64
 	var err error
 	if p.plain {
-		found, err = pop.Best(ctx, int(v.n), mask, heads, size)
+		found, err = pop.Best(ctx, int(v.n), mask, plainHeads(&part), size)
 	} else {
 		found, err = pop.BestOf(ctx, int(v.n), mask, &part, size)
 	}

@@ -22,7 +22,8 @@ import (
 type scorer struct {
 	fail        error
 	during      func(ctx context.Context) // called while a list is made
-	notes       []error
+	mu          sync.Mutex
+	notes       []error // under mu
 	made, freed int
 }
 
@@ -31,7 +32,11 @@ func (s *scorer) NewPopulation(dim int) (Population, error) {
 	return &copied{s: s, dim: dim}, nil
 }
 
-func (s *scorer) Note(err error) { s.notes = append(s.notes, err) }
+func (s *scorer) Note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, err)
+}
 
 type copied struct {
 	s      *scorer

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"github.com/kindred-search/kindred/index"
 )
 
@@ -147,9 +149,12 @@ func TestDeviceWaitsInTurn(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for i := range 6 {
+		other := roaring.New()
+		other.AddRange(0, uint64(v.n))
+		other.Remove(v.live.ToArray()[i])
 		wg.Go(func() {
-			req := deviceRequest(v.n, 12)
-			req.Sets, req.Size, req.Allowed = req.Sets[:1], req.Size[:1], nil
+			req := deviceRequest(v.n, 12) // of other rows each, so that they are not made together
+			req.Sets, req.Size, req.Allowed = req.Sets[:1], req.Size[:1], []*roaring.Bitmap{other}
 			_, err := v.Best(context.WithValue(t.Context(), caller{}, i), req)
 			if err != nil {
 				t.Error(err)
@@ -160,8 +165,13 @@ func TestDeviceWaitsInTurn(t *testing.T) {
 	close(end)
 	wg.Wait()
 	for i := range 6 {
-		if got := <-order; got != i {
-			t.Fatalf("list %d was made as number %d", got, i)
+		select {
+		case got := <-order:
+			if got != i {
+				t.Fatalf("list %d was made as number %d", got, i)
+			}
+		default:
+			t.Fatalf("only %d lists were made on the device", i)
 		}
 	}
 }
