@@ -17,7 +17,8 @@
 //   KINDRED_SIM_FAIL_LAUNCH=n    the n-th launch from now is refused
 //   KINDRED_SIM_LOSE=n           the n-th launch from now loses the device
 //   KINDRED_SIM_SKIP=name        launches of this kernel do nothing
-//   KINDRED_SIM_NAME=name        of the device: --device auto takes none that is called "not a GPU"
+//   KINDRED_SIM_NAME=name        of the device: --device auto takes none that is called a simulator
+//   KINDRED_SIM_UNWRITTEN=1      the race detector names who reads shared memory that nobody wrote
 //   KINDRED_SIM_SLOW=1           copies are as slow as a driver may make them: what a stream
 //                                copies from the host must be until then as it was; what
 //                                cuMemcpyHtoD copies arrives when the default stream is

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <dlfcn.h>
 #include <memory>
 #include <unordered_map>
@@ -186,6 +187,7 @@ struct Unwritten {
     int32_t pc;
     unsigned thread;
 } unwritten_read;
+bool asked_for_unwritten;
 
 constexpr uintptr_t page_bytes = 4096;
 constexpr size_t pages_kept = 4096;
@@ -314,6 +316,8 @@ void begin() {
         clocks.clear();
         for (Found &f : lately) f = {};
     }
+    const char *asked = getenv("KINDRED_SIM_UNWRITTEN");
+    asked_for_unwritten = asked && *asked == '1';
     launch_epoch = block_epoch = epoch + 1;
     blocks.clear();
     if (pages.size() > pages_kept) {
@@ -391,7 +395,7 @@ void touch(Kind kind, const void *p, size_t n, const void *pc) {
         check(c, kind, at, *r, i);
         record(c, kind, at);
     });
-    for (size_t i = first; i < last; i++) {
+    for (size_t i = first; asked_for_unwritten && i < last; i++) {
         if (kind != Kind::write && !r->written[i] && !unwritten_read.region) unwritten_read = {r, i, at, me};
         if (kind != Kind::read) r->written[i] = true;
     }

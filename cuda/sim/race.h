@@ -11,8 +11,9 @@
 // device's memory the last write of each byte alone is kept: two writes are found in any
 // order, by two blocks as well, a write and a read where the write comes first.
 //
-// Bytes of shared memory that are read and that nobody in the block has written are an error too,
-// and so is what lies just beside an array of it.
+// What lies just beside an array of shared memory is an error to touch, too. With
+// KINDRED_SIM_UNWRITTEN=1 so are reads of bytes of it that nobody in the block has written: not always,
+// since a kernel may read them for rows that there are not, and then leave those out.
 //
 // The compiler tells of accesses: kernels are compiled with -fsanitize=thread, whose calls
 // race.cpp answers in place of the sanitizer's library. Without KINDRED_RACE all of this

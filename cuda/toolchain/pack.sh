@@ -51,7 +51,9 @@ if [ "${1:-}" = bench ]; then
 fi
 RUN
 chmod +x "$pack/run.sh"
-XZ_OPT='-3 -T0' tar -C "$build" -cJf "$pack.tar.xz" "$(basename "$pack")"
+# The programs have most of their bytes in common: a dictionary that several of them fit in takes
+# a quarter off the pack, and 600 MB of memory.
+XZ_OPT='-T1 --lzma2=preset=3,dict=64MiB' tar -C "$build" -cJf "$pack.tar.xz" "$(basename "$pack")"
 size=$(stat -c %s "$pack.tar.xz")
 echo "$pack.tar.xz: $((size >> 20)) MiB"
 [ "$size" -lt $((64 << 20)) ] || { echo "pack: that is more than 64 MiB" >&2; exit 1; }
