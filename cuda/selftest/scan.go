@@ -191,7 +191,7 @@ func scans(ctx context.Context, d *cuda.Device) (what string, err error) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	t := newTown(rng, 1500, 41, 3, 2)
 	err = t.on(ctx, d, func(p *scan.Population) error {
-		for _, count := range []int{1, 2, 4, 8} {
+		for _, count := range []int{1, 8, 11} {
 			what = fmt.Sprintf("lists of %d plain heads", count)
 			heads, size, scores := []scan.Head{}, []int{}, [][]float32{}
 			for h := range count {
