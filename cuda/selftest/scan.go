@@ -190,36 +190,46 @@ func (t *town) planned(ctx context.Context, p *scan.Population, plan *scan.Plan,
 // once and of more than the tensor cores begin with.
 func scans(ctx context.Context, d *cuda.Device) (what string, err error) {
 	rng := rand.New(rand.NewPCG(2, 2))
-	t := newTown(rng, 1500, 41, 3, 2)
-	err = t.on(ctx, d, func(p *scan.Population) error {
-		for _, count := range []int{1, 2, 4, 8} {
-			what = fmt.Sprintf("lists of %d plain heads", count)
-			heads, size, scores := []scan.Head{}, []int{}, [][]float32{}
-			for h := range count {
-				heads, size = append(heads, t.head(rng)), append(size, []int{1, 10, 700, 5000}[(h+count)%4])
-				scores = append(scores, t.under(&scan.Set{Heads: []scan.SumHead{{Head: heads[h]}}}))
+	// Rows of 64 bytes, all of a chunk of the tensor cores, and of 80, one and a bit.
+	for _, t := range []*town{newTown(rng, 1500, 63, 3, 2), newTown(rng, 300, 77, 3, 2)} {
+		err = t.on(ctx, d, func(p *scan.Population) error {
+			for _, count := range []int{1, 2, 4, 8} {
+				what = fmt.Sprintf("lists of %d plain heads", count)
+				if err := t.plain(ctx, p, rng, count); err != nil {
+					return err
+				}
 			}
-			got, err := p.Best(ctx, t.n, t.mask, heads, size)
-			if err == nil {
-				err = t.lists(got, scores, size)
+			for _, sets := range []int{2, 11} {
+				what = fmt.Sprintf("%d sets of heads with columns", sets)
+				plan, size := t.plan(rng, sets), []int{}
+				for s := range sets {
+					size = append(size, 1+s*97)
+				}
+				if err := t.planned(ctx, p, plan, size); err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
+			return nil
+		})
+		if err != nil {
+			break
 		}
-		for _, sets := range []int{2, 11} {
-			what = fmt.Sprintf("%d sets of heads with columns", sets)
-			plan, size := t.plan(rng, sets), []int{}
-			for s := range sets {
-				size = append(size, 1+s*97)
-			}
-			if err := t.planned(ctx, p, plan, size); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
 	return what, err
+}
+
+// plain compares lists of so many plain heads.
+func (t *town) plain(ctx context.Context, p *scan.Population, rng *rand.Rand, count int) error {
+	heads, size, scores := []scan.Head{}, []int{}, [][]float32{}
+	for h := range count {
+		heads, size = append(heads, t.head(rng)), append(size, []int{1, 10, t.n / 2, 5000}[(h+count)%4])
+		scores = append(scores, t.under(&scan.Set{Heads: []scan.SumHead{{Head: heads[h]}}}))
+	}
+	got, err := p.Best(ctx, t.n, t.mask, heads, size)
+	if err != nil {
+		return err
+	}
+	return t.lists(got, scores, size)
 }
 
 // plan is one of heads with tables and trees of two columns, and of each reduction.
