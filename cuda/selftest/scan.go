@@ -135,16 +135,16 @@ func (t *town) best(scores []float32, k int) []uint64 {
 	return all[:end]
 }
 
-// lists compares candidates with those of scores.
+// lists compares candidates with those of scores. Some that are worse may follow the best.
 func (t *town) lists(got [][]uint64, scores [][]float32, size []int) error {
 	if len(got) != len(scores) {
 		return fmt.Errorf("%d lists, want %d", len(got), len(scores))
 	}
 	for h := range scores {
-		want := t.best(scores[h], size[h])
+		want, all := t.best(scores[h], size[h]), t.best(scores[h], t.n)
 		slices.Sort(got[h])
-		if !slices.Equal(got[h], want) {
-			return fmt.Errorf("list %d of the best %d has %d candidates, want %d, or others", h, size[h], len(got[h]), len(want))
+		if n := len(got[h]); n < len(want) || n > len(all) || !slices.Equal(got[h], all[:n]) {
+			return fmt.Errorf("list %d of the best %d has %d candidates, want %d, or others", h, size[h], n, len(want))
 		}
 	}
 	return nil
