@@ -12,23 +12,16 @@
 
 #include "stream.cuh"
 
-// scan_many scores rows [begin, end) by count heads, 1 to 64.
-//   runs    where they lie, as Run says
-//   mask    [(end + 15) / 16] of everyone, row r is bit r % 16: which rows count
-//   split   [2, count, stride] bytes: the high bytes of the heads, then the low ones
-//   exact   [count, 2] scale and bias of a head
-//   scores  [count, pitch]: -Inf for rows that don't count
-// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads,
-// rounded up to eight. Wide is as in scan_int8.
-KERNEL(scan_many)(const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores, unsigned begin, unsigned end,
-                  long long pitch, int stride, int wide, int count) {
-    DYNAMIC_SHARED(int4, shared);
+// scan_of is scan_many for up to 8 * groups heads.
+template <int groups>
+static __device__ __forceinline__ void scan_of(int4 *shared, const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores,
+                                               unsigned begin, unsigned end, long long pitch, int stride, int wide, int count) {
     int4 *const heads = shared + blockDim.x / 32 * ring;
-    hold<8>(heads, split, stride, wide, count);
+    hold<groups>(heads, split, stride, wide, count);
     __syncthreads();
-    products<8>(shared, heads, wide, runs, mask, begin, end, stride, count, [&](const Tile &tile, const int(&sum)[2][8][4]) {
+    products<groups>(shared, heads, wide, runs, mask, begin, end, stride, count, [&](const Tile &tile, const int(&sum)[2][groups][4]) {
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
+        for (int j = 0; j < groups; j++) {
             if (group * j >= count) break; // the same for all
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -48,14 +41,30 @@ KERNEL(scan_many)(const Run *runs, const unsigned short *mask, const signed char
     });
 }
 
+// scan_many scores rows [begin, end) by count heads, 1 to 64.
+//   runs    where they lie, as Run says
+//   mask    [(end + 15) / 16] of everyone, row r is bit r % 16: which rows count
+//   split   [2, count, stride] bytes: the high bytes of the heads, then the low ones
+//   exact   [count, 2] scale and bias of a head
+//   scores  [count, pitch]: -Inf for rows that don't count
+// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of 32 heads, or of 64
+// where there are more. Wide is as in scan_int8.
+KERNEL(scan_many)(const Run *runs, const unsigned short *mask, const signed char *split, const double *exact, float *scores, unsigned begin, unsigned end,
+                  long long pitch, int stride, int wide, int count) {
+    DYNAMIC_SHARED(int4, shared);
+    if (count <= 32) scan_of<4>(shared, runs, mask, split, exact, scores, begin, end, pitch, stride, wide, count);
+    else
+        scan_of<8>(shared, runs, mask, split, exact, scores, begin, end, pitch, stride, wide, count);
+}
+
 // dots_of multiplies rows [0, n) of a run, the first of which is the mask's first, by count
 // heads, 1 to 8 * groups.
 //   codes  [n, stride] bytes, stride a multiple of 16, zeros behind the row
 //   mask   [(n + 15) / 16]: rows that count; the products of others are 0
 //   split  [2, count, stride] bytes: the high bytes of the heads, then the low ones
 //   dots   [count, n]
-// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads,
-// rounded up to eight where there are more. Wide is as in scan_int8.
+// Blocks of a multiple of 32 threads; dynamic shared memory: 192 a thread, and 32 * wide for each of count heads, of
+// which dots_many has 32 or 64. Wide is as in scan_int8.
 template <int groups>
 static __device__ __forceinline__ void dots_of(int4 *shared, const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride,
                                                int wide, int count) {
@@ -80,5 +89,7 @@ KERNEL_BOUNDS(dots_int8, 512, 1)(const signed char *codes, const float *scales, 
 }
 KERNEL(dots_many)(const signed char *codes, const float *scales, const unsigned short *mask, const signed char *split, int *dots, unsigned n, int stride, int wide, int count) {
     DYNAMIC_SHARED(int4, shared);
-    dots_of<8>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
+    if (count <= 32) dots_of<4>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
+    else
+        dots_of<8>(shared, codes, scales, mask, split, dots, n, stride, wide, count);
 }

@@ -46,8 +46,9 @@ struct Tile {
 };
 
 // held is how many heads shared memory has room for: one group has its last head in place of
-// those that there are not, several have zeros.
-template <int groups> static __device__ __forceinline__ int held(int count) { return groups == 1 ? count : (count + group - 1) / group * group; }
+// those that there are not, several have zeros, which are multiplied as well: to ask before each
+// group would have its loads wait for the one before.
+template <int groups> static __device__ __forceinline__ int held(int count) { return groups == 1 ? count : groups * group; }
 
 // hold copies heads to shared memory, [2, held, wide] of 16 bytes: split is
 // [2, count, stride] bytes, the high ones and then the low ones, zeros behind the row.
@@ -153,7 +154,6 @@ static __device__ __forceinline__ void products(int4 *shared, const int4 *heads,
                                           {static_cast<uint32_t>(x.z), static_cast<uint32_t>(y.z), static_cast<uint32_t>(x.w), static_cast<uint32_t>(y.w)}};
 #pragma unroll
                 for (int j = 0; j < groups; j++) {
-                    if (group * j >= count) break; // the same for all
                     const int4 z[2] = {at[j * group * wide + 4 * half], at[low + j * group * wide + 4 * half]};
                     const uint32_t high[2][2] = {{static_cast<uint32_t>(z[0].x), static_cast<uint32_t>(z[0].y)}, {static_cast<uint32_t>(z[0].z), static_cast<uint32_t>(z[0].w)}};
                     const uint32_t lower[2][2] = {{static_cast<uint32_t>(z[1].x), static_cast<uint32_t>(z[1].y)}, {static_cast<uint32_t>(z[1].z), static_cast<uint32_t>(z[1].w)}};

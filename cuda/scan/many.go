@@ -25,10 +25,10 @@ func (p *Population) wide() int {
 }
 
 // shared is how many bytes of shared memory a block of so many threads needs for so many of the pass's
-// heads: the kernels of many have them in eights.
+// heads: the kernels of many have room for 32 or 64.
 func (w *pass) shared(threads, count int) int {
 	if w.many {
-		count = (count + headsMost - 1) &^ (headsMost - 1)
+		count = (count + manyHeads/2 - 1) / (manyHeads / 2) * (manyHeads / 2)
 	}
 	return ringBytes*threads + 2*count*16*w.p.wide()
 }
@@ -58,7 +58,7 @@ func (w *pass) shape(rows, count, more int) cuda.Launch {
 	const reserved = 1 << 10         // of each block, by CUDA
 	largest, threadsMost := 512, 768 // of a block, and of a processor's registers
 	if w.many {
-		largest, threadsMost = 256, 384
+		largest, threadsMost = 256, 256
 	}
 	hold := func(size int) int { // at a time
 		shared := w.shared(size, count) + more
