@@ -4,8 +4,8 @@
 // lines on its standard input, one JSON answer each:
 //
 //	bandwidth MB REPEATS        copies within the device, read and written
-//	model FOLDER PRECISION      opens a model of the BERT family, fp16 or bf16; with +portable
-//	                            behind, with kernels that every device runs
+//	model FOLDER PRECISION      opens a model of the BERT family, fp16 or bf16; with +KERNEL behind, its
+//	                            products are of that kernel alone
 //	encode FILE REPEATS         the texts of FILE, JSON lists of ids
 //	vectors FILE OUT            the same once; the vectors, little-endian fp32, to OUT
 //	rows N DIM                  a population of N rows; row r is made as run.py makes it
@@ -74,8 +74,8 @@ type tuned struct {
 type bench struct {
 	d      *cuda.Device
 	opened *embed.Model
-	// portable keeps models that are placed to kernels of every device.
-	portable bool
+	// products is the kernel of products of models that are placed, if it is set.
+	products string
 	placed   *encoder.Model // by embed, as the last
 	model    *encoder.Model // of opened
 	pop      *scan.Population
@@ -252,9 +252,9 @@ func (b *bench) timed(r *reply, repeats int, f func() error) error {
 // open opens the model of a folder for its place on the device: what embed itself would
 // do with the texts is left out.
 func (b *bench) open(folder, precision string) error {
-	precision, b.portable = strings.CutSuffix(precision, "+portable")
+	precision, b.products, _ = strings.Cut(precision, "+")
 	if precision != string(embed.FP16) && precision != string(embed.BF16) {
-		return fmt.Errorf("precision %q: want fp16 or bf16, or one with +portable behind", precision)
+		return fmt.Errorf("precision %q: want fp16 or bf16, or one with + and a kernel of products behind", precision)
 	}
 	m, err := embed.Open(folder, embed.Options{Pooling: "mean", Precision: embed.Precision(precision), Device: (*placer)(b)})
 	if err != nil {
@@ -272,7 +272,7 @@ type placer bench
 
 // NewModel implements embed.Device.
 func (b *placer) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
-	cfg.Portable = b.portable
+	cfg.Products = b.products
 	m, err := encoder.New(ctx, b.d, cfg, get)
 	if err == nil {
 		b.placed = m

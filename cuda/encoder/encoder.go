@@ -62,7 +62,11 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{d: d, cfg: cfg, at: at, budget: budget, shapes: shapesFor(d.Info(), cfg.Portable), turn: make(chan struct{}, 1)}
+	shapes, err := shapesFor(d.Info(), cfg.Products)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{d: d, cfg: cfg, at: at, budget: budget, shapes: shapes, turn: make(chan struct{}, 1)}
 	err = m.take(ctx, "the weights of a model", cuda.Want{To: &m.halves, Purpose: "weights", Size: int64(len(p.halves)) * 2},
 		cuda.Want{To: &m.floats, Purpose: "weights", Size: int64(len(p.floats)) * 4})
 	if err != nil {
@@ -71,7 +75,7 @@ func New(ctx context.Context, d *cuda.Device, cfg Config, get Tensors) (*Model, 
 	err = d.Do(ctx, func(q *cuda.Queue) error {
 		return errors.Join(cuda.Upload(q, m.halves, 0, p.halves), cuda.Upload(q, m.floats, 0, p.floats))
 	})
-	if err == nil && !d.Info().Simulated { // whose time says nothing
+	if err == nil && len(shapes) > 1 && !d.Info().Simulated { // whose time says nothing
 		err = m.tune(ctx, tunedSizes)
 	}
 	if err != nil {

@@ -224,7 +224,7 @@ func TestEncode(t *testing.T) {
 				t.Fatal(err)
 			}
 			general := c.cfg
-			general.Portable = true
+			general.Products = "gemm"
 			other, err := New(t.Context(), d, general, oracle.get)
 			if err != nil {
 				t.Fatal(err)

@@ -1,6 +1,12 @@
 package encoder
 
-import "github.com/kindred-search/kindred/cuda"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kindred-search/kindred/cuda"
+)
 
 // shape is one of the kernels of gemm.cu: the tile of out that a block makes, its threads and
 // dynamic shared memory, and how many of its blocks a processor needs to be busy.
@@ -27,12 +33,38 @@ var (
 	}
 )
 
-// shapesFor are the kernels that a device runs.
-func shapesFor(info cuda.Info, portableOnly bool) []shape {
-	if info.Major == 9 && info.Minor == 0 && !portableOnly {
+// Products are the kernels of products that a device runs: those for every device, and those for
+// its architecture alone.
+func Products(info cuda.Info) []string {
+	var names []string
+	for _, s := range append(slices.Clone(portable), own(info)...) {
+		names = append(names, s.kernel)
+	}
+	return names
+}
+
+// own are the kernels for a device's architecture alone.
+func own(info cuda.Info) []shape {
+	if info.Major == 9 && info.Minor == 0 {
 		return capability90
 	}
-	return portable
+	return nil
+}
+
+// shapesFor are the kernels that a model may use on a device: all give the same bits.
+func shapesFor(info cuda.Info, only string) ([]shape, error) {
+	if only != "" {
+		all := append(slices.Clone(portable), own(info)...)
+		i := slices.IndexFunc(all, func(s shape) bool { return s.kernel == only })
+		if i < 0 {
+			return nil, fmt.Errorf("products by kernel %q: this device runs %s", only, strings.Join(Products(info), ", "))
+		}
+		return all[i : i+1], nil
+	}
+	if best := own(info); best != nil {
+		return best, nil
+	}
+	return portable, nil
 }
 
 // grid is how many blocks make [m, n].

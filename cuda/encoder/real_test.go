@@ -65,7 +65,7 @@ func TestRealModels(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, kind := range []string{"fp16", "bf16", "fp16 with the kernels of every device"} {
-				place := &placer{d: d, portable: kind != "fp16" && kind != "bf16"}
+				place := &placer{d: d, products: map[bool]string{true: "gemm"}[kind != "fp16" && kind != "bf16"]}
 				precision := embed.FP16
 				if kind != "fp16" { // two texts are enough
 					ids = ids[:2]
@@ -101,12 +101,12 @@ func TestRealModels(t *testing.T) {
 // placer is a device of models that keeps the one that embed places on it.
 type placer struct {
 	d        *cuda.Device
-	portable bool
+	products string
 	placed   *encoder.Model
 }
 
 func (p *placer) NewModel(ctx context.Context, cfg encoder.Config, get encoder.Tensors) (embed.DeviceModel, error) {
-	cfg.Portable = p.portable
+	cfg.Products = p.products
 	m, err := encoder.New(ctx, p.d, cfg, get)
 	p.placed = m
 	return m, err

@@ -17,9 +17,9 @@ type Config struct {
 	// Bfloat16 holds weights and activations in bfloat16, which has the range of fp32 and
 	// 8 bits of precision, instead of in halves, which have 11 bits and end at 65,504.
 	Bfloat16 bool
-	// Portable keeps to the kernels that every device runs, for comparison with those that
-	// only some do.
-	Portable bool
+	// Products, where it is set, is the one kernel of products that is used, one of [Products],
+	// for comparison: without it the fastest is, of those for the device's architecture.
+	Products string
 }
 
 // pools are the kernel's numbers of ways to pool.

@@ -161,16 +161,9 @@ func (m *model) encode(ids []int32) []float64 {
 	return out
 }
 
-// largeTiles is how many rows and columns a block of the largest product has at most, and
-// tokensMost how many a batch of the encoder has.
-const (
-	largeTiles = 128
-	tokensMost = 16384
-)
-
-// encodes tests whole models: heads of each size, in halves and in bfloat16, in a batch of
-// few texts, and in one so large that every processor multiplies large tiles. The simulator
-// would take a minute, and does less.
+// encodes tests whole models: heads of each size, in halves and in bfloat16, and by each kernel of
+// products that the device runs, over texts that end within its tiles. The simulator would take a
+// minute, and does less.
 func encodes(ctx context.Context, d *cuda.Device) (what string, err error) {
 	if d.Info().Simulated {
 		return encodesFew(ctx, d)
@@ -182,20 +175,17 @@ func encodesAll(ctx context.Context, d *cuda.Device) (what string, err error) {
 	for _, c := range []struct{ dim, heads int }{{64, 2}, {64, 1}, {128, 1}} {
 		for _, bf16 := range []bool{false, true} {
 			what = fmt.Sprintf("heads of %d, %s", c.dim/c.heads, precision(bf16))
-			if err := encoded(ctx, d, encoder.Config{Dim: c.dim, Inner: 136, Heads: c.heads, Bfloat16: bf16}, 1, 1, 7, 70); err != nil {
+			if err := encoded(ctx, d, encoder.Config{Dim: c.dim, Inner: 136, Heads: c.heads, Bfloat16: bf16}, 1, 7, 70); err != nil {
 				return what, err
 			}
 		}
 	}
-	// Two large tiles a processor.
-	processors := max(1, d.Info().Processors)
-	wide := (2*processors*largeTiles + tokensMost - 1) / tokensMost
-	tokens := (2*processors + wide - 1) / wide * largeTiles
-	for _, bf16 := range []bool{false, true} {
-		what = "large products, " + precision(bf16)
-		cfg := encoder.Config{Dim: largeTiles * wide, Inner: largeTiles * wide, Heads: 2 * wide, Bfloat16: bf16}
-		if err := encoded(ctx, d, cfg, (tokens+42)/43, 1, 9, 33); err != nil {
-			return what, err
+	for _, kernel := range encoder.Products(d.Info()) {
+		for _, bf16 := range []bool{false, true} {
+			what = fmt.Sprintf("products by %s, %s", kernel, precision(bf16))
+			if err := encoded(ctx, d, encoder.Config{Dim: 320, Inner: 424, Heads: 5, Bfloat16: bf16, Products: kernel}, 1, 33, 100, 130); err != nil {
+				return what, err
+			}
 		}
 	}
 	return what, nil
@@ -203,11 +193,17 @@ func encodesAll(ctx context.Context, d *cuda.Device) (what string, err error) {
 
 func encodesFew(ctx context.Context, d *cuda.Device) (what string, err error) {
 	for _, c := range []struct {
-		dim, heads, inner int
-		bf16              bool
-	}{{64, 2, 72, false}, {64, 1, 72, true}, {64, 1, 72, false}, {72, 1, 72, false}, {32, 1, 2 * d.Info().Processors * largeTiles, false}} {
+		dim, heads int
+		bf16       bool
+	}{{64, 2, false}, {64, 1, true}, {64, 1, false}, {72, 1, false}} {
 		what = fmt.Sprintf("heads of %d, %s", c.dim/c.heads, precision(c.bf16))
-		if err := encoded(ctx, d, encoder.Config{Dim: c.dim, Inner: c.inner, Heads: c.heads, Bfloat16: c.bf16}, 1, 1, 9); err != nil {
+		if err := encoded(ctx, d, encoder.Config{Dim: c.dim, Inner: 72, Heads: c.heads, Bfloat16: c.bf16}, 1, 9); err != nil {
+			return what, err
+		}
+	}
+	for _, kernel := range encoder.Products(d.Info()) {
+		what = "products by " + kernel
+		if err := encoded(ctx, d, encoder.Config{Dim: 32, Inner: 72, Heads: 1, Products: kernel}, 1, 9); err != nil {
 			return what, err
 		}
 	}
@@ -221,8 +217,8 @@ func precision(bf16 bool) string {
 	return "fp16"
 }
 
-// encoded compares the vectors of random texts of such lengths, all of them so many times.
-func encoded(ctx context.Context, d *cuda.Device, cfg encoder.Config, times int, lengths ...int) (err error) {
+// encoded compares the vectors of random texts of such lengths.
+func encoded(ctx context.Context, d *cuda.Device, cfg encoder.Config, lengths ...int) (err error) {
 	cfg.Layers, cfg.Vocab, cfg.Positions, cfg.TokenTypes, cfg.Eps, cfg.Pooling = 1, 50, slices.Max(lengths), 2, 1e-12, "mean"
 	plain := &model{cfg, map[string][]float32{}}
 	m, err := encoder.New(ctx, d, cfg, plain.get)
@@ -239,7 +235,7 @@ func encoded(ctx context.Context, d *cuda.Device, cfg encoder.Config, times int,
 		}
 		texts = append(texts, ids)
 	}
-	got, err := m.Encode(ctx, slices.Repeat(texts, times))
+	got, err := m.Encode(ctx, texts)
 	if err != nil {
 		return err
 	}
@@ -254,17 +250,15 @@ func encoded(ctx context.Context, d *cuda.Device, cfg encoder.Config, times int,
 		for _, x := range want {
 			most = max(most, math.Abs(x))
 		}
-		for at := i; at < len(texts)*times; at += len(texts) {
-			row, product := got[at*cfg.Dim:(at+1)*cfg.Dim], 0.0
-			for j, x := range row {
-				product += float64(x) * want[j]
-				if !(math.Abs(float64(x)-want[j]) <= off*most) {
-					return fmt.Errorf("a text of %d tokens: number %d is %g, want %g", len(ids), j, x, want[j])
-				}
+		row, product := got[i*cfg.Dim:(i+1)*cfg.Dim], 0.0
+		for j, x := range row {
+			product += float64(x) * want[j]
+			if !(math.Abs(float64(x)-want[j]) <= off*most) {
+				return fmt.Errorf("a text of %d tokens: number %d is %g, want %g", len(ids), j, x, want[j])
 			}
-			if !(product >= least) {
-				return fmt.Errorf("a text of %d tokens: the cosine to what is right is %g", len(ids), product)
-			}
+		}
+		if !(product >= least) {
+			return fmt.Errorf("a text of %d tokens: the cosine to what is right is %g", len(ids), product)
 		}
 	}
 	return nil

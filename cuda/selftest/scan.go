@@ -118,9 +118,10 @@ func image(x float32) uint32 {
 	return b | 1<<31
 }
 
-// best are all candidates by these scores, the best first, and how many of them are the k best,
-// ties included.
-func (t *town) best(scores []float32, k int) (all []uint64, wanted int) {
+// best are the candidates of the k best by these scores, as [scan.Population.Best] gives them,
+// sorted.
+func (t *town) best(scores []float32, k int) []uint64 {
+	var all []uint64
 	for r, x := range scores {
 		if t.mask[r/64]>>(r%64)&1 != 0 {
 			all = append(all, uint64(^image(x))<<32|uint64(r))
@@ -131,19 +132,19 @@ func (t *town) best(scores []float32, k int) (all []uint64, wanted int) {
 	for end > 0 && end < len(all) && all[end]>>32 == all[end-1]>>32 {
 		end++
 	}
-	return all, end
+	return all[:end]
 }
 
-// lists compares candidates with those of scores: there may be some behind those that are wanted.
+// lists compares candidates with those of scores. Some that are worse may follow the best.
 func (t *town) lists(got [][]uint64, scores [][]float32, size []int) error {
 	if len(got) != len(scores) {
 		return fmt.Errorf("%d lists, want %d", len(got), len(scores))
 	}
 	for h := range scores {
-		all, want := t.best(scores[h], size[h])
+		want, all := t.best(scores[h], size[h]), t.best(scores[h], t.n)
 		slices.Sort(got[h])
-		if n := len(got[h]); n < want || n > len(all) || !slices.Equal(got[h], all[:n]) {
-			return fmt.Errorf("list %d of the best %d has %d candidates, want %d, or others", h, size[h], n, want)
+		if n := len(got[h]); n < len(want) || n > len(all) || !slices.Equal(got[h], all[:n]) {
+			return fmt.Errorf("list %d of the best %d has %d candidates, want %d, or others", h, size[h], n, len(want))
 		}
 	}
 	return nil
@@ -189,36 +190,46 @@ func (t *town) planned(ctx context.Context, p *scan.Population, plan *scan.Plan,
 // once and of more than the tensor cores begin with.
 func scans(ctx context.Context, d *cuda.Device) (what string, err error) {
 	rng := rand.New(rand.NewPCG(2, 2))
-	t := newTown(rng, 1500, 41, 3, 2)
-	err = t.on(ctx, d, func(p *scan.Population) error {
-		for _, count := range []int{1, 2, 4, 8} {
-			what = fmt.Sprintf("lists of %d plain heads", count)
-			heads, size, scores := []scan.Head{}, []int{}, [][]float32{}
-			for h := range count {
-				heads, size = append(heads, t.head(rng)), append(size, []int{1, 10, 700, 5000}[(h+count)%4])
-				scores = append(scores, t.under(&scan.Set{Heads: []scan.SumHead{{Head: heads[h]}}}))
+	// Rows of 64 bytes, all of a chunk of the tensor cores, and of 80, one and a bit.
+	for _, t := range []*town{newTown(rng, 1500, 63, 3, 2), newTown(rng, 300, 77, 3, 2)} {
+		err = t.on(ctx, d, func(p *scan.Population) error {
+			for _, count := range []int{1, 8, 11} {
+				what = fmt.Sprintf("lists of %d plain heads", count)
+				if err := t.plain(ctx, p, rng, count); err != nil {
+					return err
+				}
 			}
-			got, err := p.Best(ctx, t.n, t.mask, heads, size)
-			if err == nil {
-				err = t.lists(got, scores, size)
+			for _, sets := range []int{2, 11} {
+				what = fmt.Sprintf("%d sets of heads with columns", sets)
+				plan, size := t.plan(rng, sets), []int{}
+				for s := range sets {
+					size = append(size, 1+s*97)
+				}
+				if err := t.planned(ctx, p, plan, size); err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
+			return nil
+		})
+		if err != nil {
+			break
 		}
-		for _, sets := range []int{2, 11} {
-			what = fmt.Sprintf("%d sets of heads with columns", sets)
-			plan, size := t.plan(rng, sets), []int{}
-			for s := range sets {
-				size = append(size, 1+s*97)
-			}
-			if err := t.planned(ctx, p, plan, size); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
 	return what, err
+}
+
+// plain compares lists of so many plain heads.
+func (t *town) plain(ctx context.Context, p *scan.Population, rng *rand.Rand, count int) error {
+	heads, size, scores := []scan.Head{}, []int{}, [][]float32{}
+	for h := range count {
+		heads, size = append(heads, t.head(rng)), append(size, []int{1, 10, t.n / 2, 5000}[(h+count)%4])
+		scores = append(scores, t.under(&scan.Set{Heads: []scan.SumHead{{Head: heads[h]}}}))
+	}
+	got, err := p.Best(ctx, t.n, t.mask, heads, size)
+	if err != nil {
+		return err
+	}
+	return t.lists(got, scores, size)
 }
 
 // plan is one of heads with tables and trees of two columns, and of each reduction.
