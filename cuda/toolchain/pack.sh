@@ -52,7 +52,7 @@ fi
 RUN
 chmod +x "$pack/run.sh"
 # The programs have most of their bytes in common: a dictionary that several of them fit in takes
-# a quarter off the pack, and 600 MB of memory.
+# a quarter off the pack, and 420 MB of memory.
 XZ_OPT='-T1 --lzma2=preset=3,dict=64MiB' tar -C "$build" -cJf "$pack.tar.xz" "$(basename "$pack")"
 size=$(stat -c %s "$pack.tar.xz")
 echo "$pack.tar.xz: $((size >> 20)) MiB"

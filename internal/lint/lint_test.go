@@ -131,6 +131,27 @@ func TestOnlyCudaTouchesC(t *testing.T) {
 	}
 }
 
+// TestTestsOfDevicesAreTagged: `make test` is of a program without CUDA, and must pass there.
+func TestTestsOfDevicesAreTagged(t *testing.T) {
+	checked := 0
+	for _, src := range sources(t) {
+		raw, err := os.ReadFile(src.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(src.file, "_test.go") || !strings.Contains(string(raw), `"`+module+`/cuda/cudatest"`) {
+			continue
+		}
+		checked++
+		if !strings.HasPrefix(string(raw), "//go:build cuda\n") {
+			t.Errorf("%s opens a device, and is built without CUDA too: begin it with //go:build cuda", src.file)
+		}
+	}
+	if checked == 0 {
+		t.Fatal("no test opens a device: the search is broken")
+	}
+}
+
 func TestFilesStaySmall(t *testing.T) {
 	for _, src := range sources(t) {
 		raw, err := os.ReadFile(src.path)
