@@ -183,7 +183,7 @@ func TestKernelsAreTimed(t *testing.T) {
 	for _, k := range m.Each {
 		launches, sum = launches+k.Launches, sum+k.Time
 	}
-	if k := m.Each["scan_int8_1"]; k.Launches != 1 || k.Time <= 0 {
+	if k := m.Each["scan_int8"]; k.Launches != 1 || k.Time <= 0 {
 		t.Errorf("%+v", m.Each)
 	}
 	if launches != m.Launches || sum > 2*m.Kernels {
