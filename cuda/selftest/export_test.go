@@ -1,4 +1,7 @@
 package selftest
 
-// EncodesAll is what the simulator leaves out.
-var EncodesAll = encodesAll
+// EncodesAll and ScansLong are what the simulator leaves out.
+var (
+	EncodesAll = encodesAll
+	ScansLong  = scansLong
+)

@@ -193,7 +193,7 @@ func scans(ctx context.Context, d *cuda.Device) (what string, err error) {
 	// Rows of 64 bytes, all of a chunk of the tensor cores, and of 80, one and a bit.
 	for _, t := range []*town{newTown(rng, 1500, 63, 3, 2), newTown(rng, 300, 77, 3, 2)} {
 		err = t.on(ctx, d, func(p *scan.Population) error {
-			for _, count := range []int{1, 8, 11} {
+			for _, count := range []int{1, 8, 20} {
 				what = fmt.Sprintf("lists of %d plain heads", count)
 				if err := t.plain(ctx, p, rng, count); err != nil {
 					return err
@@ -212,10 +212,20 @@ func scans(ctx context.Context, d *cuda.Device) (what string, err error) {
 			return nil
 		})
 		if err != nil {
-			break
+			return what, err
 		}
 	}
-	return what, err
+	if d.Info().Simulated { // which would take a second
+		return what, nil
+	}
+	return scansLong(ctx, d)
+}
+
+// scansLong tests a list of so many candidates that they are narrowed on the device.
+func scansLong(ctx context.Context, d *cuda.Device) (what string, err error) {
+	rng := rand.New(rand.NewPCG(6, 6))
+	t := newTown(rng, 250_000, 15, 1, 0)
+	return "a long list", t.on(ctx, d, func(p *scan.Population) error { return t.plain(ctx, p, rng, 2) })
 }
 
 // plain compares lists of so many plain heads.

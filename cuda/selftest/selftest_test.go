@@ -32,13 +32,15 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestEncodesAll: what devices are asked and the simulator otherwise is not.
-func TestEncodesAll(t *testing.T) {
+// TestAll: what devices are asked and the simulator otherwise is not.
+func TestAll(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes long; one schedule runs it")
 	}
-	if what, err := selftest.EncodesAll(t.Context(), cudatest.Open(t)); err != nil {
-		t.Errorf("%s: %v", what, err)
+	for _, f := range []func(context.Context, *cuda.Device) (string, error){selftest.ScansLong, selftest.EncodesAll} {
+		if what, err := f(t.Context(), cudatest.Open(t)); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
