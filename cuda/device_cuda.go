@@ -77,11 +77,6 @@ func probe() Status {
 		s.Problem = fmt.Sprintf("the driver does not start: %s (%d)", name(code), code)
 		return s
 	}
-	if v := cu.Version(); v > 0 && v/1000 < C.CUDA_VERSION/1000 {
-		s.Problem = fmt.Sprintf("the driver is too old: it is of CUDA %s, and this program, built with CUDA %s, needs one of %d.0 or later: update the driver, or build with CUDA_HOME=folder of a CUDA that the driver knows",
-			s.Driver, version(C.CUDA_VERSION), C.CUDA_VERSION/1000)
-		return s
-	}
 	n, err := cu.NumDevices()
 	if err != nil {
 		s.Problem = callError(-1, "cuDeviceGetCount", err).Error()
@@ -157,6 +152,11 @@ func open(ordinal int) (backend, Info, error) {
 	info := s.Devices[at]
 	if info.Major < 8 {
 		return nil, info, fmt.Errorf("CUDA device %d (%s) has compute capability %d.%d, and the kernels need 8.0: %w", ordinal, info.Name, info.Major, info.Minor, ErrNoDevice)
+	}
+	// The kernels' code is of the compiler's major version, which older drivers do not know.
+	if have := cu.Version(); have < C.CUDA_VERSION/1000*1000 {
+		return nil, info, fmt.Errorf("CUDA device %d: the driver is too old: it is of CUDA %s, and this program, built with CUDA %s, needs one of %d.0 or later: update the driver, or build with CUDA_HOME=folder of a CUDA that the driver knows: %w",
+			ordinal, version(have), version(C.CUDA_VERSION), C.CUDA_VERSION/1000, ErrNoDevice)
 	}
 	dev, err := cu.GetDevice(ordinal)
 	if err != nil {
