@@ -187,7 +187,7 @@ func (q *Queue) Launch(kernel string, l Launch, args ...Arg) error {
 
 // trace launches a kernel, waits for it and notes its time.
 func (q *Queue) trace(kernel string, l Launch, slots []uint64) error {
-	took, err := q.elapsed(func() error { return q.d.b.launch(kernel, l, slots) })
+	took, err := q.measured(kernel, l, slots)
 	if err != nil {
 		return err
 	}
@@ -216,23 +216,6 @@ func (q *Queue) slots(kernel string, l Launch, args []Arg) (Launch, []uint64, er
 	return l, slots, nil
 }
 
-// elapsed waits for what work orders, and says how long the device took, by its events.
-func (q *Queue) elapsed(work func() error) (time.Duration, error) {
-	const begin, end = eventTrace, eventTrace + 1
-	b := q.d.b
-	if err := b.mark(begin); err != nil {
-		return 0, err
-	}
-	if err := work(); err != nil {
-		return 0, err
-	}
-	if err := errors.Join(b.mark(end), b.reached(end)); err != nil {
-		return 0, err
-	}
-	s, err := b.between(begin, end)
-	return time.Duration(s * 1e9), err
-}
-
 // LaunchTimed is [Queue.Launch] that waits for the kernel, and says how long it took by the
 // device's events.
 func (q *Queue) LaunchTimed(kernel string, l Launch, args ...Arg) (time.Duration, error) {
@@ -241,7 +224,29 @@ func (q *Queue) LaunchTimed(kernel string, l Launch, args ...Arg) (time.Duration
 		return 0, err
 	}
 	q.d.launches.Add(1)
-	return q.elapsed(func() error { return q.d.b.launch(kernel, l, slots) })
+	return q.measured(kernel, l, slots)
+}
+
+// measured launches a kernel and waits for it, between two events.
+func (q *Queue) measured(kernel string, l Launch, slots []uint64) (time.Duration, error) {
+	const begin, end = eventTrace, eventTrace + 1
+	b := q.d.b
+	if err := b.mark(begin); err != nil {
+		return 0, err
+	}
+	if err := b.launch(kernel, l, slots); err != nil {
+		return 0, err
+	}
+	if err := errors.Join(b.mark(end), b.reached(end)); err != nil {
+		return 0, err
+	}
+	s, err := b.between(begin, end)
+	if err != nil {
+		return 0, err
+	}
+	took := time.Duration(s * 1e9)
+	q.d.clock.measured(kernel, took)
+	return took, nil
 }
 
 // Pinned is memory of the host that the device reads by itself.

@@ -48,6 +48,13 @@ func TestTune(t *testing.T) {
 			}
 		}
 	}
+	counted := int64(0)
+	for _, k := range d.Metrics().Each {
+		counted += k.Launches
+	}
+	if all := d.Metrics().Launches; counted != all {
+		t.Errorf("%d launches, of which %d are a kernel's", all, counted)
+	}
 	got, err := m.Encode(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
