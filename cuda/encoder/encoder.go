@@ -20,6 +20,8 @@ const (
 	// budget is how many tokens a batch has, or one text more: enough for every
 	// processor of a large device.
 	budget = 32768
+	// leastBudget is how small batches become where there is no memory for larger ones.
+	leastBudget = 1024
 	// textsMost is the third dimension of a grid.
 	textsMost = 65535
 )
@@ -162,6 +164,10 @@ func (m *Model) Encode(ctx context.Context, texts [][]int32) ([]float32, error) 
 			n++
 		}
 		vectors, err := m.batch(ctx, texts, order[:n], tokens)
+		if errors.Is(err, cuda.ErrOutOfMemory) && n > 1 && tokens > leastBudget {
+			m.budget = max(tokens/2, leastBudget) // from now on
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

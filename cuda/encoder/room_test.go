@@ -74,6 +74,39 @@ func TestRowsGiveWay(t *testing.T) {
 	}
 }
 
+// TestSmallBatches: where there is no memory for a large batch, smaller ones give the same vectors.
+func TestSmallBatches(t *testing.T) {
+	if d := cudatest.Open(t); !d.Info().Simulated {
+		t.Skip("only the simulator has as little memory as is asked for")
+	}
+	oracle := random(nil, small)
+	var texts [][]int32
+	for i := range 300 {
+		texts = append(texts, []int32{int32(i % 20), 1, 2, 3, int32(i % 7), 4, 5, 6})
+	}
+	var vectors [2][]float32
+	for i, memory := range []int{10 << 20, 900_000} {
+		t.Setenv("KINDRED_SIM_MEMORY", strconv.Itoa(memory))
+		d := cudatest.Open(t)
+		m, err := New(t.Context(), d, small, oracle.get)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if vectors[i], err = m.Encode(t.Context(), texts); err != nil {
+			t.Fatal(err)
+		}
+		if smaller := m.budget < budget; smaller != (i == 1) {
+			t.Errorf("with %d bytes, batches of %d tokens", memory, m.budget)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !slices.Equal(vectors[0], vectors[1]) {
+		t.Error("other vectors in smaller batches")
+	}
+}
+
 // TestEncodeGivenUp: who waits for another's texts and is given up returns at once.
 func TestEncodeGivenUp(t *testing.T) {
 	d := cudatest.Open(t)
