@@ -211,6 +211,9 @@ func TestEncode(t *testing.T) {
 		}
 		c.cfg.Layers, c.cfg.Vocab, c.cfg.Positions, c.cfg.TokenTypes, c.cfg.Eps = 2, 50, 130, 2, 1e-12
 		t.Run(fmt.Sprint(c.cfg.Dim, c.cfg.Inner, c.cfg.Heads, c.cfg.Pooling, c.cfg.Bfloat16), func(t *testing.T) {
+			if testing.Short() && c.cfg.Dim > 100 {
+				t.Skip("takes long; one schedule runs it")
+			}
 			rng := rand.New(rand.NewPCG(1, uint64(c.cfg.Dim)))
 			oracle := random(rng, c.cfg)
 			m, err := New(t.Context(), d, c.cfg, oracle.get)
