@@ -111,7 +111,7 @@ RACES = [
     (r"stages - 2>", "stages - 1>", "a copy is not waited for"),
     (r"ahead - 1>", "ahead>", "a copy is not waited for"),
     (r"wgmma_wait<1>", "wgmma_wait<2>", "a slice is asked for over what is still multiplied"),
-    (r"cp_async_wait<0>\(\);", "", "a copy is not waited for"),
+    (r"cp_async_wait<0>\(\);(?=\n\s+__syncthreads)", "", "a copy is not waited for"),
     (r"__syncthreads\(\);([^\n]*\n\s+(?:if \([^\n]*\) )?(?:load|fetch)\([^\n]*\);)", r"\1 __syncthreads();", "a slice is asked for over what is still read"),
     (r"atomicAdd\(&(\w+\[.*\]), (.*)\);", r"\1 += \2;", "a sum without an atomic"),
     (r"atomicAdd\(moved, 1u\)", "*moved += 1u", "a sum without an atomic"),
