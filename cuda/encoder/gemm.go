@@ -37,7 +37,7 @@ var (
 // its architecture alone.
 func Products(info cuda.Info) []string {
 	var names []string
-	for _, s := range append(slices.Clone(portable), own(info)...) {
+	for _, s := range allFor(info) {
 		names = append(names, s.kernel)
 	}
 	return names
@@ -51,10 +51,13 @@ func own(info cuda.Info) []shape {
 	return nil
 }
 
+// allFor are those of [Products].
+func allFor(info cuda.Info) []shape { return slices.Concat(portable, own(info)) }
+
 // shapesFor are the kernels that a model may use on a device: all give the same bits.
 func shapesFor(info cuda.Info, only string) ([]shape, error) {
 	if only != "" {
-		all := append(slices.Clone(portable), own(info)...)
+		all := allFor(info)
 		i := slices.IndexFunc(all, func(s shape) bool { return s.kernel == only })
 		if i < 0 {
 			return nil, fmt.Errorf("products by kernel %q: this device runs %s", only, strings.Join(Products(info), ", "))

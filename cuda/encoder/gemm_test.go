@@ -30,15 +30,11 @@ func asHalf(x float32, bf bool) (uint16, float32) {
 // slice, or 16 bytes behind one, each activation, with a residual that out overwrites.
 func TestProducts(t *testing.T) {
 	d := cudatest.Open(t)
-	shapes := append([]shape(nil), portable...)
-	if d.Info().Major == 9 && d.Info().Minor == 0 {
-		shapes = append(shapes, capability90...)
-	}
 	sizes := [][3]int{{1, 8, 8}, {64, 64, 32}, {65, 72, 40}, {130, 200, 264}, {128, 192, 384}, {257, 136, 200}}
 	if testing.Short() {
 		sizes = sizes[:4]
 	}
-	for _, s := range shapes {
+	for _, s := range allFor(d.Info()) {
 		for _, bf := range []bool{false, true} {
 			kernel := s.kernel
 			if bf {
