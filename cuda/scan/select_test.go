@@ -234,6 +234,7 @@ func TestLongList(t *testing.T) {
 // TestWide: rows so long that few heads fit a block's shared memory, the scan's beside their
 // histograms fewer than a plan's.
 func TestWide(t *testing.T) {
+	t.Setenv("KINDRED_SIM_CAPABILITY", "86") // of which a block has 99 KB
 	d := cudatest.Open(t)
 	rng := rand.New(rand.NewPCG(67, 68))
 	const n, dim = 20, 6500
